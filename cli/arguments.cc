@@ -1,0 +1,176 @@
+// arguments.cc - see arguments.h.
+#include "cli/arguments.h"
+
+#include <algorithm>
+
+#include "common/config.h"
+
+namespace sallyport::cli {
+namespace {
+
+Invocation mistake(std::string problem, std::string hint) {
+  Invocation result;
+  result.problem = std::move(problem);
+  result.hint = std::move(hint);
+  return result;
+}
+
+// The command whose name stands at the beginning of the words: "key new" before "key".
+const Command* findCommand(std::span<const Command> commands, const std::vector<std::string>& words) {
+  const std::string one = words.empty() ? "" : words[0];
+  const std::string two = words.size() < 2 ? one : one + " " + words[1];
+  for (const auto& name : {two, one}) {
+    for (const auto& command : commands) {
+      if (command.name == name) return &command;
+    }
+  }
+  return nullptr;
+}
+
+Invocation unknownCommand(std::span<const Command> commands, const std::vector<std::string>& words) {
+  std::vector<std::string_view> names;
+  std::string group;
+  for (const auto& command : commands) {
+    names.push_back(command.name);
+    if (command.name.starts_with(words[0] + " ")) {
+      group += (group.empty() ? "" : ", ") + std::string(command.name.substr(words[0].size() + 1));
+    }
+  }
+  const auto given = words[0] + (words.size() > 1 && !group.empty() ? " " + words[1] : "");
+  if (!group.empty()) {
+    return mistake(words.size() == 1 ? "`" + given + "` needs a command" : "no command `" + given + "`",
+                   "one of: " + group);
+  }
+  auto guess = nearest(words.size() > 1 ? words[0] + " " + words[1] : given, names);
+  if (guess.empty()) guess = nearest(given, names);
+  return mistake("no command `" + given + "`",
+                 guess.empty() ? "sallyport --help" : "did you mean `" + std::string(guess) + "`?");
+}
+
+}  // namespace
+
+Invocation parseCommandLine(std::span<const Command> commands, const std::vector<std::string>& words) {
+  // Options that take a value are the same for all commands that have them, so they are known before the command is.
+  std::vector<std::string> known{"--config=", "--help", "--version"};
+  for (const auto& command : commands) known.insert(known.end(), command.options.begin(), command.options.end());
+  const auto isKnown = [&](const std::string& option) { return std::ranges::find(known, option) != known.end(); };
+
+  Invocation result;
+  bool optionsEnded = false;
+  for (size_t i = 0; i < words.size(); ++i) {
+    std::string word = words[i];
+    if (optionsEnded || word.size() < 2 || word[0] != '-') {
+      result.arguments.words.push_back(word);
+      continue;
+    }
+    if (word == "--") {
+      optionsEnded = true;
+      continue;
+    }
+    if (word == "-h") word = "--help";
+    if (word == "-V") word = "--version";
+    if (word.starts_with("-c") && word.size() > 2) word = "--config=" + word.substr(2);
+    if (word == "-c") word = "--config";
+    const auto equals = word.find('=');
+    const auto option = word.substr(0, equals);
+    const bool takesValue = isKnown(option + "=");
+    if (!takesValue && !isKnown(option)) {
+      std::vector<std::string_view> names(known.begin(), known.end());
+      const auto guess = nearest(option, names);
+      return mistake(
+          "no option `" + option + "`",
+          guess.empty() ? "sallyport --help" : "did you mean `" + std::string(guess.substr(0, guess.find('='))) + "`?");
+    }
+    if (!takesValue && equals != word.npos) return mistake("`" + option + "` takes no value", "sallyport --help");
+    if (result.arguments.has(option)) return mistake("`" + option + "` is given twice", "sallyport --help");
+    std::string value;
+    if (takesValue) {
+      if (equals == word.npos && ++i == words.size())
+        return mistake("`" + option + "` needs a value", "sallyport --help");
+      value = equals == word.npos ? words[i] : word.substr(equals + 1);
+      if (value.empty()) return mistake("the value of `" + option + "` is empty", "sallyport --help");
+    }
+    result.arguments.options[option] = value;
+  }
+
+  auto& positional = result.arguments.words;
+  if (!positional.empty() && positional[0] == "help") {
+    positional.erase(positional.begin());
+    result.arguments.options["--help"] = "";
+  }
+  const bool help = result.arguments.has("--help");
+  if (result.arguments.has("--version") || (positional.size() == 1 && positional[0] == "version")) {
+    result.kind = Invocation::Kind::Version;
+    return result;
+  }
+  if (positional.empty()) {
+    if (!help) return mistake("no command given", "sallyport --help");
+    result.kind = Invocation::Kind::Help;
+    return result;
+  }
+  const auto* command = findCommand(commands, positional);
+  if (help) {
+    // `sallyport key --help`: the general help holds the whole group.
+    result.kind = Invocation::Kind::Help;
+    result.command = command;
+    return result;
+  }
+  if (command == nullptr) return unknownCommand(commands, positional);
+  positional.erase(positional.begin(), positional.begin() + 1 + std::ranges::count(command->name, ' '));
+  const auto usage = "usage: sallyport " + std::string(command->name) + (command->synopsis.empty() ? "" : " ") +
+                     std::string(command->synopsis);
+  if (positional.size() < command->minWords)
+    return mistake("`" + std::string(command->name) + "` needs more words", usage);
+  if (positional.size() > command->maxWords) {
+    return mistake("one word too many: `" + positional[command->maxWords] + "`", usage);
+  }
+  for (const auto& [option, value] : result.arguments.options) {
+    const bool takes = option == "--config" || std::ranges::any_of(command->options, [&](std::string_view own) {
+                         return own == option || own == option + "=";
+                       });
+    if (!takes) return mistake("`" + std::string(command->name) + "` has no option `" + option + "`", usage);
+  }
+  result.kind = Invocation::Kind::Run;
+  result.command = command;
+  return result;
+}
+
+std::string helpFor(const Command& command) {
+  std::string text = "usage: sallyport " + std::string(command.name);
+  if (!command.synopsis.empty()) text += " " + std::string(command.synopsis);
+  text += "\n\n" + std::string(command.summary) + ".\n";
+  if (!command.text.empty()) text += "\n" + std::string(command.text);
+  return text;
+}
+
+std::string helpForAll(std::span<const Command> commands) {
+  std::string text =
+      "sallyport - authenticated, encrypted channels; the keys stay behind a second door\n"
+      "\n"
+      "usage: sallyport COMMAND [-c FILE] ...\n"
+      "\n";
+  size_t width = 0;
+  const auto head = [](const Command& command) {
+    return std::string(command.name) + (command.synopsis.empty() ? "" : " ") + std::string(command.synopsis);
+  };
+  for (const auto& command : commands) width = std::max(width, head(command).size());
+  for (const auto& command : commands) {
+    text +=
+        "  " + head(command) + std::string(width - head(command).size() + 2, ' ') + std::string(command.summary) + "\n";
+  }
+  return text +
+         "\n"
+         "  -c, --config FILE   sallyport.toml; without it: the one here, then /etc/sallyport/sallyport.toml\n"
+         "      --version       print the version\n"
+         "  -h, --help          this text; after a command: more about it\n"
+         "\n"
+         "examples:\n"
+         "  sallyport key new server                a key; prints its public half and the line for the other side\n"
+         "  sallyport peer add alice KEY            who may come in\n"
+         "  sallyport check && sallyport up         vault and net daemon in the foreground\n"
+         "  tar c . | sallyport pipe backup         standard input and output through the [[connect]] entry `backup`\n"
+         "\n"
+         "exit status: 0 done, 1 refused or failed (one line on standard error says which), 2 usage\n";
+}
+
+}  // namespace sallyport::cli

@@ -1,0 +1,223 @@
+// channel_pump.cc - see channel_pump.h.
+#include "cli/channel_pump.h"
+
+#include <cstring>
+
+#include "cli/daemon_client.h"
+#include "cli/terminal.h"
+#include "common/log.h"
+#include "proto/wire/limits.h"
+
+namespace sallyport::cli {
+namespace {
+
+constexpr size_t MAX_BATCH_MESSAGES = 1024;
+constexpr size_t MAX_BATCH_BYTES = 16 * wire::MAX_MESSAGE_BYTES;  // under the 2 MiB of a call
+constexpr unsigned MAX_SENDING = 4;                               // calls without an answer: 4 MiB at most
+constexpr unsigned MAX_RECEIVING = 2;
+constexpr size_t MAX_OUTPUT_BYTES = 4 << 20;  // more than that queued: nothing more is asked for
+
+}  // namespace
+
+ChannelPump::ChannelPump(EventLoop& loop, proto::Channel::Client channel, PumpOptions options)
+    : loop_(loop),
+      channel_(kj::mv(channel)),
+      options_(options),
+      input_(
+          loop, options.inputFd, MAX_BATCH_BYTES, [this](ByteSpan bytes) { onInput(bytes); },
+          [this](int error) { finish(std::string("can't read standard input: ") + std::strerror(error)); }),
+      output_(
+          loop, options.outputFd, [this] { onOutputProgress(); },
+          [this](int error) { finish(std::string("can't write to standard output: ") + std::strerror(error)); }),
+      failureHandler_(*this),
+      tasks_(failureHandler_) {}
+
+kj::Promise<std::string> ChannelPump::run() {
+  auto paf = kj::newPromiseAndFulfiller<std::string>();
+  fulfiller_ = kj::mv(paf.fulfiller);
+  input_.resume();
+  receiveMore();
+  return kj::mv(paf.promise);
+}
+
+// --- standard input to channel ---------------------------------------------------------------------------------------
+
+void ChannelPump::onInput(ByteSpan bytes) {
+  if (done_) return;
+  inputEnded_ = bytes.empty();
+  if (options_.messages) {
+    frames_.append(bytes);
+    sendFrames();
+  } else if (!bytes.empty()) {
+    sendStream(bytes);
+  }
+  if (inputEnded_ && !done_) {
+    if (options_.messages) {
+      if (frames_.pending() != 0) return finish("standard input ends inside a message");
+      endSent_ = true;
+      restartIdleTimer();
+    } else {
+      ++sending_;
+      tasks_.add(channel_.finishRequest().send().then([this](auto&& answer) { onSent(answer.getOutcome(), true); }));
+    }
+  }
+  if (sending_ >= MAX_SENDING) input_.pause();
+  settle();
+}
+
+void ChannelPump::sendStream(ByteSpan bytes) {
+  std::vector<ByteSpan> messages;
+  while (!bytes.empty()) {
+    messages.push_back(bytes.first(std::min(bytes.size(), wire::MAX_MESSAGE_BYTES)));
+    bytes = bytes.subspan(messages.back().size());
+  }
+  send(messages);
+}
+
+void ChannelPump::sendFrames() {
+  std::vector<ByteSpan> messages;
+  size_t size = 0;
+  while (const auto message = frames_.next()) {
+    if (messages.size() == MAX_BATCH_MESSAGES || size + message->size() > MAX_BATCH_BYTES) {
+      send(messages);
+      messages.clear();
+      size = 0;
+    }
+    messages.push_back(*message);
+    size += message->size();
+  }
+  if (!messages.empty()) send(messages);
+  if (frames_.tooLong() != 0) {
+    finish("standard input: a message of " + std::to_string(frames_.tooLong()) + " bytes, where 65503 are the most");
+  }
+}
+
+void ChannelPump::send(const std::vector<ByteSpan>& messages) {
+  // One segment for all: the other side takes few.
+  uint64_t words = 64;
+  for (const auto& message : messages) words += 4 + message.size() / sizeof(capnp::word);
+  auto request = channel_.sendRequest(capnp::MessageSize{words, 0});
+  auto list = request.initMessages(static_cast<unsigned>(messages.size()));
+  for (unsigned i = 0; i < messages.size(); ++i) {
+    auto data = list[i].initData(static_cast<unsigned>(messages[i].size()));
+    if (!messages[i].empty()) std::memcpy(data.begin(), messages[i].data(), messages[i].size());
+  }
+  ++sending_;
+  tasks_.add(request.send().then([this](auto&& answer) { onSent(answer.getOutcome(), false); }));
+}
+
+void ChannelPump::onSent(proto::SendOutcome::Reader outcome, bool isEnd) {
+  --sending_;
+  switch (outcome.which()) {
+    case proto::SendOutcome::SENT:
+      if (isEnd) endSent_ = true;
+      if (sending_ < MAX_SENDING && !done_ && problem_.empty()) input_.resume();
+      if (options_.messages && inputEnded_) restartIdleTimer();
+      break;
+    case proto::SendOutcome::BROKEN:
+      // What the peer sent before is still to be received, and tells the end.
+      if (problem_.empty()) problem_ = "the channel is broken: " + sanitized(outcome.getBroken().cStr());
+      input_.pause();
+      break;
+    case proto::SendOutcome::REFUSED:
+      if (problem_.empty()) problem_ = "netd refused to send: the channel is closed";
+      input_.pause();
+      break;
+  }
+  settle();
+}
+
+// --- channel to standard output --------------------------------------------------------------------------------------
+
+void ChannelPump::receiveMore() {
+  while (!done_ && !channelEnded_ && receiving_ < MAX_RECEIVING && output_.queued() < MAX_OUTPUT_BYTES) {
+    ++receiving_;
+    tasks_.add(channel_.receiveRequest().send().then([this](auto&& answer) { onReceived(answer.getReceived()); }));
+  }
+}
+
+void ChannelPump::onReceived(proto::Received::Reader received) {
+  --receiving_;
+  if (done_ || channelEnded_) return;
+  for (const auto message : received.getMessages()) {
+    const auto data = message.getData();
+    const ByteSpan bytes = std::as_bytes(std::span(data.begin(), data.size()));
+    if (options_.messages) {
+      output_.write(frameHeader(bytes.size()));
+      if (!bytes.empty()) output_.write(bytes);
+      if (inputEnded_) restartIdleTimer();
+    } else if (peerEnded_) {
+      return finish("the peer sent more after its end of the stream");
+    } else if (bytes.empty()) {
+      peerEnded_ = true;
+      output_.end();
+    } else {
+      output_.write(bytes);
+    }
+    if (done_) return;
+  }
+  switch (received.getEnd()) {
+    case proto::ChannelEnd::OPEN: break;
+    case proto::ChannelEnd::ENDED:
+      channelEnded_ = true;
+      if (problem_.empty() && !options_.messages && !peerEnded_) {
+        problem_ = "the stream is truncated: the peer closed without ending it";
+      }
+      break;
+    case proto::ChannelEnd::BROKEN:
+    default:
+      channelEnded_ = true;
+      // The first reason is the nearest to the cause, unless it is only that we couldn't send any more.
+      problem_ = "the channel is broken: " + sanitized(received.getReason().cStr());
+      break;
+  }
+  receiveMore();
+  settle();
+}
+
+void ChannelPump::onOutputProgress() {
+  receiveMore();
+  settle();
+}
+
+// --- the end ---------------------------------------------------------------------------------------------------------
+
+void ChannelPump::restartIdleTimer() {
+  if (options_.waitS == 0 || idle_) return;
+  idleTimer_ = loop_.timer()
+                   .afterDelay(options_.waitS * kj::SECONDS)
+                   .then([this] {
+                     idle_ = true;
+                     settle();
+                   })
+                   .eagerlyEvaluate(nullptr);
+}
+
+// Decides whether this is the end. Called after every event.
+void ChannelPump::settle() {
+  if (done_) return;
+  if (channelEnded_) {
+    // What is on its way is answered too: taken before the end, or not.
+    if (output_.queued() != 0 || sending_ != 0) return;
+    const bool incomplete = options_.messages ? frames_.pending() != 0 : !endSent_;
+    if (problem_.empty() && incomplete) problem_ = "the peer closed before it took everything";
+    return finish(problem_);
+  }
+  const bool allSent = endSent_ && sending_ == 0;
+  const bool allReceived = (options_.messages ? idle_ : peerEnded_) && output_.queued() == 0;
+  if (!allSent || !allReceived) return;
+  done_ = true;
+  tasks_.add(channel_.closeRequest().send().then([this](auto&&) { fulfiller_->fulfill(std::string()); },
+                                                 [this](kj::Exception&&) { fulfiller_->fulfill(std::string()); }));
+}
+
+void ChannelPump::finish(std::string problem) {
+  if (done_) return;
+  done_ = true;
+  input_.pause();
+  fulfiller_->fulfill(std::move(problem));
+}
+
+void ChannelPump::onFailure(kj::Exception&& failure) { finish("netd " + describeFailure(failure)); }
+
+}  // namespace sallyport::cli

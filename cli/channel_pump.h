@@ -1,0 +1,69 @@
+// channel_pump.h - standard input to a channel, and the channel to standard output, both at once. Part of: cli.
+// See docs/protocol.md §5 for streams over messages: the empty message is the end of a direction. What must never
+// happen here: a cut stream that looks like an ended one, memory that grows with a slow reader.
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "cli/message_frames.h"
+#include "cli/standard_io.h"
+#include "proto/net.capnp.h"
+
+namespace sallyport::cli {
+
+struct PumpOptions {
+  bool messages = false;  // be32 frames on standard input and output; else a stream
+  uint32_t waitS = 5;     // messages: how long to go on after the end of the input without a message; 0: for ever
+  int inputFd = 0;        // standard input and output, but in tests
+  int outputFd = 1;
+};
+
+class ChannelPump {
+ public:
+  ChannelPump(EventLoop& loop, proto::Channel::Client channel, PumpOptions options);
+
+  // Empty when both directions have ended as they should; else what went wrong, for people.
+  kj::Promise<std::string> run();
+
+ private:
+  void onInput(ByteSpan bytes);
+  void sendStream(ByteSpan bytes);
+  void sendFrames();
+  void send(const std::vector<ByteSpan>& messages);
+  void onSent(proto::SendOutcome::Reader outcome, bool isEnd);
+  void receiveMore();
+  void onReceived(proto::Received::Reader received);
+  void onOutputProgress();
+  void restartIdleTimer();
+  void settle();
+  void finish(std::string problem);
+  void onFailure(kj::Exception&& failure);
+
+  EventLoop& loop_;
+  proto::Channel::Client channel_;
+  PumpOptions options_;
+  InputReader input_;
+  OutputWriter output_;
+  FrameReader frames_;
+  unsigned sending_ = 0;
+  unsigned receiving_ = 0;
+  bool inputEnded_ = false;
+  bool endSent_ = false;    // our direction's end is on its way, or all messages are
+  bool peerEnded_ = false;  // the peer's direction has ended
+  bool channelEnded_ = false;
+  bool idle_ = false;    // messages: the wait after the input's end is over
+  std::string problem_;  // of the channel; told when the output is written
+  bool done_ = false;
+  kj::Own<kj::PromiseFulfiller<std::string>> fulfiller_;
+  kj::Promise<void> idleTimer_ = nullptr;
+  struct FailureHandler final : kj::TaskSet::ErrorHandler {
+    explicit FailureHandler(ChannelPump& pump) : owner(pump) {}
+    void taskFailed(kj::Exception&& failure) override { owner.onFailure(kj::mv(failure)); }
+    ChannelPump& owner;
+  };
+  FailureHandler failureHandler_;
+  kj::TaskSet tasks_;
+};
+
+}  // namespace sallyport::cli

@@ -1,0 +1,45 @@
+// cmd_config.cc - sallyport check and reload: a configuration, before and while it is in force. Part of: cli.
+#include "cli/commands.h"
+#include "cli/config_view.h"
+#include "cli/daemon_client.h"
+#include "cli/programs.h"
+#include "cli/terminal.h"
+
+namespace sallyport::cli {
+
+int check(const Arguments& arguments) {
+  const auto config = loadConfigOrFail(arguments);
+  if (!config) return EXIT_FAILED;
+  const auto findings = inspectSurroundings(*config);
+  for (const auto& line : describeEntries(*config)) putLine(line);
+  const int written = finishOutput();
+  for (const auto& warning : findings.warnings) warn(warning);
+  if (!findings.errors.empty()) {
+    for (size_t i = 1; i < findings.errors.size(); ++i) warn(findings.errors[i]);
+    return fail(findings.errors[0]);
+  }
+  if (written == EXIT_DONE) say(config->file.string() + " is valid");
+  return written;
+}
+
+int reload(const Arguments& arguments) {
+  const auto file = findConfigFile(arguments.get("--config"));
+  const auto text = readConfigText(file);
+  if (!text) return failConfig(text.error(), file);
+  const auto config = parseConfig(*text, file);
+  if (!config) return failConfig(config.error(), file);
+  for (const auto& warning : config->warnings) warn(warning);
+
+  // The vault first: netd must not offer what the vault would refuse. A peer taken away is refused from here on.
+  EventLoop loop;
+  const auto vault = reloadVault(loop, config->vault.adminSocket, *text);
+  if (!vault.done) return fail("vaultd " + vault.text, "nothing was changed");
+  putLine("vaultd: " + vault.text);
+  const auto net = reloadNet(loop, config->net.socket);
+  if (net.done) putLine("netd: " + net.text);
+  const int written = finishOutput();
+  if (!net.done) return fail("netd " + net.text, "the vault has the new configuration, netd the old one: reload again");
+  return written;
+}
+
+}  // namespace sallyport::cli

@@ -1,0 +1,72 @@
+// cmd_pipe.cc - sallyport pipe NAME: a channel on standard input and output, as `ssh -W` does. Part of: cli.
+#include <charconv>
+
+#include "cli/channel_pump.h"
+#include "cli/commands.h"
+#include "cli/daemon_client.h"
+#include "cli/programs.h"
+#include "cli/terminal.h"
+
+namespace sallyport::cli {
+namespace {
+
+// Why there is no channel, and what to do about it.
+int failRefused(proto::NetRefusal refusal, const std::string& name) {
+  switch (refusal) {
+    case proto::NetRefusal::UNKNOWN_NAME:
+      return fail("netd has no [[connect]] entry `" + name + "`", "add it, then `sallyport reload`");
+    case proto::NetRefusal::TIMED_OUT: return fail("`" + name + "`: no channel in time", "is the other side up?");
+    case proto::NetRefusal::UNREACHABLE:
+      return fail("`" + name + "`: the other side can't be reached", "check `address`, and that the other side is up");
+    case proto::NetRefusal::HANDSHAKE_FAILED:
+      return fail("`" + name + "`: the other side closed during the handshake",
+                  "is our public key in its [peers] and `allow`, and its key in ours?");
+    case proto::NetRefusal::VAULT_REFUSED:
+      return fail("`" + name + "`: the vault made no vouch", "`sallyport status` tells why");
+    case proto::NetRefusal::SHUTTING_DOWN: return fail("netd is shutting down");
+    case proto::NetRefusal::TOO_MANY_OBJECTS:
+    case proto::NetRefusal::NOT_A_CHANNEL:
+    case proto::NetRefusal::TOO_BIG:
+    case proto::NetRefusal::CLOSED:
+    case proto::NetRefusal::FAILED:
+    case proto::NetRefusal::UNSPECIFIED:
+    default: break;
+  }
+  return fail("`" + name + "`: netd refused, code " + std::to_string(static_cast<unsigned>(refusal)),
+              "sallyport status");
+}
+
+}  // namespace
+
+int pipeChannel(const Arguments& arguments) {
+  PumpOptions options;
+  options.messages = arguments.has("--messages");
+  if (arguments.has("--wait")) {
+    const auto text = arguments.get("--wait");
+    const auto [end, fault] = std::from_chars(text.data(), text.data() + text.size(), options.waitS);
+    if (fault != std::errc() || end != text.data() + text.size() || options.waitS > 86400) {
+      return failUsage("--wait needs a number of seconds", "0 to 86400");
+    }
+  }
+  const auto config = loadConfigOrFail(arguments);
+  if (!config) return EXIT_FAILED;
+  const auto& name = arguments.words[0];
+
+  EventLoop loop;
+  auto client = DaemonClient::connect(loop, config->net.socket);
+  if (!client) return fail("netd " + client.error(), "start it with `sallyport up`");
+  auto request = (*client)->as<proto::Network>().connectRequest();
+  request.setName(name.c_str());
+  const uint32_t timeoutMs = config->limits.dialTimeoutMs + config->limits.handshakeTimeoutMs;
+  request.setTimeoutMs(timeoutMs);
+  auto answer = answerOf(loop, request.send(), timeoutMs + ANSWER_TIMEOUT_MS);
+  if (!answer) return fail("netd " + answer.error());
+  const auto outcome = answer->getOutcome();
+  if (outcome.isRefused()) return failRefused(outcome.getRefused(), name);
+
+  ChannelPump pump(loop, outcome.getChannel(), options);
+  const auto problem = loop.await(pump.run());
+  return problem.empty() ? EXIT_DONE : fail("`" + name + "`: " + problem);
+}
+
+}  // namespace sallyport::cli

@@ -1,0 +1,44 @@
+// cmd_status.cc - sallyport status: asks both daemons, and shows what it got. Part of: cli.
+#include "cli/commands.h"
+#include "cli/daemon_client.h"
+#include "cli/programs.h"
+#include "cli/status_view.h"
+#include "cli/terminal.h"
+
+namespace sallyport::cli {
+
+int status(const Arguments& arguments) {
+  const auto config = loadConfigOrFail(arguments);
+  if (!config) return EXIT_FAILED;
+
+  EventLoop loop;
+  BothStatus both;
+  // The answers outlive what is read from them.
+  auto vault = DaemonClient::connect(loop, config->vault.adminSocket);
+  std::optional<capnp::Response<proto::Admin::StatusResults>> vaultAnswer;
+  if (!vault) {
+    both.vaultProblem = vault.error();
+  } else if (auto answer = answerOf(loop, (*vault)->as<proto::Admin>().statusRequest().send())) {
+    vaultAnswer.emplace(kj::mv(*answer));
+    both.vault = vaultAnswer->getStatus();
+  } else {
+    both.vaultProblem = answer.error();
+  }
+  auto net = DaemonClient::connect(loop, config->net.socket);
+  std::optional<capnp::Response<proto::Network::StatusResults>> netAnswer;
+  if (!net) {
+    both.netProblem = net.error();
+  } else if (auto answer = answerOf(loop, (*net)->as<proto::Network>().statusRequest().send())) {
+    netAnswer.emplace(kj::mv(*answer));
+    both.net = netAnswer->getStatus();
+  } else {
+    both.netProblem = answer.error();
+  }
+
+  put(arguments.has("--json") ? statusJson(both) : statusText(both));
+  const int written = finishOutput();
+  if (both.vault && both.net) return written;
+  return both.vault ? fail("netd " + both.netProblem) : fail("vaultd " + both.vaultProblem);
+}
+
+}  // namespace sallyport::cli

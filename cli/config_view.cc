@@ -1,0 +1,133 @@
+// config_view.cc - see config_view.h.
+#include "cli/config_view.h"
+
+#include <unistd.h>
+
+#include <cerrno>
+#include <set>
+
+#include "vaultd/key_file.h"
+
+namespace sallyport::cli {
+
+namespace fs = std::filesystem;
+
+namespace {
+
+std::string joined(const std::vector<std::string>& words) {
+  std::string text;
+  for (const auto& word : words) text += (text.empty() ? "" : ", ") + word;
+  return text;
+}
+
+// The keys that entries use, with the entries' names for messages.
+std::map<std::string, std::string> keysInUse(const Config& config) {
+  std::map<std::string, std::string> keys;
+  for (const auto& entry : config.listens) keys.emplace(entry.key, "[[listen]] `" + entry.name + "`");
+  for (const auto& entry : config.connects) keys.emplace(entry.key, "[[connect]] `" + entry.name + "`");
+  return keys;
+}
+
+void inspectKeys(const Config& config, Findings& findings) {
+  for (const auto& [name, user] : keysInUse(config)) {
+    std::error_code failure;
+    const auto path = vaultd::keyPath(config.vault.keys, name);
+    if (!fs::exists(path, failure) && !failure) {
+      findings.errors.push_back(user + " needs the key `" + name + "`, but there is no " + path.string() +
+                                " (sallyport key new " + name + ")");
+      continue;
+    }
+    if (::access(path.c_str(), R_OK) != 0 && errno == EACCES) {
+      findings.warnings.push_back(path.string() + " is not checked: this user can't read it");
+      continue;
+    }
+    const auto key = vaultd::readKeyFile(config.vault.keys, name);
+    if (!key) {
+      findings.errors.push_back(key.error().message);
+      continue;
+    }
+    // A peer with our own key would talk to itself: nearly always a key pasted on the wrong host.
+    for (const auto& [peer, publicKey] : config.peers) {
+      if (publicKey != key->header.publicKey) continue;
+      findings.warnings.push_back("peer `" + peer + "` has the key of our own `" + name + "`");
+    }
+  }
+}
+
+void inspectPassphrase(const Config& config, Findings& findings) {
+  const auto& file = config.vault.passphraseFile;
+  std::error_code failure;
+  if (file.empty() || fs::is_regular_file(file, failure)) return;
+  findings.errors.push_back("[vault] passphrase_file: there is no file " + file.string());
+}
+
+}  // namespace
+
+std::string describeService(const ListenEntry& entry) {
+  if (std::holds_alternative<ChannelService>(entry.service)) return "programs that accept `" + entry.name + "`";
+  if (std::holds_alternative<EchoService>(entry.service)) return "an echo";
+  return toString(std::get<Address>(entry.service));
+}
+
+std::vector<std::string> describeEntries(const Config& config) {
+  std::vector<std::string> lines;
+  for (const auto& entry : config.listens) {
+    lines.push_back("listen `" + entry.name + "`: encrypted on " + toString(entry.address) + ", key `" + entry.key +
+                    "`, allows " + joined(entry.allow) + ", leads to " + describeService(entry));
+  }
+  for (const auto& entry : config.connects) {
+    lines.push_back(
+        "connect `" + entry.name +
+        "`: " + (entry.listen ? "plain on " + toString(*entry.listen) : std::string("for programs and `pipe` only")) +
+        ", dials " + toString(entry.address) + ", key `" + entry.key + "`, expects peer " + entry.peer);
+  }
+  if (config.net.metrics) lines.push_back("metrics: plain on " + toString(*config.net.metrics));
+  lines.push_back("programs: " + config.net.socket.string() + " (channels), " + config.vault.socket.string() +
+                  " (vault)");
+  return lines;
+}
+
+std::string describeListeners(const Config& config) {
+  std::vector<std::string> parts;
+  for (const auto& entry : config.listens) parts.push_back(entry.name + " on " + toString(entry.address));
+  for (const auto& entry : config.connects) {
+    if (entry.listen) parts.push_back(entry.name + " on " + toString(*entry.listen) + " (plain)");
+  }
+  parts.push_back("programs on " + config.net.socket.string());
+  return joined(parts);
+}
+
+std::vector<fs::path> socketFolders(const Config& config) {
+  std::set<fs::path> folders;
+  const auto note = [&](const Address& address) {
+    if (const auto* local = std::get_if<UnixAddress>(&address)) folders.insert(local->path.parent_path());
+  };
+  for (const auto& path : {config.vault.socket, config.vault.netSocket, config.vault.adminSocket, config.net.socket}) {
+    folders.insert(path.parent_path());
+  }
+  if (config.net.metrics) note(*config.net.metrics);
+  for (const auto& entry : config.listens) note(entry.address);
+  for (const auto& entry : config.connects) {
+    if (entry.listen) note(*entry.listen);
+  }
+  return {folders.begin(), folders.end()};
+}
+
+Findings inspectSurroundings(const Config& config) {
+  Findings findings;
+  findings.warnings = config.warnings;
+  inspectKeys(config, findings);
+  inspectPassphrase(config, findings);
+  for (const auto& folder : socketFolders(config)) {
+    std::error_code failure;
+    if (!fs::exists(folder, failure)) {
+      findings.warnings.push_back(folder.string() +
+                                  " is missing: `sallyport up` makes it, a daemon of its own doesn't");
+    } else if (::access(folder.c_str(), W_OK | X_OK) != 0) {
+      findings.warnings.push_back(folder.string() + " can't be written by this user: no socket can be made there");
+    }
+  }
+  return findings;
+}
+
+}  // namespace sallyport::cli

@@ -1,0 +1,27 @@
+// config_view.h - a configuration in words, and what of the outside world it needs. Part of: cli.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "common/config.h"
+
+namespace sallyport::cli {
+
+// "tcp 127.0.0.1:5432", "unix:/run/x", "programs that accept `db`", "an echo".
+std::string describeService(const ListenEntry& entry);
+// One line each: what listens, what is dialled, who is allowed.
+std::vector<std::string> describeEntries(const Config& config);
+// One line for `sallyport up`: what listens.
+std::string describeListeners(const Config& config);
+// The folders in which sockets are to be made.
+std::vector<std::filesystem::path> socketFolders(const Config& config);
+
+// What keeps the daemons from starting with this configuration, and what is only doubtful: key files, folders.
+struct Findings {
+  std::vector<std::string> errors;
+  std::vector<std::string> warnings;
+};
+Findings inspectSurroundings(const Config& config);
+
+}  // namespace sallyport::cli

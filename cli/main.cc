@@ -1,0 +1,178 @@
+// main.cc - sallyport, the program for people. Process: cli; it holds no socket of a peer, and a secret only in `key`.
+// The table below is the whole command line (DESIGN §6). Exit status: 0 done, 1 refused or failed, 2 usage.
+#include <csignal>
+#include <cstdio>
+#include <exception>
+
+#include <kj/exception.h>
+#include <sodium.h>
+
+#include "cli/arguments.h"
+#include "cli/commands.h"
+#include "cli/daemon_client.h"
+#include "cli/terminal.h"
+
+namespace sallyport::cli {
+namespace {
+
+constexpr size_t ANY = 64;
+
+#define SEAL_OPTIONS "--passphrase", "--passphrase-file=", "--credential="
+
+const Command COMMANDS[] = {
+    {"up",
+     "",
+     "run vault and net daemon in the foreground, from one file",
+     {},
+     0,
+     0,
+     up,
+     "Starts vaultd, then netd, waits until both serve and says so in one line on standard error: `sallyport: ready "
+     "…`.\n"
+     "A daemon that dies later is started again, after 100 ms and up to 5 s. SIGTERM and SIGINT let netd finish its\n"
+     "connections, then stop both; SIGHUP does what `sallyport reload` does.\n"
+     "\n"
+     "  sallyport up -c /etc/sallyport/sallyport.toml\n"},
+    {"check",
+     "",
+     "check a configuration: what would listen, dial and be allowed",
+     {},
+     0,
+     0,
+     check,
+     "Also looks at the key files. Exit status 1 if the daemons would not start with it.\n"},
+    {"reload",
+     "",
+     "make running daemons take up a changed configuration",
+     {},
+     0,
+     0,
+     reload,
+     "Adds and revokes peers and entries without dropping other connections. The file is checked first; if the vault\n"
+     "refuses it, netd doesn't see it.\n"},
+    {"status",
+     "[--json]",
+     "what both daemons do, and what holds them",
+     {"--json"},
+     0,
+     0,
+     status,
+     "Sandbox layers of each process, keys, entries, limits, counters. Exit status 1 if a daemon doesn't answer.\n"},
+    {"pipe",
+     "NAME [--messages]",
+     "standard input and output through a [[connect]] entry",
+     {"--messages", "--wait="},
+     1,
+     1,
+     pipeChannel,
+     "A stream: the end of the input is told to the peer, and the command ends when both directions have ended. A "
+     "stream\n"
+     "that is cut off is an error, never a silent end.\n"
+     "\n"
+     "  --messages       whole messages instead: on both sides a 4-byte big-endian length, 0 to 65503, then the bytes\n"
+     "  --wait SECONDS   with --messages: after the end of the input, go on until no message came for so long\n"
+     "                   (default 5; 0: until the peer closes)\n"
+     "\n"
+     "  ssh -o ProxyCommand='sallyport pipe ssh' host\n"
+     "  tar c . | sallyport pipe backup\n"},
+    {"key new",
+     "NAME [--passphrase]",
+     "make a key; print its public half",
+     {"--keys=", SEAL_OPTIONS},
+     1,
+     1,
+     keyNew,
+     "  --keys DIR              the folder; else [vault] keys of the configuration, else `keys` here\n"
+     "  --passphrase            seal the file by a passphrase (Argon2id), asked for on the terminal\n"
+     "  --passphrase-file FILE  seal it by the first line of FILE\n"
+     "  --credential NAME=FILE  seal it by the content of FILE, which systemd will hand to vaultd as the credential "
+     "NAME\n"},
+    {"key list", "", "names, public halves, and how the files are protected", {"--keys="}, 0, 0, keyList, ""},
+    {"key show",
+     "NAME",
+     "print the public half alone",
+     {"--keys="},
+     1,
+     1,
+     keyShow,
+     "  sallyport peer add server \"$(ssh server sallyport key show server)\"\n"},
+    {"key import",
+     "NAME",
+     "take a secret in base64 or hex from standard input",
+     {"--keys=", SEAL_OPTIONS},
+     1,
+     1,
+     keyImport,
+     "Options as for `key new`. From a terminal the secret is read without echo.\n"},
+    {"key rotate",
+     "NAME",
+     "a new key under the old name; the old file is kept",
+     {"--keys=", SEAL_OPTIONS},
+     1,
+     1,
+     keyRotate,
+     "Sealed as the old one, or as the options of `key new` say.\n"},
+    {"key export-public",
+     "[NAME...]",
+     "print lines for the [peers] of another host",
+     {"--keys="},
+     0,
+     ANY,
+     keyExportPublic,
+     ""},
+    {"key passphrase",
+     "NAME [--remove]",
+     "set, change or remove a key's passphrase",
+     {"--keys=", "--passphrase-file=", "--new-passphrase-file=", "--credential=", "--remove"},
+     1,
+     1,
+     keyPassphrase,
+     "  --passphrase-file FILE      the passphrase it has now; else [vault] passphrase_file, else the terminal is "
+     "asked\n"
+     "  --new-passphrase-file FILE  the one it gets; else the terminal is asked\n"
+     "  --remove                    a plain file of mode 0600 from now on\n"},
+    {"peer add",
+     "NAME KEY",
+     "add a line to [peers]; the rest of the file stays as it is",
+     {},
+     2,
+     2,
+     peerAdd,
+     "Running daemons learn of it by `sallyport reload`.\n"},
+    {"peer list", "", "names and keys of [peers]", {}, 0, 0, peerList, ""},
+    {"peer remove",
+     "NAME",
+     "remove a line from [peers], unless an entry uses it",
+     {},
+     1,
+     1,
+     peerRemove,
+     "Running daemons learn of it by `sallyport reload`, which ends the peer's sessions.\n"},
+};
+
+int runCommand(const std::vector<std::string>& words) {
+  const auto invocation = parseCommandLine(COMMANDS, words);
+  switch (invocation.kind) {
+    case Invocation::Kind::Mistake: return failUsage(invocation.problem, invocation.hint);
+    case Invocation::Kind::Version: putLine("sallyport " SALLYPORT_VERSION); return finishOutput();
+    case Invocation::Kind::Help:
+      put(invocation.command != nullptr ? helpFor(*invocation.command) : helpForAll(COMMANDS));
+      return finishOutput();
+    case Invocation::Kind::Run: break;
+  }
+  try {
+    return invocation.command->run(invocation.arguments);
+  } catch (const kj::Exception& e) { return fail(describeFailure(e)); } catch (const std::exception& e) {
+    return fail(e.what());
+  }
+}
+
+}  // namespace
+}  // namespace sallyport::cli
+
+int main(int argc, char** argv) {
+  // A closed pipe is an error of write(), told as any other.
+  std::signal(SIGPIPE, SIG_IGN);
+  if (sodium_init() < 0) return sallyport::cli::fail("libsodium can't start");
+  return sallyport::cli::runCommand({argv + 1, argv + argc});
+}

@@ -1,0 +1,216 @@
+// status_view.cc - see status_view.h. The JSON follows the schemas' names; lists of counters become objects.
+#include "cli/status_view.h"
+
+#include <algorithm>
+
+#include "cli/json.h"
+#include "cli/terminal.h"
+#include "common/bytes.h"
+#include "common/log.h"
+
+namespace sallyport::cli {
+namespace {
+
+using Counters = capnp::List<proto::Counter>::Reader;
+using Layers = capnp::List<proto::SandboxLayer>::Reader;
+
+std::string text(capnp::Text::Reader reader) { return {reader.cStr(), reader.size()}; }
+
+std::string base64(capnp::Data::Reader data) { return toBase64(std::as_bytes(std::span(data.begin(), data.size()))); }
+
+// --- for people ------------------------------------------------------------------------------------------------------
+
+// Counters that are 0 say nothing; limits are shown all.
+std::string counterTable(std::string_view title, Counters counters, bool zeros) {
+  Table table({std::string(title), ""});
+  for (const auto counter : counters) {
+    if (zeros || counter.getValue() != 0) table.add({text(counter.getName()), std::to_string(counter.getValue())});
+  }
+  return table.empty() ? "" : "\n" + table.render("  ");
+}
+
+// One row a layer, one column a process; the reasons of layers that don't hold below.
+struct SandboxColumn {
+  std::string process;
+  Layers layers;
+};
+
+std::string sandboxTable(const std::vector<SandboxColumn>& columns) {
+  std::vector<std::string> names;
+  std::vector<std::string> headings{"SANDBOX"};
+  for (const auto& column : columns) {
+    headings.push_back(column.process);
+    for (const auto layer : column.layers) {
+      const auto name = text(layer.getName());
+      if (std::find(names.begin(), names.end(), name) == names.end()) names.push_back(name);
+    }
+  }
+  Table table(headings);
+  std::string reasons;
+  for (const auto& name : names) {
+    std::vector<std::string> row{name};
+    for (const auto& column : columns) {
+      std::string state = "-";
+      for (const auto layer : column.layers) {
+        if (text(layer.getName()) != name) continue;
+        state = text(layer.getState());
+        if (state != "active") {
+          reasons += "  " + sanitized(column.process + ", " + name + ": " + text(layer.getDetail())) + "\n";
+        }
+      }
+      row.push_back(state);
+    }
+    table.add(std::move(row));
+  }
+  return table.empty() ? "" : "\n" + table.render("  ") + reasons;
+}
+
+std::string vaultText(const proto::VaultStatus::Reader& status) {
+  std::string result = "vaultd " + sanitized(text(status.getVersion())) + ", pid " + std::to_string(status.getPid()) +
+                       ", up " + describeSeconds(status.getUptimeSeconds()) + ", sandbox " +
+                       sanitized(text(status.getSandboxVerdict())) + ", secrets in " +
+                       sanitized(text(status.getMemory())) + "\n";
+  Table keys({"KEY", "STATE", "PROTECTION", "NONCES", "PUBLIC KEY"});
+  for (const auto key : status.getKeys()) {
+    keys.add({text(key.getName()), text(key.getState()), text(key.getSealed()), text(key.getNonce()),
+              base64(key.getPublicKey())});
+  }
+  if (!keys.empty()) result += "\n" + keys.render("  ");
+  result += sandboxTable({{"vaultd", status.getSandbox()}});
+  result += counterTable("COUNTER", status.getCounters(), false);
+  result += counterTable("CLIENTS CUT OFF", status.getClientsCutOff(), false);
+  return result;
+}
+
+std::string netText(const proto::NetStatus::Reader& status) {
+  std::string result = "netd " + sanitized(text(status.getVersion())) + ", vault " +
+                       sanitized(text(status.getVault())) + (status.getDraining() ? ", draining" : "") + "\n\n";
+  Table processes({"PROCESS", "PID", "UP", "RESTARTS", "SANDBOX"});
+  std::vector<SandboxColumn> columns;
+  const auto add = [&](const std::string& name, const proto::ProcessStatus::Reader& process) {
+    processes.add({name, std::to_string(process.getPid()), describeSeconds(process.getUptimeSeconds()),
+                   std::to_string(process.getRestarts()), text(process.getSandboxVerdict())});
+    columns.push_back({name, process.getSandbox()});
+  };
+  add("monitor", status.getMonitor());
+  for (unsigned i = 0; i < status.getWorkers().size(); ++i) add("worker " + std::to_string(i), status.getWorkers()[i]);
+  result += processes.render("  ");
+  Table entries({"ENTRY", "DIRECTION", "ADDRESS", "STATE"});
+  for (const auto entry : status.getEntries()) {
+    const auto problem = text(entry.getProblem());
+    entries.add({text(entry.getName()), text(entry.getDirection()), text(entry.getAddress()),
+                 problem.empty() ? "ready" : problem});
+  }
+  if (!entries.empty()) result += "\n" + entries.render("  ");
+  result += sandboxTable(columns);
+  result += counterTable("LIMIT", status.getLimits(), true);
+  result += counterTable("COUNTER", status.getCounters(), false);
+  result += counterTable("DROPPED", status.getDrops(), false);
+  return result;
+}
+
+// --- JSON ------------------------------------------------------------------------------------------------------------
+
+void writeCounters(JsonWriter& json, std::string_view name, Counters counters) {
+  json.key(name).beginObject();
+  for (const auto counter : counters) json.member(text(counter.getName()), counter.getValue());
+  json.end();
+}
+
+void writeLayers(JsonWriter& json, Layers layers) {
+  json.key("sandbox").beginArray();
+  for (const auto layer : layers) {
+    json.beginObject()
+        .member("name", text(layer.getName()))
+        .member("state", text(layer.getState()))
+        .member("detail", text(layer.getDetail()))
+        .end();
+  }
+  json.end();
+}
+
+void writeVault(JsonWriter& json, const proto::VaultStatus::Reader& status) {
+  json.beginObject()
+      .member("version", text(status.getVersion()))
+      .member("pid", uint64_t{status.getPid()})
+      .member("uptimeSeconds", status.getUptimeSeconds())
+      .member("sandboxVerdict", text(status.getSandboxVerdict()));
+  writeLayers(json, status.getSandbox());
+  json.member("memory", text(status.getMemory())).key("keys").beginArray();
+  for (const auto key : status.getKeys()) {
+    json.beginObject()
+        .member("name", text(key.getName()))
+        .member("kind", text(key.getKind()))
+        .member("publicKey", base64(key.getPublicKey()))
+        .member("state", text(key.getState()))
+        .member("sealed", text(key.getSealed()))
+        .member("nonce", text(key.getNonce()))
+        .end();
+  }
+  json.end();
+  writeCounters(json, "counters", status.getCounters());
+  writeCounters(json, "clientsCutOff", status.getClientsCutOff());
+  json.end();
+}
+
+void writeProcess(JsonWriter& json, const proto::ProcessStatus::Reader& process) {
+  json.beginObject()
+      .member("pid", uint64_t{process.getPid()})
+      .member("uptimeSeconds", process.getUptimeSeconds())
+      .member("restarts", uint64_t{process.getRestarts()})
+      .member("sandboxVerdict", text(process.getSandboxVerdict()));
+  writeLayers(json, process.getSandbox());
+  writeCounters(json, "counters", process.getCounters());
+  json.end();
+}
+
+void writeNet(JsonWriter& json, const proto::NetStatus::Reader& status) {
+  json.beginObject()
+      .member("version", text(status.getVersion()))
+      .member("vault", text(status.getVault()))
+      .member("draining", status.getDraining());
+  writeProcess(json.key("monitor"), status.getMonitor());
+  json.key("workers").beginArray();
+  for (const auto worker : status.getWorkers()) writeProcess(json, worker);
+  json.end().key("entries").beginArray();
+  for (const auto entry : status.getEntries()) {
+    json.beginObject()
+        .member("name", text(entry.getName()))
+        .member("direction", text(entry.getDirection()))
+        .member("address", text(entry.getAddress()))
+        .member("problem", text(entry.getProblem()))
+        .end();
+  }
+  json.end();
+  writeCounters(json, "limits", status.getLimits());
+  writeCounters(json, "counters", status.getCounters());
+  writeCounters(json, "drops", status.getDrops());
+  json.end();
+}
+
+}  // namespace
+
+std::string statusText(const BothStatus& both) {
+  const auto vault = both.vault ? vaultText(*both.vault) : "vaultd " + both.vaultProblem + "\n";
+  const auto net = both.net ? netText(*both.net) : "netd " + both.netProblem + "\n";
+  return vault + "\n" + net;
+}
+
+std::string statusJson(const BothStatus& both) {
+  JsonWriter json;
+  json.beginObject().key("vaultd");
+  if (both.vault) {
+    writeVault(json, *both.vault);
+  } else {
+    json.beginObject().member("error", both.vaultProblem).end();
+  }
+  json.key("netd");
+  if (both.net) {
+    writeNet(json, *both.net);
+  } else {
+    json.beginObject().member("error", both.netProblem).end();
+  }
+  return json.end().finish();
+}
+
+}  // namespace sallyport::cli

@@ -1,0 +1,152 @@
+// config.h - sallyport.toml as values. Part of: common (vaultd, netd's monitor and the CLI; a worker never reads it).
+// The format is docs/man/sallyport.toml.5; relative paths start at the file's folder. Unknown keys, wrong types, missing
+// peers and duplicate names are errors with the line. Parsing is pure: it opens no file and resolves no name.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <map>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <variant>
+#include <vector>
+
+#include "common/bytes.h"
+#include "common/result.h"
+
+namespace sallyport {
+
+// A problem in the file: `message` is for people and names the key; `line` is 1-based, 0 if none applies.
+struct ConfigError {
+  std::string message;
+  unsigned line = 0;
+  std::string hint;  // may be empty
+};
+
+// "HOST:PORT" with a numeric or symbolic host ("[::1]:80", "db.example.com:80"), or "unix:PATH" (absolute after parsing).
+struct TcpAddress {
+  std::string host;
+  uint16_t port = 0;
+};
+struct UnixAddress {
+  std::filesystem::path path;
+};
+using Address = std::variant<TcpAddress, UnixAddress>;
+std::string toString(const Address& address);
+
+struct ChannelService {};  // local programs accept it by name
+struct EchoService {};     // each message is returned as it came
+using Service = std::variant<Address, ChannelService, EchoService>;
+
+enum class Protocol : uint8_t { Curve };
+
+// What to do when a layer of the sandbox doesn't hold.
+enum class SandboxRequirement : uint8_t {
+  Full,       // refuse to serve when a layer that this kernel offers failed (default)
+  Available,  // serve with what could be had; status tells
+  None,       // no sandbox at all: for debugging, shown in every status
+};
+
+struct ListenEntry {
+  std::string name;
+  Address address;
+  Protocol protocol = Protocol::Curve;
+  std::string key;                  // name of a key of the vault
+  std::vector<std::string> allow;   // names of peers; never empty: an entry that allows nobody is an error
+  Service service;
+  unsigned line = 0;
+};
+
+struct ConnectEntry {
+  std::string name;
+  std::optional<Address> listen;    // none: programs and `sallyport pipe` only
+  Address address;
+  Protocol protocol = Protocol::Curve;
+  std::string key;
+  std::string peer;                 // name of the server in peers
+  unsigned line = 0;
+};
+
+struct VaultConfig {
+  std::filesystem::path keys = "keys";
+  std::filesystem::path socket = "run/vault.sock";         // programs (App)
+  std::filesystem::path netSocket;                         // netd (Net); default: socket with "-net" before its extension
+  std::filesystem::path adminSocket;                       // operators (Admin); default: socket with "-admin" likewise
+  std::string user = "sallyport-vault";                    // when started as root
+  std::filesystem::path passphraseFile;                    // empty: a systemd credential named "passphrase", else the terminal
+  uint32_t handshakesPerSecond = 20000;                    // per key
+  SandboxRequirement requireSandbox = SandboxRequirement::Full;
+};
+
+struct NetConfig {
+  std::filesystem::path socket = "run/net.sock";
+  uint32_t workers = 0;                                    // 0: one per core
+  std::optional<Address> metrics;                          // "unix:PATH" or a loopback HOST:PORT; none: no metrics page
+  std::string user = "sallyport-net";
+  SandboxRequirement requireSandbox = SandboxRequirement::Full;
+};
+
+// Totals of the whole netd; it gives each worker its share.
+struct LimitsConfig {
+  uint32_t halfOpen = 8192;
+  uint32_t connections = 32768;
+  uint32_t halfOpenPerSource = 4096;
+  uint32_t connectionsPerSource = 32768;
+  uint32_t handshakeTimeoutMs = 5000;
+  uint32_t dialTimeoutMs = 5000;
+  uint32_t idleTimeoutS = 0;         // 0: none
+  uint32_t acceptTimeoutMs = 5000;   // how long a channel waits for a local program to accept it
+  uint32_t bufferMiB = 256;
+  uint32_t drainTimeoutMs = 10000;
+  uint32_t keepaliveS = 60;          // TCP keepalive idle time; 0: off
+  uint32_t userTimeoutMs = 120000;   // TCP user timeout; 0: the kernel's default
+};
+
+struct Config {
+  std::filesystem::path file;        // as given, made absolute
+  VaultConfig vault;
+  NetConfig net;
+  LimitsConfig limits;
+  std::vector<ListenEntry> listens;
+  std::vector<ConnectEntry> connects;
+  std::map<std::string, PublicKey> peers;
+  std::vector<std::string> warnings; // legal but doubtful, for `sallyport check` and the log
+
+  const ListenEntry* findListen(std::string_view name) const;
+  const ConnectEntry* findConnect(std::string_view name) const;
+};
+
+// `file` is used for relative paths and messages only; `text` is the content.
+Result<Config, ConfigError> parseConfig(std::string_view text, const std::filesystem::path& file);
+// [vault] and [peers] alone, whatever is wrong in the other sections: making keys and naming peers is how a file whose entries
+// refer to them becomes right.
+Result<Config, ConfigError> parseVaultAndPeers(std::string_view text, const std::filesystem::path& file);
+// Reads and parses. An unreadable file is a ConfigError too.
+Result<Config, ConfigError> loadConfig(const std::filesystem::path& file);
+// The text alone, at most MAX_CONFIG_BYTES + 1 bytes of it (one more than parseConfig takes). For `reload`.
+Result<std::string, ConfigError> readConfigText(const std::filesystem::path& file);
+// "sallyport.toml:12: unknown key `prot` in [[listen]]"
+std::string format(const ConfigError& error, const std::filesystem::path& file);
+
+// -c FILE, or sallyport.toml here, or /etc/sallyport/sallyport.toml: the first that exists. `given` may be empty.
+// Empty if there is none: loadConfig then says so.
+std::filesystem::path findConfigFile(const std::filesystem::path& given);
+
+// --- the rules that others share -------------------------------------------------------------------------------------
+
+inline constexpr size_t MAX_CONFIG_BYTES = 1 << 20;
+inline constexpr size_t MAX_UNIX_PATH_BYTES = 107;  // sun_path without its NUL
+
+// Names of entries, keys and peers: [A-Za-z0-9][A-Za-z0-9_.-]{0,63}. So a name is always a safe file name.
+bool isName(std::string_view text);
+// Base64 of 32 bytes that are a usable X25519 public key; the error says why not, without a prefix.
+Result<PublicKey, std::string> parsePublicKey(std::string_view base64);
+// "HOST:PORT" or "unix:PATH"; a relative path starts at `base`, which is absolute.
+Result<Address, ConfigError> parseAddress(std::string_view text, const std::filesystem::path& base);
+// Only this host can connect to it: 127.0.0.0/8, ::1, localhost, or a Unix socket.
+bool isLocal(const Address& address);
+// The candidate that `word` was probably meant to be; empty if none is near.
+std::string_view nearest(std::string_view word, const std::vector<std::string_view>& candidates);
+
+}  // namespace sallyport

@@ -1,0 +1,357 @@
+// config_parse.cc - parseConfig of config.h. Part of: common (vaultd, netd's monitor and the CLI).
+// The format is docs/man/sallyport.toml.5. The first problem found is reported, with its line. What must never happen
+// here: an exception or a crash by any text (a reload hands text to a vault that serves), a key that is ignored in silence.
+#include <map>
+#include <set>
+
+#include <toml++/toml.h>
+
+#include "common/config.h"
+#include "common/config_section.h"
+
+namespace sallyport {
+namespace {
+
+namespace fs = std::filesystem;
+using namespace config;
+
+constexpr size_t MAX_NESTING = 16;  // our format needs 3; the parser's recursion is bounded by it
+
+// --- the sections ----------------------------------------------------------------------------------------------------
+
+// A table by its name, or an empty one, or the error that it is something else.
+const toml::table& tableOf(const Section& root, std::string_view key) {
+  static const toml::table EMPTY;
+  const auto* node = root.find(key);
+  if (node == nullptr) return EMPTY;
+  if (const auto* table = node->as_table()) return *table;
+  root.fail(key, "must be a table, not " + std::string(typeName(*node)), "write [" + std::string(key) + "]");
+  return EMPTY;
+}
+
+fs::path withSuffix(const fs::path& socket, std::string_view suffix) {
+  auto name = socket.stem().string() + std::string(suffix) + socket.extension().string();
+  return socket.parent_path() / name;
+}
+
+void readVault(const Section& root, VaultConfig& vault) {
+  const Section section(root.reader(), tableOf(root, "vault"), "[vault]",
+                        {"keys", "socket", "net_socket", "admin_socket", "user", "passphrase_file",
+                         "handshakes_per_second", "require_sandbox"});
+  section.path("keys", vault.keys);
+  section.socketPath("socket", vault.socket);
+  vault.netSocket = withSuffix(vault.socket, "-net");
+  vault.adminSocket = withSuffix(vault.socket, "-admin");
+  section.socketPath("net_socket", vault.netSocket);
+  section.socketPath("admin_socket", vault.adminSocket);
+  section.user(vault.user);
+  section.path("passphrase_file", vault.passphraseFile);
+  section.number("handshakes_per_second", vault.handshakesPerSecond, 1, 1'000'000);
+  section.sandbox(vault.requireSandbox);
+}
+
+void readNet(const Section& root, NetConfig& net) {
+  const Section section(root.reader(), tableOf(root, "net"), "[net]",
+                        {"socket", "workers", "metrics", "user", "require_sandbox"});
+  section.socketPath("socket", net.socket);
+  section.number("workers", net.workers, 0, 256);
+  section.user(net.user);
+  section.sandbox(net.requireSandbox);
+  const auto metrics = section.text("metrics");
+  if (!metrics) return;
+  net.metrics = section.address("metrics", *metrics);
+  if (net.metrics && !isLocal(*net.metrics)) {
+    section.fail("metrics", "is open to the network: " + ticked(*metrics),
+                 "use unix:PATH or a loopback address: the page has no password");
+  }
+}
+
+void readLimits(const Section& root, LimitsConfig& limits) {
+  struct Rule {
+    std::string_view key;
+    uint32_t LimitsConfig::*field;
+    uint32_t least;
+    uint32_t most;
+  };
+  constexpr uint32_t MILLION = 1'000'000;
+  constexpr uint32_t HOUR_MS = 3'600'000;
+  static constexpr Rule RULES[] = {
+      {"half_open", &LimitsConfig::halfOpen, 1, MILLION},
+      {"connections", &LimitsConfig::connections, 1, MILLION},
+      {"half_open_per_source", &LimitsConfig::halfOpenPerSource, 1, MILLION},
+      {"connections_per_source", &LimitsConfig::connectionsPerSource, 1, MILLION},
+      {"handshake_timeout_ms", &LimitsConfig::handshakeTimeoutMs, 100, HOUR_MS},
+      {"dial_timeout_ms", &LimitsConfig::dialTimeoutMs, 100, HOUR_MS},
+      {"idle_timeout_s", &LimitsConfig::idleTimeoutS, 0, MILLION},
+      {"accept_timeout_ms", &LimitsConfig::acceptTimeoutMs, 1, HOUR_MS},
+      {"buffer_mib", &LimitsConfig::bufferMiB, 8, 65536},
+      {"drain_timeout_ms", &LimitsConfig::drainTimeoutMs, 0, HOUR_MS},
+      {"keepalive_s", &LimitsConfig::keepaliveS, 0, 32767},
+      {"user_timeout_ms", &LimitsConfig::userTimeoutMs, 0, HOUR_MS},
+  };
+  Texts known;
+  for (const auto& rule : RULES) known.push_back(rule.key);
+  const Section section(root.reader(), tableOf(root, "limits"), "[limits]", known);
+  for (const auto& rule : RULES) section.number(rule.key, limits.*rule.field, rule.least, rule.most);
+}
+
+void readPeers(const Section& root, Config& config) {
+  auto& reader = root.reader();
+  std::map<PublicKey, std::string> owners;
+  for (const auto& [key, node] : tableOf(root, "peers")) {
+    const std::string name(key.str());
+    const auto line = key.source().begin.line;
+    const auto at = "peer " + ticked(name);
+    if (!isName(name)) {
+      reader.fail(line, at + " is not a name", NAME_RULE);
+    }
+    const auto* value = node.as_string();
+    if (value == nullptr) {
+      reader.fail(line, at + " must be a string, not " + std::string(typeName(node)),
+                  node.is_table() ? "a name with dots stands in quotes: \"" + name + ".x\" = \"KEY\"" : "");
+      continue;
+    }
+    const auto parsed = parsePublicKey(value->get());
+    if (!parsed) {
+      reader.fail(line, at + ": " + parsed.error(),
+                  "`sallyport key show NAME` on the peer's host prints its public key");
+      continue;
+    }
+    const auto [owner, isNew] = owners.emplace(*parsed, name);
+    if (!isNew) {
+      reader.fail(line, at + " has the same key as " + ticked(owner->second),
+                  "one key, one name: remove one of the two");
+    }
+    config.peers.emplace(name, *parsed);
+  }
+}
+
+void checkPeer(const Section& section, std::string_view key, const std::string& name, const Config& config,
+               unsigned line) {
+  if (!section.reader().ok() || config.peers.contains(name)) return;
+  Texts known;
+  for (const auto& [peer, publicKey] : config.peers) known.push_back(peer);
+  const auto guess = nearest(name, known);
+  section.reader().fail(line, section.at(key) + ": no peer " + ticked(name) + " in [peers]",
+                        guess.empty() ? "sallyport peer add " + (isName(name) ? name : "NAME") + " KEY"
+                                      : "did you mean `" + std::string(guess) + "`?");
+}
+
+std::vector<std::string> readAllow(const Section& section, const Config& config) {
+  std::vector<std::string> result;
+  const auto* node = section.find("allow");
+  if (node == nullptr) {
+    section.fail("allow", "is missing", "name the peers that may connect: allow = [\"alice\"]");
+    return result;
+  }
+  const auto* list = node->as_array();
+  if (list == nullptr) {
+    section.fail("allow", "must be an array of peers, not " + std::string(typeName(*node)), "allow = [\"alice\"]");
+    return result;
+  }
+  if (list->empty()) section.fail("allow", "allows nobody", "name the peers that may connect: allow = [\"alice\"]");
+  for (const auto& item : *list) {
+    const auto* value = item.as_string();
+    if (value == nullptr) {
+      section.reader().fail(lineOf(item),
+                            "`allow`" + section.in() + " must hold strings, not " + std::string(typeName(item)));
+      break;
+    }
+    checkPeer(section, "allow", value->get(), config, lineOf(item));
+    if (std::ranges::find(result, value->get()) != result.end()) {
+      section.reader().fail(lineOf(item), "`allow`" + section.in() + " names " + ticked(value->get()) + " twice");
+    }
+    result.push_back(value->get());
+  }
+  return result;
+}
+
+Service readService(const Section& section) {
+  const auto content = section.required("service", "\"tcp:127.0.0.1:5432\"");
+  if (content == "channel") return ChannelService{};
+  if (content == "echo" || content.empty()) return EchoService{};
+  std::optional<Address> address;
+  if (content.starts_with("tcp:")) {
+    address = section.address("service", std::string_view(content).substr(4));
+  } else if (content.starts_with("unix:")) {
+    address = section.address("service", content);
+  } else {
+    section.fail("service", "is " + ticked(content), "one of \"tcp:HOST:PORT\", \"unix:PATH\", \"channel\", \"echo\"");
+  }
+  if (!address) {
+    section.fail("service", "names no address", "e.g. \"tcp:127.0.0.1:5432\"");
+    return EchoService{};
+  }
+  return *address;
+}
+
+// Calls `read` for each table of an array of tables.
+template <typename Read>
+void forEachEntry(const Section& root, std::string_view kind, const Texts& known, Read&& read) {
+  const auto* node = root.find(kind);
+  if (node == nullptr) return;
+  const auto header = "[[" + std::string(kind) + "]]";
+  const auto* array = node->as_array();
+  if (array == nullptr) return root.fail(kind, "must be an array of tables", "write " + header + " in double brackets");
+  for (const auto& item : *array) {
+    const auto* table = item.as_table();
+    if (table == nullptr)
+      return root.fail(kind, "must hold tables, not " + std::string(typeName(item)), "write " + header);
+    // The name in the title, where there is one, tells which of the entries is meant.
+    const auto* name = table->get_as<std::string>("name");
+    const auto title = header + (name != nullptr && isName(name->get()) ? " " + ticked(name->get()) : "");
+    read(Section(root.reader(), *table, title, known));
+  }
+}
+
+void readListens(const Section& root, Config& config) {
+  forEachEntry(root, "listen", {"name", "address", "protocol", "key", "allow", "service"}, [&](const Section& section) {
+    ListenEntry entry;
+    entry.line = section.line();
+    entry.name = section.requiredName("name", "\"db\"");
+    if (config.findListen(entry.name) != nullptr) section.fail("name", "is used by another [[listen]]");
+    entry.address = section.address("address", section.required("address", "\"[::]:7001\"")).value_or(TcpAddress{});
+    entry.protocol = section.protocol();
+    entry.key = section.requiredName("key", "\"server\"");
+    entry.allow = readAllow(section, config);
+    entry.service = readService(section);
+    const auto* target = std::get_if<Address>(&entry.service);
+    if (target != nullptr && !isLocal(*target)) {
+      config.warnings.push_back("[[listen]] " + ticked(entry.name) + ": the service " + toString(*target) +
+                                " is not on this host: bytes go there unencrypted");
+    }
+    config.listens.push_back(std::move(entry));
+  });
+}
+
+void readConnects(const Section& root, Config& config) {
+  forEachEntry(root, "connect", {"name", "listen", "address", "protocol", "key", "peer"}, [&](const Section& section) {
+    ConnectEntry entry;
+    entry.line = section.line();
+    entry.name = section.requiredName("name", "\"db\"");
+    if (config.findConnect(entry.name) != nullptr) section.fail("name", "is used by another [[connect]]");
+    if (const auto listen = section.text("listen")) entry.listen = section.address("listen", *listen);
+    entry.address =
+        section.address("address", section.required("address", "\"db.example.com:7001\"")).value_or(TcpAddress{});
+    entry.protocol = section.protocol();
+    entry.key = section.requiredName("key", "\"alice\"");
+    entry.peer = section.required("peer", "\"server\"");
+    checkPeer(section, "peer", entry.peer, config, section.line("peer"));
+    if (entry.listen && !isLocal(*entry.listen)) {
+      config.warnings.push_back("[[connect]] " + ticked(entry.name) + ": the plain side listens on " +
+                                toString(*entry.listen) +
+                                ", which other hosts can reach: they would use this host's key");
+    }
+    config.connects.push_back(std::move(entry));
+  });
+}
+
+// Two things can't listen on one address.
+void checkBoundOnce(const Config& config, Reader& reader) {
+  std::set<std::string> taken;
+  const auto claim = [&](const Address& address, std::string_view what, unsigned line) {
+    if (taken.insert(toString(address)).second) return;
+    reader.fail(line, std::string(what) + ": " + toString(address) + " is listened on twice",
+                "give each its own address");
+  };
+  claim(UnixAddress{config.vault.socket}, "`socket` in [vault]", 0);
+  claim(UnixAddress{config.vault.netSocket}, "`net_socket` in [vault]", 0);
+  claim(UnixAddress{config.vault.adminSocket}, "`admin_socket` in [vault]", 0);
+  claim(UnixAddress{config.net.socket}, "`socket` in [net]", 0);
+  if (config.net.metrics) claim(*config.net.metrics, "`metrics` in [net]", 0);
+  for (const auto& entry : config.listens) claim(entry.address, "[[listen]] " + ticked(entry.name), entry.line);
+  for (const auto& entry : config.connects) {
+    if (entry.listen) claim(*entry.listen, "[[connect]] " + ticked(entry.name), entry.line);
+  }
+}
+
+// What parsing may cost is settled before the parser sees the text: toml++ builds a table for each part of a dotted key
+// and frees them recursively, so a line of dots could use up the stack. Our format has few dots and brackets outside of
+// strings.
+// (A multi-line string, which our format has no use for, is seen as several strings: that can only refuse more.)
+void screen(std::string_view text, Reader& reader) {
+  if (text.size() > MAX_CONFIG_BYTES) return reader.fail(0, "the file is larger than 1 MiB");
+  unsigned line = 1;
+  size_t dots = 0;
+  size_t depth = 0;
+  char quote = 0;  // of the string that we are in; '#' in a comment
+  for (size_t i = 0; i < text.size(); ++i) {
+    const char c = text[i];
+    if (c == '\0') return reader.fail(line, "the file holds a NUL byte", "is it a text file?");
+    if (c == '\n') {
+      ++line;
+      dots = 0;
+      quote = 0;
+    } else if (quote != 0) {
+      if (c == '\\' && quote == '"' && i + 1 < text.size() && text[i + 1] != '\n')
+        ++i;
+      else if (c == quote)
+        quote = 0;
+    } else if (c == '"' || c == '\'' || c == '#') {
+      quote = c;
+    } else if (c == '[' || c == '{') {
+      ++depth;
+    } else if ((c == ']' || c == '}') && depth > 0) {
+      --depth;
+    } else if (c == '.') {
+      ++dots;
+    }
+    if (dots > MAX_NESTING || depth > MAX_NESTING) return reader.fail(line, "nested too deeply");
+  }
+}
+
+void readAll(const toml::table& table, Config& config, Reader& reader) {
+  const Section root(reader, table, "", {"vault", "net", "listen", "connect", "peers", "limits", "require_sandbox"});
+  auto sandbox = SandboxRequirement::Full;
+  root.sandbox(sandbox);
+  config.vault.requireSandbox = sandbox;
+  config.net.requireSandbox = sandbox;
+  readVault(root, config.vault);
+  readNet(root, config.net);
+  readLimits(root, config.limits);
+  readPeers(root, config);
+  readListens(root, config);
+  readConnects(root, config);
+  if (reader.ok()) checkBoundOnce(config, reader);
+  if (config.listens.empty() && config.connects.empty()) {
+    config.warnings.push_back("no [[listen]] and no [[connect]]: nothing comes in or goes out");
+  }
+}
+
+void readVaultAndPeers(const toml::table& table, Config& config, Reader& reader) {
+  Texts any;
+  for (const auto& [key, node] : table) any.push_back(key.str());
+  const Section root(reader, table, "", any);
+  readVault(root, config.vault);
+  readPeers(root, config);
+}
+
+template <typename Read>
+Result<Config, ConfigError> parseWith(std::string_view text, const fs::path& file, Read&& read) {
+  Reader reader;
+  try {
+    Config config;
+    config.file = fs::absolute(file);
+    reader.base = config.file.parent_path();
+    screen(text, reader);
+    if (reader.ok()) read(toml::parse(text, file.native()), config, reader);
+    if (reader.ok()) return config;
+  } catch (const toml::parse_error& e) {
+    reader.fail(e.source().begin.line, std::string(e.description()));
+  } catch (const std::exception& e) {
+    reader.fail(0, std::string("can't be parsed: ") + e.what());
+  }
+  return refuse(std::move(*reader.error));
+}
+
+}  // namespace
+
+Result<Config, ConfigError> parseConfig(std::string_view text, const fs::path& file) {
+  return parseWith(text, file, readAll);
+}
+
+Result<Config, ConfigError> parseVaultAndPeers(std::string_view text, const fs::path& file) {
+  return parseWith(text, file, readVaultAndPeers);
+}
+
+}  // namespace sallyport

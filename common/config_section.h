@@ -1,0 +1,201 @@
+// config_section.h - one table of sallyport.toml, read strictly. Part of: common, and private to config_parse.cc.
+// A Section knows the keys it may have and takes each of them with its type and range; the Reader keeps the first problem.
+#pragma once
+
+#include <algorithm>
+#include <cctype>
+#include <filesystem>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include <toml++/toml.h>
+
+#include "common/config.h"
+
+namespace sallyport::config {
+
+namespace fs = std::filesystem;
+
+inline constexpr auto NAME_RULE = "names are 1 to 64 letters, digits, `_`, `.`, `-`, and begin with a letter or digit";
+
+using Texts = std::vector<std::string_view>;
+
+inline std::string ticked(std::string_view text) {
+  std::string result = "`";
+  for (const char c : text.substr(0, 80)) result += (c >= 0x20 && c < 0x7f) ? c : '?';
+  return result + (text.size() > 80 ? "...`" : "`");
+}
+
+inline std::string joined(const Texts& texts) {
+  std::string result;
+  for (const auto text : texts) result += (result.empty() ? "" : ", ") + std::string(text);
+  return result;
+}
+
+// --- the reader: keeps the first problem -----------------------------------------------------------------------------
+
+struct Reader {
+  fs::path base;
+  std::optional<ConfigError> error;
+
+  bool ok() const { return !error; }
+  void fail(unsigned line, std::string message, std::string hint = {}) {
+    if (!error) error = ConfigError{std::move(message), line, std::move(hint)};
+  }
+};
+
+inline std::string_view typeName(const toml::node& node) {
+  switch (node.type()) {
+    case toml::node_type::none: return "nothing";
+    case toml::node_type::table: return "a table";
+    case toml::node_type::array: return "an array";
+    case toml::node_type::string: return "a string";
+    case toml::node_type::integer: return "an integer";
+    case toml::node_type::floating_point: return "a floating-point number";
+    case toml::node_type::boolean: return "a boolean";
+    case toml::node_type::date:
+    case toml::node_type::time:
+    case toml::node_type::date_time: return "a date or time";
+  }
+  return "something else";
+}
+
+inline unsigned lineOf(const toml::node& node) { return node.source().begin.line; }
+
+// One table of the file with the keys that it may have.
+class Section {
+ public:
+  Section(Reader& reader, const toml::table& table, std::string title, const Texts& known)
+      : reader_(reader), table_(table), title_(std::move(title)) {
+    for (const auto& [key, node] : table_) {
+      if (std::ranges::find(known, key.str()) != known.end()) continue;
+      const auto guess = nearest(key.str(), known);
+      reader_.fail(key.source().begin.line, "unknown key " + ticked(key.str()) + in(),
+                   guess.empty() ? "known here: " + joined(known) : "did you mean `" + std::string(guess) + "`?");
+    }
+  }
+
+  Reader& reader() const { return reader_; }
+  unsigned line() const { return lineOf(table_); }
+  // The line of a key, or of the section where the key is missing.
+  unsigned line(std::string_view key) const {
+    const auto* node = table_.get(key);
+    return node == nullptr ? line() : lineOf(*node);
+  }
+  std::string in() const { return title_.empty() ? "" : " in " + title_; }
+  std::string at(std::string_view key) const { return "`" + std::string(key) + "`" + in(); }
+  void fail(std::string_view key, std::string_view problem, std::string hint = {}) const {
+    reader_.fail(line(key), at(key) + " " + std::string(problem), std::move(hint));
+  }
+
+  const toml::node* find(std::string_view key) const { return table_.get(key); }
+
+  std::optional<std::string> text(std::string_view key) const {
+    const auto* node = find(key);
+    if (node == nullptr) return std::nullopt;
+    const auto* value = node->as_string();
+    if (value == nullptr) {
+      fail(key, "must be a string, not " + std::string(typeName(*node)));
+      return std::nullopt;
+    }
+    const auto& content = value->get();
+    const bool printable = std::ranges::none_of(content, [](unsigned char c) { return c < 0x20 || c == 0x7f; });
+    if (content.empty() || !printable) {
+      fail(key, content.empty() ? "is empty" : "holds a control character");
+      return std::nullopt;
+    }
+    return content;
+  }
+
+  std::string required(std::string_view key, std::string_view example) const {
+    if (find(key) == nullptr) fail(key, "is missing", "write e.g. " + std::string(key) + " = " + std::string(example));
+    return text(key).value_or("");
+  }
+
+  std::string requiredName(std::string_view key, std::string_view example) const {
+    auto name = required(key, example);
+    checkName(key, name);
+    return name;
+  }
+
+  void checkName(std::string_view key, const std::string& name) const {
+    if (reader_.ok() && !isName(name)) {
+      fail(key, "is not a name: " + ticked(name), NAME_RULE);
+    }
+  }
+
+  void number(std::string_view key, uint32_t& value, uint32_t least, uint32_t most) const {
+    const auto* node = find(key);
+    if (node == nullptr) return;
+    const auto* integer = node->as_integer();
+    if (integer == nullptr) return fail(key, "must be an integer, not " + std::string(typeName(*node)));
+    if (integer->get() < least || integer->get() > most) {
+      return fail(key, "is out of range: " + std::to_string(integer->get()),
+                  std::to_string(least) + " to " + std::to_string(most));
+    }
+    value = static_cast<uint32_t>(integer->get());
+  }
+
+  void path(std::string_view key, fs::path& value) const {
+    if (const auto given = text(key)) value = *given;
+    if (!value.empty()) value = (reader_.base / value).lexically_normal();
+  }
+
+  void socketPath(std::string_view key, fs::path& value) const {
+    path(key, value);
+    if (value.native().size() > MAX_UNIX_PATH_BYTES) {
+      fail(key, "is too long for a Unix socket: " + value.string(), "at most 107 bytes, folder included");
+    } else if (!value.has_filename()) {
+      fail(key, "names no socket file");
+    }
+  }
+
+  std::optional<Address> address(std::string_view key, std::string_view content) const {
+    if (content.empty()) return std::nullopt;
+    auto parsed = parseAddress(content, reader_.base);
+    if (parsed) return std::move(*parsed);
+    fail(key, parsed.error().message, parsed.error().hint);
+    return std::nullopt;
+  }
+
+  void sandbox(SandboxRequirement& value) const {
+    const auto word = text("require_sandbox");
+    if (!word) return;
+    if (*word == "full")
+      value = SandboxRequirement::Full;
+    else if (*word == "available")
+      value = SandboxRequirement::Available;
+    else if (*word == "none")
+      value = SandboxRequirement::None;
+    else
+      fail("require_sandbox", "is " + ticked(*word), "one of \"full\", \"available\", \"none\"");
+  }
+
+  void user(std::string& value) const {
+    if (const auto given = text("user")) value = *given;
+    const bool good = value.size() <= 32 && value.front() != '-' && std::ranges::all_of(value, [](char c) {
+                        return std::isalnum(static_cast<unsigned char>(c)) || c == '_' || c == '-' || c == '.';
+                      });
+    if (!good) fail("user", "is not a user's name: " + ticked(value));
+  }
+
+  Protocol protocol() const {
+    const auto word = text("protocol");
+    if (!word || *word == "curve") return Protocol::Curve;
+    if (*word == "peer") {
+      fail("protocol", "is \"peer\", which this build doesn't carry yet", "use protocol = \"curve\" on both sides");
+    } else {
+      fail("protocol", "is " + ticked(*word), "this build carries \"curve\"");
+    }
+    return Protocol::Curve;
+  }
+
+ private:
+  Reader& reader_;
+  const toml::table& table_;
+  std::string title_;
+};
+
+}  // namespace sallyport::config

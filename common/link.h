@@ -1,0 +1,93 @@
+// link.h - a bounded Cap'n Proto message stream over a connected Unix socket. Part of: common (any process).
+//
+// Debian's libcapnp 0.9.2 writes out of bounds on a message that begins FF FF FF FF, takes messages of 64 MiB, keeps any number
+// of unanswered calls and queues any amount of answers. This stream is what stands in front of it: the header is checked before
+// anything is allocated, every message is screened (kind, answers owed, capabilities), a peer that doesn't read is not
+// read from, and buffers are wiped. A violation ends the link with a CutOff reason; it never throws at the other clients.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <deque>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string_view>
+#include <unordered_set>
+#include <vector>
+
+#include <capnp/serialize-async.h>
+
+#include "common/bytes.h"
+#include "common/event_loop.h"
+
+namespace sallyport {
+
+// Why an RPC peer was cut off. `None`: it left by itself.
+enum class CutOff : uint8_t { None, BadHeader, TooBig, BadMessage, TooManyCalls, CapabilityInParams, SlowReader };
+inline constexpr size_t CUT_OFF_COUNT = 7;
+std::string_view name(CutOff reason);  // "bad_header", ...
+
+struct LinkLimits {
+  size_t maxMessageBytes = 64 * 1024;
+  unsigned maxSegments = 8;
+  size_t maxQueuedBytes = 256 * 1024;   // above it, nothing more is read until the peer has read
+  unsigned maxOpenQuestions = 256;      // calls and bootstraps without a Finish
+  uint32_t stallTimeoutMs = 10000;      // a queue that doesn't move for so long ends the link
+};
+
+enum class LinkSide : uint8_t { Server, Client };  // a server screens its client's calls; a client only sizes
+
+class Link final : public capnp::MessageStream, private EventLoop::Watcher {
+ public:
+  // Takes over `fd` (a connected, non-blocking SOCK_STREAM socket).
+  Link(EventLoop& loop, int fd, LinkSide side, LinkLimits limits);
+  ~Link() noexcept(false);
+
+  CutOff cutOff() const { return cutOff_; }
+
+  // capnp::MessageStream
+  kj::Promise<kj::Maybe<capnp::MessageReaderAndFds>> tryReadMessage(
+      kj::ArrayPtr<kj::AutoCloseFd> fdSpace, capnp::ReaderOptions options, kj::ArrayPtr<capnp::word> scratch) override;
+  kj::Promise<void> writeMessage(kj::ArrayPtr<const int> fds,
+                                 kj::ArrayPtr<const kj::ArrayPtr<const capnp::word>> segments) override;
+  kj::Promise<void> writeMessages(
+      kj::ArrayPtr<kj::ArrayPtr<const kj::ArrayPtr<const capnp::word>>> messages) override;
+  kj::Maybe<int> getSendBufferSize() override { return nullptr; }
+  kj::Promise<void> end() override;
+
+ private:
+  using ReadFulfiller = kj::PromiseFulfiller<kj::Maybe<capnp::MessageReaderAndFds>>;
+
+  void onEvents(uint32_t events) override;
+  void readAvailable();
+  void deliver();
+  bool screen(capnp::MessageReader& message);
+  void append(kj::ArrayPtr<const kj::ArrayPtr<const capnp::word>> segments);
+  void flush();
+  void updateInterest();
+  void fail(CutOff reason);
+  void finishRead();
+
+  EventLoop& loop_;
+  int fd_;
+  LinkSide side_;
+  LinkLimits limits_;
+  CutOff cutOff_ = CutOff::None;
+  bool eof_ = false;
+  bool broken_ = false;
+  bool ended_ = false;
+  bool flushScheduled_ = false;
+  uint32_t interest_ = 0;
+  std::vector<std::byte> in_;
+  size_t inStart_ = 0;
+  size_t inEnd_ = 0;
+  std::vector<std::byte> out_;
+  size_t outStart_ = 0;
+  std::unordered_set<uint32_t> questions_;
+  kj::Maybe<kj::Own<ReadFulfiller>> reading_;
+  kj::Maybe<kj::Promise<void>> stallTimer_;
+  std::shared_ptr<bool> alive_;
+};
+
+}  // namespace sallyport

@@ -1,0 +1,179 @@
+// rpc.cc - see rpc.h.
+#include "common/rpc.h"
+
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+
+#include <kj/debug.h>
+#include <kj/io.h>
+
+#include "common/log.h"
+
+namespace sallyport {
+
+struct RpcServer::Client {
+  Client(EventLoop& loop, int fd, LinkLimits limits, capnp::Capability::Client bootstrap)
+      : link(loop, fd, LinkSide::Server, limits),
+        network(link, capnp::rpc::twoparty::Side::SERVER),
+        rpc(capnp::makeRpcServer(network, kj::mv(bootstrap))) {
+    rpc.setFlowLimit(limits.maxMessageBytes / sizeof(capnp::word) * 8);
+  }
+
+  Link link;
+  capnp::TwoPartyVatNetwork network;
+  capnp::RpcSystem<capnp::rpc::twoparty::VatId> rpc;
+  kj::Promise<void> watching = nullptr;
+};
+
+RpcServer::RpcServer(EventLoop& loop, int listenFd, Bootstrap bootstrap, LinkLimits limits, size_t maxClients)
+    : loop_(loop), listenFd_(listenFd), bootstrap_(std::move(bootstrap)), limits_(limits), maxClients_(maxClients),
+      alive_(std::make_shared<bool>(true)) {
+  loop_.add(listenFd_, EPOLLIN, *this);
+}
+
+RpcServer::~RpcServer() noexcept(false) {
+  *alive_ = false;
+  stopAccepting();
+}
+
+void RpcServer::stopAccepting() {
+  if (listenFd_ < 0) return;
+  loop_.remove(listenFd_, *this);
+  close(listenFd_);
+  listenFd_ = -1;
+}
+
+void RpcServer::onEvents(uint32_t) {
+  // A bounded number a turn: a flood of connections must not starve those connected.
+  for (int i = 0; i < 16; ++i) {
+    const int fd = accept4(listenFd_, nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC);
+    if (fd < 0) return;
+    if (clients_.size() >= maxClients_) {
+      close(fd);
+      ++stats_.refused;
+      continue;
+    }
+    kj::Maybe<capnp::Capability::Client> capability;
+    try {
+      capability = bootstrap_(peerCredentials(fd));
+    } catch (const kj::Exception&) {
+      capability = nullptr;
+    }
+    KJ_IF_MAYBE(root, capability) {
+      ++stats_.accepted;
+      clients_.push_back(std::make_unique<Client>(loop_, fd, limits_, kj::mv(*root)));
+      stats_.connected = clients_.size();
+      auto self = std::prev(clients_.end());
+      auto leave = [this, self] {
+        // Not inside the promise that tells us: it belongs to the client that is to die.
+        loop_.defer([this, self, alive = alive_] { if (*alive) drop(self); });
+      };
+      (*self)->watching = (*self)->network.onDisconnect().then([leave] { leave(); }, [leave](kj::Exception&&) { leave(); }).eagerlyEvaluate(nullptr);
+    } else {
+      close(fd);
+      ++stats_.refused;
+    }
+  }
+}
+
+void RpcServer::drop(std::list<std::unique_ptr<Client>>::iterator client) {
+  const CutOff reason = (*client)->link.cutOff();
+  if (reason != CutOff::None) {
+    ++stats_.cutOff[static_cast<size_t>(reason)];
+    logWarning("rpc client cut off reason=" + std::string(name(reason)));
+  }
+  clients_.erase(client);
+  stats_.connected = clients_.size();
+}
+
+struct RpcClient::State {
+  State(EventLoop& loop, int fd, LinkLimits limits)
+      : link(loop, fd, LinkSide::Client, limits),
+        network(link, capnp::rpc::twoparty::Side::CLIENT),
+        rpc(capnp::makeRpcClient(network)) {}
+
+  Link link;
+  capnp::TwoPartyVatNetwork network;
+  capnp::RpcSystem<capnp::rpc::twoparty::VatId> rpc;
+  kj::Promise<void> watching = nullptr;
+};
+
+RpcClient::RpcClient(EventLoop& loop, int fd, LinkLimits limits, std::function<void()> onDisconnect)
+    : state_(std::make_unique<State>(loop, fd, limits)) {
+  state_->watching = state_->network.onDisconnect()
+                         .then([onDisconnect] { onDisconnect(); }, [onDisconnect](kj::Exception&&) { onDisconnect(); })
+                         .eagerlyEvaluate(nullptr);
+}
+
+RpcClient::~RpcClient() noexcept(false) = default;
+
+capnp::Capability::Client RpcClient::bootstrap() {
+  capnp::word scratch[8] = {};
+  capnp::MallocMessageBuilder message(scratch);
+  auto vat = message.initRoot<capnp::rpc::twoparty::VatId>();
+  vat.setSide(capnp::rpc::twoparty::Side::SERVER);
+  return state_->rpc.bootstrap(vat);
+}
+
+namespace {
+
+sockaddr_un unixAddress(const std::filesystem::path& path) {
+  sockaddr_un address{};
+  address.sun_family = AF_UNIX;
+  KJ_REQUIRE(path.native().size() < sizeof address.sun_path, "the path of a Unix socket may have 107 characters at most",
+             path.c_str());
+  std::strncpy(address.sun_path, path.c_str(), sizeof address.sun_path - 1);
+  return address;
+}
+
+int unixSocket(int type) {
+  int fd;
+  KJ_SYSCALL(fd = socket(AF_UNIX, type | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+  return fd;
+}
+
+}  // namespace
+
+int listenUnix(const std::filesystem::path& path, mode_t mode, int backlog, int type) {
+  const sockaddr_un address = unixAddress(path);
+  kj::AutoCloseFd fd(unixSocket(type));
+  struct stat info{};
+  if (lstat(path.c_str(), &info) == 0) {
+    KJ_REQUIRE(S_ISSOCK(info.st_mode), "something that is not a socket is in the way", path.c_str());
+    kj::AutoCloseFd probe(unixSocket(type));
+    // A living server with a full queue answers EAGAIN: it lives.
+    const bool lives = connect(probe, reinterpret_cast<const sockaddr*>(&address), sizeof address) == 0 || errno == EAGAIN;
+    KJ_REQUIRE(!lives, "another process already serves this socket", path.c_str());
+    KJ_SYSCALL(unlink(path.c_str()), path.c_str());
+  }
+  // The umask makes the file private from its first moment; the mode is widened before listen().
+  const mode_t oldMask = umask(0177);
+  const int bound = bind(fd, reinterpret_cast<const sockaddr*>(&address), sizeof address);
+  const int bindError = errno;
+  umask(oldMask);
+  if (bound != 0) KJ_FAIL_SYSCALL("bind", bindError, path.c_str());
+  KJ_SYSCALL(chmod(path.c_str(), mode), path.c_str());
+  KJ_SYSCALL(listen(fd, backlog), path.c_str());
+  return fd.release();
+}
+
+int connectUnix(const std::filesystem::path& path, int type) {
+  const sockaddr_un address = unixAddress(path);
+  kj::AutoCloseFd fd(unixSocket(type));
+  KJ_SYSCALL(connect(fd, reinterpret_cast<const sockaddr*>(&address), sizeof address), path.c_str());
+  return fd.release();
+}
+
+PeerCredentials peerCredentials(int fd) {
+  ucred credentials{};
+  socklen_t length = sizeof credentials;
+  KJ_SYSCALL(getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &credentials, &length));
+  return {credentials.uid, credentials.gid, credentials.pid};
+}
+
+}  // namespace sallyport

@@ -1,0 +1,91 @@
+// channel.h - a message channel between the wire and a local program. Part of: netd-worker (edge).
+// Whole messages, in order; what arrived before an end is delivered before the end is told. The inbox is bounded: while it is full the
+// wire is not read. The RPC object (channel_service.cc) and the connection share the inbox and die independently.
+#pragma once
+
+#include <deque>
+#include <optional>
+#include <vector>
+
+#include <kj/async.h>
+
+#include "netd/connection.h"
+#include "netd/frame_reader.h"
+#include "netd/wire_session.h"
+
+namespace sallyport::netd {
+
+class ChannelConnection;
+
+// Messages that arrived and who waits for them.
+class Inbox {
+ public:
+  bool empty() const { return sizes_.empty(); }
+  size_t count() const { return sizes_.size(); }
+  bool full() const { return bytes_.size() - start_ >= MAX_BYTES || sizes_.size() >= MAX_MESSAGES; }
+  void push(ByteSpan message);
+  // The front message; valid until the next call.
+  ByteSpan front() const { return {bytes_.data() + start_, sizes_.front()}; }
+  void pop();
+  // Calls `use` with the sizes of the first `limit` messages until it says no.
+  template <typename Use>
+  void peekSizes(size_t limit, Use&& use) const {
+    for (size_t i = 0; i < limit && use(size_t{sizes_[i]}); ++i) {}
+  }
+  void wipeAll();
+
+ private:
+  static constexpr size_t MAX_BYTES = 4 << 20;
+  static constexpr size_t MAX_MESSAGES = 65536;
+  std::vector<std::byte> bytes_;
+  size_t start_ = 0;
+  std::deque<uint32_t> sizes_;
+};
+
+// What an RPC object sees of a channel.
+struct ChannelState {
+  Inbox inbox;
+  ChannelConnection* connection = nullptr;              // null when the wire is gone
+  bool ended = false;                                   // no message will come any more
+  std::optional<wire::DropReason> broken;               // and this is why; nothing: the peer closed
+  std::function<void()> onNews;                         // messages came, or the end
+  std::function<void()> onSent;                         // what was given to send() has left, or the wire is gone
+};
+
+class ChannelConnection final : public Connection, EventLoop::Watcher {
+ public:
+  ChannelConnection(Worker& worker, std::shared_ptr<const Entry> entry, const PublicKey& peer, WireSession wire,
+                    std::shared_ptr<ChannelState> state);
+  ~ChannelConnection() noexcept(false) override;
+
+  const SourceAddress* source() const override { return ticket_.source(); }
+
+  // Seals all `messages` and starts to send them. Only when nothing waits (see sending()).
+  void send(std::span<const ByteSpan> messages);
+  bool sending() const { return !toWire_.empty(); }
+  // The inbox has room again.
+  void resumeReading();
+  // Sends what waits, then closes.
+  void close();
+  void breakOff(wire::DropReason reason);
+
+ private:
+  void onEvents(uint32_t events) override;
+  void release(bool failed) override;
+  void pump();
+  bool readSome();
+  void schedulePump();
+
+  kj::AutoCloseFd socket_;
+  Session session_;
+  Sources::Ticket ticket_;
+  FrameReader reader_;
+  Stash toWire_;
+  std::shared_ptr<ChannelState> state_;
+  bool readable_ = true;
+  bool hungUp_ = false;
+  bool closing_ = false;
+  bool pumpScheduled_ = false;
+};
+
+}  // namespace sallyport::netd

@@ -1,0 +1,82 @@
+// channel_service.cc - see channel_service.h. The queue between incoming channels and accepting programs.
+#include "netd/channel_service.h"
+
+#include <algorithm>
+
+#include "netd/net_rpc.h"
+#include "netd/worker.h"
+
+namespace sallyport::netd {
+
+using wire::DropReason;
+
+namespace {
+constexpr size_t MAX_WAITING_CHANNELS = 1024;
+constexpr LinkLimits NET_LINK_LIMITS{.maxMessageBytes = 2 << 20,
+                                     .maxSegments = 16,
+                                     .maxQueuedBytes = 4 << 20,
+                                     .maxOpenQuestions = 1024,
+                                     .stallTimeoutMs = 30000};
+}  // namespace
+
+ChannelService::ChannelService(Worker& worker, kj::AutoCloseFd listener)
+    : worker_(worker), alive_(std::make_shared<bool>(true)),
+      server_(worker.loop(), listener.release(),
+              // Who may connect is decided by the socket file's owner and mode.
+              [&worker](const PeerCredentials&) -> kj::Maybe<capnp::Capability::Client> { return makeNetwork(worker); },
+              NET_LINK_LIMITS) {}
+
+ChannelService::~ChannelService() { *alive_ = false; }
+
+void ChannelService::offer(std::shared_ptr<const Entry> entry, const PublicKey& peer, std::string peerName, std::string address,
+                           WireSession wire) {
+  OfferedChannel offered{std::make_shared<ChannelState>(), std::move(peerName), peer, std::move(address)};
+  const std::string name = entry->name;
+  if (names_[name].acceptors.empty() && waitingChannels_ >= MAX_WAITING_CHANNELS) return worker_.stats().drop(DropReason::NoAcceptor);
+  worker_.own(std::make_unique<ChannelConnection>(worker_, std::move(entry), peer, std::move(wire), offered.state));
+  Name& queue = names_[name];
+  if (!queue.acceptors.empty()) {
+    Acceptor* acceptor = queue.acceptors.front();
+    queue.acceptors.pop_front();
+    return acceptor->give(std::move(offered));
+  }
+  const uint64_t number = nextNumber_++;
+  queue.channels.push_back({number, std::move(offered)});
+  ++waitingChannels_;
+  worker_.loop()
+      .timer()
+      .afterDelay(worker_.limits().acceptTimeoutMs * kj::MILLISECONDS)
+      .then([this, name, number, alive = alive_] {
+        if (*alive) expire(name, number);
+      })
+      .detach([](kj::Exception&&) {});
+}
+
+void ChannelService::expire(const std::string& name, uint64_t number) {
+  auto& channels = names_[name].channels;
+  const auto found = std::ranges::find(channels, number, &Waiting::number);
+  if (found == channels.end()) return;
+  const auto state = found->channel.state;
+  channels.erase(found);
+  --waitingChannels_;
+  if (state->connection != nullptr) state->connection->breakOff(DropReason::NoAcceptor);
+}
+
+void ChannelService::waitFor(const std::string& name, Acceptor& acceptor) {
+  Name& queue = names_[name];
+  while (!queue.channels.empty()) {
+    OfferedChannel channel = std::move(queue.channels.front().channel);
+    queue.channels.pop_front();
+    --waitingChannels_;
+    // One whose peer left without a word is nobody's loss.
+    if (channel.state->connection == nullptr && channel.state->inbox.empty()) continue;
+    return acceptor.give(std::move(channel));
+  }
+  queue.acceptors.push_back(&acceptor);
+}
+
+void ChannelService::stopWaiting(const std::string& name, Acceptor& acceptor) {
+  std::erase(names_[name].acceptors, &acceptor);
+}
+
+}  // namespace sallyport::netd

@@ -1,0 +1,61 @@
+// connection.h - what every connection of a worker has in common. Part of: netd-worker (edge).
+// A connection is owned by the worker's Registry. It ends itself by finish() or fail(); its memory goes at the end of the turn, so no
+// callback ever runs on a dead object's stack. Never here: a byte sent to say why.
+#pragma once
+
+#include <memory>
+
+#include "common/event_loop.h"
+#include "common/intrusive_list.h"
+#include "netd/entries.h"
+#include "netd/sources.h"
+#include "proto/wire/drop_reason.h"
+
+namespace sallyport::netd {
+
+class Worker;
+
+class Connection {
+ public:
+  Connection(Worker& worker, std::shared_ptr<const Entry> entry, const PublicKey& peer);
+  virtual ~Connection() noexcept(false);  // KJ's descriptors may throw when they close
+  Connection(const Connection&) = delete;
+  Connection& operator=(const Connection&) = delete;
+
+  const Entry& entry() const { return *entry_; }
+  const PublicKey& peer() const { return peer_; }  // all zero while it isn't known
+  uint64_t lastActiveMs() const { return lastActiveMs_; }
+  uint64_t startedMs() const { return startedMs_; }
+  bool over() const { return over_; }
+  // What a time-out of the handshake is called in this state.
+  virtual wire::DropReason timeoutReason() const { return wire::DropReason::HandshakeTimeout; }
+  // Where an incoming connection came from; null for others.
+  virtual const SourceAddress* source() const { return nullptr; }
+
+  // Ends the connection at once, counts the reason; both sides see a failure. Does nothing when it is over.
+  void fail(wire::DropReason reason);
+  // A reload: the entry's new description, or null if it is gone.
+  void reconsider(std::shared_ptr<const Entry> fresh);
+
+  ListHook hook;          // Registry's list of all
+  ListHook waitingHook;   // handshakes under way, or connections whose bytes wait for a slow reader: oldest first
+
+ protected:
+  // Ends it in order: nothing is counted.
+  void finish();
+  // Closes descriptors; called once. `failed`: the local side must see a reset.
+  virtual void release(bool failed) = 0;
+  void touch();
+
+  Worker& worker_;
+  std::shared_ptr<const Entry> entry_;
+  PublicKey peer_;
+
+ private:
+  void end(bool failed);
+  uint64_t startedMs_ = 0;
+  uint64_t lastActiveMs_ = 0;
+  bool over_ = false;
+};
+
+}  // namespace sallyport::netd

@@ -1,0 +1,67 @@
+// dial.cc - see dial.h.
+#include "netd/dial.h"
+
+#include <sys/socket.h>
+
+#include "netd/worker.h"
+
+namespace sallyport::netd {
+
+DialedSocket::DialedSocket(Worker& worker, uint32_t entryId, OnDone onDone)
+    : worker_(worker), entryId_(entryId), onDone_(kj::mv(onDone)),
+      deadline_(worker.loop().timer().afterDelay(worker.limits().dialTimeoutMs * kj::MILLISECONDS)
+                    .then([this] { worker_.loop().defer([this, request = request_] {
+                      // By number: the object may be gone by then.
+                      worker_.expireDial(request);
+                    }); })
+                    .eagerlyEvaluate(nullptr)) {
+  worker_.stats().add(Counter::Dials);
+  ask();
+}
+
+DialedSocket::~DialedSocket() {
+  stopWatching();
+  worker_.forgetDial(request_);
+}
+
+void DialedSocket::ask() { request_ = worker_.startDial(*this, entryId_, attempt_); }
+
+void DialedSocket::stopWatching() {
+  if (!watching_) return;
+  watching_ = false;
+  worker_.loop().remove(socket_, *this);
+}
+
+void DialedSocket::done(kj::Maybe<kj::AutoCloseFd> socket) {
+  stopWatching();
+  if (socket == nullptr) worker_.stats().add(Counter::DialFailures);
+  auto callback = kj::mv(onDone_);
+  callback(kj::mv(socket));  // `this` may be gone now
+}
+
+void DialedSocket::expire() { done(nullptr); }
+
+void DialedSocket::onAnswer(ControlChannel::Received& received) {
+  if (received.record.kind == ControlKind::DialFailed || received.fds.empty()) {
+    // 0: no address is left; otherwise this one failed at once and the next is asked for.
+    if (received.record.value == 0) return done(nullptr);
+    ++attempt_;
+    return ask();
+  }
+  socket_ = kj::mv(received.fds[0]);
+  watching_ = true;
+  worker_.loop().add(socket_, EPOLLOUT, *this);
+}
+
+void DialedSocket::onEvents(uint32_t) {
+  int error = 0;
+  socklen_t length = sizeof error;
+  getsockopt(socket_, SOL_SOCKET, SO_ERROR, &error, &length);
+  stopWatching();
+  if (error == 0) return done(kj::mv(socket_));
+  socket_ = nullptr;
+  ++attempt_;
+  ask();
+}
+
+}  // namespace sallyport::netd

@@ -1,0 +1,58 @@
+// entries.h - a worker's copy of the configured entries, with public keys only. Part of: netd-worker.
+// Built from proto/netd_control.capnp. An entry object lives as long as a connection points to it, also after a reload took it away.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include "common/bytes.h"
+
+namespace sallyport::netd {
+
+enum class EntryService : uint8_t { Target, Channel, Echo };
+
+struct Entry {
+  uint32_t id = 0;
+  std::string name;
+  bool isListen = false;
+  EntryService service = EntryService::Target;                               // [[listen]] only
+  std::unordered_map<PublicKey, std::string, PublicKeyHash> allow;           // [[listen]] only: key to peer name
+  PublicKey server;                                                          // [[connect]] only
+  std::string vaultKey;                                                      // name of our own key
+
+  bool allows(const PublicKey& peer) const { return isListen ? allow.contains(peer) : server == peer; }
+};
+
+struct WorkerLimits {
+  uint32_t halfOpen = 1024;
+  uint32_t connections = 16384;
+  uint32_t halfOpenPerSource = 512;
+  uint32_t connectionsPerSource = 16384;
+  uint32_t handshakeTimeoutMs = 5000;
+  uint32_t dialTimeoutMs = 5000;
+  uint32_t idleTimeoutMs = 0;
+  uint32_t acceptTimeoutMs = 5000;
+  uint32_t drainTimeoutMs = 10000;
+  uint32_t keepaliveS = 60;
+  uint32_t userTimeoutMs = 120000;
+  uint64_t bufferBytes = 64 << 20;
+};
+
+struct Entries {
+  uint64_t generation = 0;
+  std::map<uint32_t, std::shared_ptr<const Entry>> byId;
+  WorkerLimits limits;
+
+  std::shared_ptr<const Entry> find(uint32_t id) const;
+  std::shared_ptr<const Entry> find(std::string_view name, bool isListen) const;
+};
+
+// From the bytes of a WorkerConfig message. Throws kj::Exception: only the monitor writes it, so a fault is a bug.
+Entries readEntries(ByteSpan message);
+
+}  // namespace sallyport::netd

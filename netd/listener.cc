@@ -1,0 +1,96 @@
+// listener.cc - see listener.h.
+#include "netd/listener.h"
+
+#include <cerrno>
+
+#include "netd/incoming.h"
+#include "netd/outgoing.h"
+#include "netd/sockets.h"
+#include "netd/tunnel.h"
+#include "netd/worker.h"
+
+namespace sallyport::netd {
+
+using wire::DropReason;
+
+namespace {
+constexpr int ACCEPTS_A_TURN = 64;
+}
+
+Listener::Listener(Worker& worker, Kind kind, uint32_t entryId, kj::AutoCloseFd socket)
+    : worker_(worker), kind_(kind), entryId_(entryId), socket_(kj::mv(socket)) {
+  // Exclusive: a Unix listener is shared by all workers, and one is to wake up.
+  worker_.loop().add(socket_, EPOLLIN | EPOLLEXCLUSIVE, *this);
+}
+
+Listener::~Listener() {
+  if (!resting_) worker_.loop().remove(socket_, *this);
+}
+
+void Listener::rest(bool resting) {
+  if (resting == resting_) return;
+  resting_ = resting;
+  if (resting) worker_.loop().remove(socket_, *this);
+  else worker_.loop().add(socket_, EPOLLIN | EPOLLEXCLUSIVE, *this);
+}
+
+void Listener::onEvents(uint32_t) {
+  for (int i = 0; i < ACCEPTS_A_TURN && !resting_; ++i) {
+    sockaddr_storage address{};
+    socklen_t length = sizeof address;
+    const int fd = accept4(socket_, reinterpret_cast<sockaddr*>(&address), &length, SOCK_NONBLOCK | SOCK_CLOEXEC);
+    if (fd < 0) {
+      if (errno == EMFILE || errno == ENFILE) makeRoom();
+      return;
+    }
+    if (kind_ == Kind::Wire) acceptWire(kj::AutoCloseFd(fd), address);
+    else acceptPlain(kj::AutoCloseFd(fd));
+  }
+}
+
+// Out of descriptors: the oldest half-open connection gives its own; without one, what waits keeps waiting a moment.
+void Listener::makeRoom() {
+  if (Connection* oldest = worker_.oldestHalfOpen()) return oldest->fail(DropReason::HalfOpenLimit);
+  worker_.pauseAccepting();
+}
+
+void Listener::acceptWire(kj::AutoCloseFd socket, const sockaddr_storage& address) {
+  const auto entry = worker_.entries().find(entryId_);
+  if (entry == nullptr) return;
+  Stats& stats = worker_.stats();
+  const WorkerLimits& limits = worker_.limits();
+  stats.add(Counter::Accepted);
+  const SourceAddress source = sourceOf(address);
+  const Sources::Counts counts = worker_.sources().counts(source);
+  if (counts.connections >= limits.connectionsPerSource) return stats.drop(DropReason::SourceLimit);
+  if (counts.halfOpen >= limits.halfOpenPerSource) {
+    if (Connection* oldest = worker_.oldestHalfOpen(source)) oldest->fail(DropReason::HalfOpenLimit);
+  }
+  if (stats.get(Counter::HalfOpen) >= limits.halfOpen) {
+    if (Connection* oldest = worker_.oldestHalfOpen()) oldest->fail(DropReason::HalfOpenLimit);
+  }
+  if (stats.get(Counter::Connections) >= limits.connections) return stats.drop(DropReason::ConnectionLimit);
+  setNoDelay(socket);
+  auto connection = std::make_unique<IncomingHandshake>(worker_, entry, kj::mv(socket), address, worker_.sources().take(source));
+  worker_.startHandshake(*connection, true);
+  worker_.own(std::move(connection));
+}
+
+void Listener::acceptPlain(kj::AutoCloseFd socket) {
+  const auto entry = worker_.entries().find(entryId_);
+  if (entry == nullptr) return;
+  worker_.stats().add(Counter::PlainAccepted);
+  if (worker_.stats().get(Counter::Connections) >= worker_.limits().connections) {
+    worker_.stats().drop(DropReason::ConnectionLimit);
+    return closeWithReset(socket.release());
+  }
+  auto connection = std::make_unique<OutgoingHandshake>(
+      worker_, entry, [&worker = worker_, entry, local = kj::mv(socket)](Result<WireSession, DropReason> outcome) mutable {
+        if (!outcome) return closeWithReset(local.release());  // the program sees a failure, not an empty answer
+        worker.own(std::make_unique<Tunnel>(worker, entry, entry->server, std::move(*outcome), kj::mv(local)));
+      });
+  worker_.startHandshake(*connection, false);
+  worker_.own(std::move(connection));
+}
+
+}  // namespace sallyport::netd

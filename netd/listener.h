@@ -1,0 +1,35 @@
+// listener.h - an inherited listening socket: where the limits on new connections hold. Part of: netd-worker (edge).
+#pragma once
+
+#include <sys/socket.h>
+
+#include <kj/io.h>
+
+#include "netd/connection.h"
+
+namespace sallyport::netd {
+
+class Listener final : EventLoop::Watcher {
+ public:
+  enum class Kind : uint8_t { Wire, Plain };
+  Listener(Worker& worker, Kind kind, uint32_t entryId, kj::AutoCloseFd socket);
+  ~Listener();
+
+  Kind kind() const { return kind_; }
+  // Back-pressure: while it rests, connections wait in the kernel's queue.
+  void rest(bool resting);
+
+ private:
+  void onEvents(uint32_t events) override;
+  void acceptWire(kj::AutoCloseFd socket, const sockaddr_storage& address);
+  void acceptPlain(kj::AutoCloseFd socket);
+  void makeRoom();
+
+  Worker& worker_;
+  Kind kind_;
+  uint32_t entryId_;
+  kj::AutoCloseFd socket_;
+  bool resting_ = false;
+};
+
+}  // namespace sallyport::netd

@@ -1,0 +1,99 @@
+// main.cc - netd: the monitor. docs/man/netd.8. Opens everything, locks itself down, then starts the workers that face the network.
+#include <signal.h>
+#include <sodium.h>
+
+#include <cstdio>
+#include <filesystem>
+#include <string>
+
+#include <CLI/CLI.hpp>
+#include <kj/exception.h>
+
+#include "common/config.h"
+#include "common/event_loop.h"
+#include "common/log.h"
+#include "netd/monitor.h"
+#include "sandbox/sandbox.h"
+
+namespace sallyport::netd {
+namespace {
+
+int fail(const std::string& message, const std::string& hint = {}) {
+  logError(message);
+  if (!hint.empty()) logLine(LogLevel::Error, "hint: " + hint);
+  return 1;
+}
+
+sandbox::Options sandboxOptions(const Monitor& monitor) {
+  const Config& config = monitor.config();
+  sandbox::Options options;
+  options.profile = sandbox::Profile::Netd;
+  options.requirement = config.net.requireSandbox;
+  options.user = config.net.user;
+  options.paths.push_back({config.file.parent_path(), sandbox::PathAccess::Read, true});
+  for (const auto& folder : monitor.programFolders()) options.paths.push_back({folder, sandbox::PathAccess::Execute, false});
+  const auto allowSocket = [&options](const std::filesystem::path& socket) {
+    options.paths.push_back({socket.parent_path(), sandbox::PathAccess::Sockets, true});
+  };
+  allowSocket(config.net.socket);
+  allowSocket(config.vault.netSocket);
+  for (const auto& entry : config.connects) {
+    if (entry.listen && std::holds_alternative<UnixAddress>(*entry.listen)) allowSocket(std::get<UnixAddress>(*entry.listen).path);
+  }
+  return options;
+}
+
+int serve(const std::filesystem::path& file) {
+  auto config = loadConfig(file);
+  if (!config) return fail(format(config.error(), file), config.error().hint);
+  for (const auto& warning : config->warnings) logWarning(warning);
+
+  EventLoop loop;
+  Monitor monitor(loop, std::move(*config));
+  SignalWatcher signals(loop, {SIGCHLD, SIGTERM, SIGINT, SIGHUP}, [&](int signal) {
+    if (signal == SIGCHLD) return monitor.onChildExit();
+    if (signal == SIGHUP) {
+      const auto outcome = monitor.reloadFile();
+      if (!outcome) logError("not reloaded: " + outcome.error());
+      return;
+    }
+    monitor.drain();
+  });
+  ::signal(SIGPIPE, SIG_IGN);
+  if (auto opened = monitor.openListeners(); !opened) {
+    return fail(format(opened.error(), file), opened.error().hint);
+  }
+
+  sandbox::Sandbox sandbox(sandboxOptions(monitor));
+  auto report = sandbox.lockDown();
+  if (!report) return fail(report.error().message, report.error().hint);
+  logInfo("monitor ready sandbox=" + std::string(sandbox::name(report->verdict())));
+
+  monitor.start(decodeReport(encodeReport(*report)));
+  loop.run();
+  return 0;
+}
+
+}  // namespace
+}  // namespace sallyport::netd
+
+int main(int argc, char** argv) {
+  using namespace sallyport;
+  CLI::App app{"netd - the network side of Sallyport: listeners, dialling, workers; see netd(8)"};
+  std::string file;
+  app.add_option("-c,--config", file, "configuration (default: sallyport.toml here, then /etc/sallyport/sallyport.toml)");
+  app.set_version_flag("--version", SALLYPORT_VERSION);
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& e) {
+    return app.exit(e) == 0 ? 0 : 2;
+  }
+  startLog("netd");
+  if (sodium_init() < 0) return 1;
+  try {
+    return netd::serve(findConfigFile(file));
+  } catch (const kj::Exception& e) {
+    logError(sanitized(std::string(e.getDescription().cStr())));
+    return 1;
+  }
+}

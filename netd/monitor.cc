@@ -1,0 +1,383 @@
+// monitor.cc - see monitor.h.
+#include "netd/monitor.h"
+
+#include <fcntl.h>
+#include <signal.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <fstream>
+#include <set>
+#include <sstream>
+#include <thread>
+
+#include <kj/debug.h>
+
+#include "common/log.h"
+#include "common/rpc.h"
+#include "netd/listening_sockets.h"
+#include "netd/memory_file.h"
+#include "netd/status_report.h"
+#include "sandbox/sandbox.h"
+
+namespace sallyport::netd {
+
+namespace {
+
+constexpr uint32_t VAULT_RETRY_MS = 100;
+constexpr uint32_t KILL_AFTER_DRAIN_MS = 2000;
+// [net] socket is for programs of the user that started us, and root.
+constexpr mode_t NET_SOCKET_MODE = 0600;
+
+unsigned countWorkers(const Config& config) {
+  static constexpr unsigned MAX_WORKERS = MAX_PASSED_FDS - 1;
+  const unsigned wanted = config.net.workers == 0 ? std::thread::hardware_concurrency() : config.net.workers;
+  return std::clamp(wanted, 1u, MAX_WORKERS);
+}
+
+kj::AutoCloseFd openForLater(const std::filesystem::path& path, int flags) { return kj::AutoCloseFd(open(path.c_str(), flags | O_CLOEXEC)); }
+
+}  // namespace
+
+Monitor::Monitor(EventLoop& loop, Config config)
+    : loop_(loop), config_(std::move(config)), workerCount_(countWorkers(config_)), workerProgram_(Program::find("netd-worker")),
+      resolverProgram_(Program::find("netd-resolver")), dialer_(loop, resolverProgram_),
+      configFile_(openForLater(config_.file, O_RDONLY)), vaultFolder_(openForLater(config_.vault.netSocket.parent_path(), O_PATH | O_DIRECTORY)),
+      startedAtMs_(loop.nowMs()) {
+  dialer_.find = [this](unsigned index) { return workers_[index]->running() ? workers_[index].get() : nullptr; };
+  for (const Program* program : {&workerProgram_, &resolverProgram_}) {
+    programFolders_.push_back(std::filesystem::path(program->path()).parent_path());
+  }
+  for (unsigned i = 0; i < workerCount_; ++i) {
+    workers_.push_back(std::make_unique<WorkerProcess>(loop_, i, workerProgram_, config_.net.requireSandbox));
+  }
+}
+
+Monitor::~Monitor() {
+  for (auto& worker : workers_) {
+    if (worker->running()) kill(worker->pid(), SIGKILL);
+  }
+}
+
+// --- listeners -----------------------------------------------------------------------------------------------------------
+
+Result<Monitor::Listeners, ConfigError> Monitor::bindNew(const Config& fresh) {
+  Listeners bound;
+  const auto bind = [&](uint32_t id, const Address& address, unsigned line) -> Result<void, ConfigError> {
+    const auto known = listeners_.find(id);
+    if (known != listeners_.end() && known->second.address == toString(address)) return {};
+    auto sockets = bindListeners(address, workerCount_, line);
+    if (!sockets) return refuse(sockets.error());
+    bound.emplace(id, Listening{toString(address), std::move(*sockets)});
+    return {};
+  };
+  for (const ListenEntry& entry : fresh.listens) {
+    if (auto done = bind(ids_.of(true, entry.name), entry.address, entry.line); !done) return refuse(done.error());
+  }
+  for (const ConnectEntry& entry : fresh.connects) {
+    if (!entry.listen) continue;
+    if (auto done = bind(ids_.of(false, entry.name), *entry.listen, entry.line); !done) return refuse(done.error());
+  }
+  return bound;
+}
+
+Result<void, ConfigError> Monitor::openListeners() {
+  auto bound = bindNew(config_);
+  if (!bound) return refuse(bound.error());
+  listeners_ = std::move(*bound);
+  netListener_ = kj::AutoCloseFd(listenUnix(config_.net.socket, NET_SOCKET_MODE));
+  if (config_.net.metrics) {
+    auto sockets = bindListeners(*config_.net.metrics, 1, 0);
+    if (!sockets) return refuse(sockets.error());
+    KJ_SYSCALL(listen(sockets->front(), 16));
+    metricsListener_ = kj::mv(sockets->front());
+  }
+  reloadSocket_ = std::make_unique<ReloadSocket>(loop_, reloadSocketPath(config_.net.socket),
+                                                 [this](std::string_view text) { return reload(text); });
+  setTargets();
+  return {};
+}
+
+// Channels and their programs are in worker 0: docs/decisions.
+bool Monitor::servedBy(uint32_t id, const WorkerProcess& worker) const {
+  if (worker.index() == 0) return true;
+  return std::ranges::none_of(config_.listens, [&](const ListenEntry& entry) {
+    return std::holds_alternative<ChannelService>(entry.service) && const_cast<EntryIds&>(ids_).of(true, entry.name) == id;
+  });
+}
+
+void Monitor::sendListener(WorkerProcess& worker, uint32_t id, const Listening& listening) {
+  if (!servedBy(id, worker)) return;
+  const bool isListen = std::ranges::any_of(config_.listens, [&](const ListenEntry& entry) { return ids_.of(true, entry.name) == id; });
+  const size_t own = std::min<size_t>(worker.index(), listening.sockets.size() - 1);
+  worker.sendFd(isListen ? ControlKind::WireListener : ControlKind::PlainListener, id, listening.sockets[own]);
+}
+
+void Monitor::setTargets() {
+  std::map<uint32_t, Address> targets;
+  for (const ListenEntry& entry : config_.listens) {
+    if (const auto* address = std::get_if<Address>(&entry.service)) targets.emplace(ids_.of(true, entry.name), *address);
+  }
+  for (const ConnectEntry& entry : config_.connects) targets.emplace(ids_.of(false, entry.name), entry.address);
+  dialer_.setTargets(std::move(targets));
+}
+
+// --- workers -------------------------------------------------------------------------------------------------------------
+
+void Monitor::start(ReportedSandbox ownSandbox) {
+  ownSandbox_ = std::move(ownSandbox);
+  rotateCookieKey();
+  for (auto& worker : workers_) startWorker(*worker);
+}
+
+bool Monitor::servesAll() const {
+  return std::ranges::all_of(workers_, [](const auto& worker) { return worker->ready(); });
+}
+
+void Monitor::startWorker(WorkerProcess& worker) {
+  try {
+    worker.start([this](WorkerProcess& from, ControlChannel::Received& received) { onRecord(from, received); });
+  } catch (const kj::Exception& e) {
+    logError("can't start a worker: " + sanitized(std::string(e.getDescription().cStr())));
+  }
+}
+
+void Monitor::onRecord(WorkerProcess& worker, ControlChannel::Received& received) {
+  const ControlRecord& record = received.record;
+  const auto answerWith = [&](ControlKind kind, uint64_t value, std::string_view text) {
+    worker.send({.kind = kind, .request = record.request, .value = value}, asBytes(text.substr(0, MAX_CONTROL_BYTES - sizeof record)));
+  };
+  switch (record.kind) {
+    case ControlKind::Ready:
+      worker.markReady({reinterpret_cast<const char*>(received.payload.data()), received.payload.size()});
+      return equip(worker);
+    case ControlKind::Dial: return dialer_.dial(record.target, record.value, worker.index(), record.request);
+    case ControlKind::VaultLost:
+      worker.wantsVault = true;
+      vaultState_ = "lost; trying to connect";
+      return connectVault();
+    case ControlKind::StatusRequest: {
+      std::vector<kj::AutoCloseFd> fds;
+      fds.push_back(writeMemoryFile("netd status", statusReport()));
+      return worker.send({.kind = ControlKind::StatusReport, .request = record.request}, {}, std::move(fds));
+    }
+    case ControlKind::ReloadRequest: {
+      const auto outcome = reloadFile();
+      return answerWith(ControlKind::ReloadDone, outcome ? 1 : 0, outcome ? *outcome : outcome.error());
+    }
+    case ControlKind::Drained: return;
+    default:
+      // A worker that says what no worker says has been taken over, or is broken: it is ended.
+      logError("worker " + std::to_string(worker.index()) + " sent an unknown record");
+      kill(worker.pid(), SIGKILL);
+  }
+}
+
+// Hands a fresh worker everything it needs.
+void Monitor::equip(WorkerProcess& worker) {
+  logInfo("worker " + std::to_string(worker.index()) + " ready pid=" + std::to_string(worker.pid()) + " sandbox=" + worker.sandbox().verdict);
+  if (worker.index() == 0) {
+    std::vector<kj::AutoCloseFd> pages;
+    for (const auto& other : workers_) pages.emplace_back(dup(other->statsFd()));
+    worker.send({.kind = ControlKind::Stats}, {}, std::move(pages));
+  }
+  std::vector<kj::AutoCloseFd> config;
+  config.push_back(writeMemoryFile("netd config", encodeWorkerConfig(config_, ids_, generation_, workerCount_)));
+  worker.send({.kind = ControlKind::Config}, {}, std::move(config));
+  if (previousCookieKey_) worker.send({.kind = ControlKind::CookieKey}, previousCookieKey_->expose());
+  worker.send({.kind = ControlKind::CookieKey}, cookieKey_->expose());
+  if (draining_) return worker.send({.kind = ControlKind::Drain});
+  if (worker.index() == 0) {
+    worker.sendFd(ControlKind::NetListener, 0, netListener_);
+    if (metricsListener_.get() >= 0) worker.sendFd(ControlKind::MetricsListener, 0, metricsListener_);
+  }
+  for (const auto& [id, listening] : listeners_) sendListener(worker, id, listening);
+  connectVault();
+}
+
+void Monitor::onChildExit() {
+  int status = 0;
+  while (true) {
+    const pid_t pid = waitpid(-1, &status, WNOHANG);
+    if (pid <= 0) return;
+    if (dialer_.childExited(pid)) continue;
+    for (auto& worker : workers_) {
+      if (worker->pid() == pid) workerExited(*worker, status, pid);
+    }
+  }
+}
+
+void Monitor::workerExited(WorkerProcess& worker, int status, pid_t pid) {
+  const bool wasReady = worker.ready();
+  const uint32_t backOffMs = worker.exited();
+  if (draining_) {
+    if (std::ranges::none_of(workers_, [](const auto& other) { return other->running(); })) loop_.stop();
+    return;
+  }
+  logWarning("worker " + std::to_string(worker.index()) + " " + sandbox::explainExit(status, pid) + "; starting it again in " +
+             std::to_string(backOffMs) + " ms");
+  if (!wasReady && WIFEXITED(status)) logError("the worker did not come up: its own message stands above");
+  loop_.timer().afterDelay(backOffMs * kj::MILLISECONDS).then([this, &worker] {
+    if (!draining_ && !worker.running()) startWorker(worker);
+  }).detach([](kj::Exception&&) {});
+}
+
+// --- vault and cookie keys -----------------------------------------------------------------------------------------------
+
+void Monitor::connectVault() {
+  bool waiting = false;
+  for (auto& worker : workers_) {
+    if (!worker->wantsVault || !worker->ready()) continue;
+    try {
+      // By the folder's descriptor: our own uid may be unable to walk the path.
+      const auto path = vaultFolder_.get() >= 0 ? std::filesystem::path("/proc/self/fd/" + std::to_string(vaultFolder_.get())) /
+                                                      config_.vault.netSocket.filename()
+                                                : config_.vault.netSocket;
+      std::vector<kj::AutoCloseFd> fds;
+      fds.emplace_back(connectUnix(path));
+      worker->send({.kind = ControlKind::VaultLink}, {}, std::move(fds));
+      worker->wantsVault = false;
+      vaultState_ = "connected";
+    } catch (const kj::Exception&) {
+      vaultState_ = "can't connect to " + config_.vault.netSocket.string() + ": is vaultd running?";
+      waiting = true;
+    }
+  }
+  if (!waiting || vaultTimerArmed_) return;
+  vaultTimerArmed_ = true;
+  vaultTimer_ = loop_.timer().afterDelay(VAULT_RETRY_MS * kj::MILLISECONDS).then([this] {
+    loop_.defer([this] {
+      vaultTimerArmed_ = false;
+      connectVault();
+    });
+  }).eagerlyEvaluate(nullptr);
+}
+
+// protocol §7: a new key every minute, two kept.
+void Monitor::rotateCookieKey() {
+  if (cookieKey_) previousCookieKey_ = std::move(cookieKey_);
+  cookieKey_ = MinuteKey::random();
+  for (auto& worker : workers_) {
+    if (worker->ready()) worker->send({.kind = ControlKind::CookieKey}, cookieKey_->expose());
+  }
+  cookieTimer_ = loop_.timer().afterDelay(wire::COOKIE_KEY_PERIOD_MS * kj::MILLISECONDS).then([this] {
+    loop_.defer([this] { rotateCookieKey(); });
+  }).eagerlyEvaluate(nullptr);
+}
+
+// --- reload and drain ----------------------------------------------------------------------------------------------------
+
+Result<std::string, std::string> Monitor::reloadFile() {
+  std::ifstream file(config_.file, std::ios::binary);
+  if (file) {
+    std::ostringstream text;
+    text << file.rdbuf();
+    return reload(text.str());
+  }
+  return refuse("netd may not read " + config_.file.string() + " since it gave up root: use `sallyport reload`, which hands it over");
+}
+
+std::string Monitor::describeChanges(const Config& fresh) const {
+  const auto names = [](const auto& entries) {
+    std::set<std::string> result;
+    for (const auto& entry : entries) result.insert(entry.name);
+    return result;
+  };
+  std::set<std::string> oldPeers;
+  std::set<std::string> newPeers;
+  for (const auto& [name, key] : config_.peers) oldPeers.insert(name + " " + toBase64(key.span()));
+  for (const auto& [name, key] : fresh.peers) newPeers.insert(name + " " + toBase64(key.span()));
+  std::string text;
+  const auto compare = [&text](std::string_view what, const std::set<std::string>& before, const std::set<std::string>& after) {
+    std::vector<std::string> added;
+    std::vector<std::string> removed;
+    std::ranges::set_difference(after, before, std::back_inserter(added));
+    std::ranges::set_difference(before, after, std::back_inserter(removed));
+    for (const auto& name : added) text += (text.empty() ? "" : ", ") + std::string(what) + " added: " + name.substr(0, name.find(' '));
+    for (const auto& name : removed) text += (text.empty() ? "" : ", ") + std::string(what) + " removed: " + name.substr(0, name.find(' '));
+  };
+  compare("peer", oldPeers, newPeers);
+  compare("listen", names(config_.listens), names(fresh.listens));
+  compare("connect", names(config_.connects), names(fresh.connects));
+  const bool restart = config_.net.socket != fresh.net.socket || config_.net.workers != fresh.net.workers ||
+                       config_.net.user != fresh.net.user || config_.vault.netSocket != fresh.vault.netSocket ||
+                       config_.net.metrics.has_value() != fresh.net.metrics.has_value() ||
+                       (fresh.net.metrics && toString(*fresh.net.metrics) != toString(*config_.net.metrics));
+  if (restart) text += (text.empty() ? "" : ", ") + std::string("sockets, workers and user change with the next restart");
+  return text.empty() ? "entries, limits and peers are as before" : text;
+}
+
+Result<std::string, std::string> Monitor::reload(std::string_view text) {
+  auto fresh = parseConfig(text, config_.file);
+  if (!fresh) return refuse(format(fresh.error(), config_.file));
+  auto bound = bindNew(*fresh);
+  if (!bound) return refuse(format(bound.error(), config_.file));
+  const std::string changes = describeChanges(*fresh);
+
+  // From here on nothing fails. Entries that are gone or moved lose their listeners first.
+  std::set<uint32_t> kept;
+  for (const ListenEntry& entry : fresh->listens) kept.insert(ids_.of(true, entry.name));
+  for (const ConnectEntry& entry : fresh->connects) {
+    if (entry.listen) kept.insert(ids_.of(false, entry.name));
+  }
+  for (auto it = listeners_.begin(); it != listeners_.end();) {
+    if (kept.contains(it->first) && !bound->contains(it->first)) {
+      ++it;
+      continue;
+    }
+    for (auto& worker : workers_) worker->send({.kind = ControlKind::RemoveListener, .target = it->first});
+    it = listeners_.erase(it);
+  }
+  config_ = std::move(*fresh);
+  ++generation_;
+  setTargets();
+  const auto encoded = encodeWorkerConfig(config_, ids_, generation_, workerCount_);
+  for (auto& worker : workers_) {
+    if (!worker->ready()) continue;
+    std::vector<kj::AutoCloseFd> fds;
+    fds.push_back(writeMemoryFile("netd config", encoded));
+    worker->send({.kind = ControlKind::Config}, {}, std::move(fds));
+    for (const auto& [id, listening] : *bound) sendListener(*worker, id, listening);
+  }
+  for (auto& [id, listening] : *bound) listeners_[id] = std::move(listening);
+  logInfo("reloaded: " + changes);
+  return changes;
+}
+
+void Monitor::drain() {
+  if (draining_) return;
+  draining_ = true;
+  logInfo("draining: no new connections");
+  listeners_.clear();
+  bool any = false;
+  for (auto& worker : workers_) {
+    any = any || worker->running();
+    worker->send({.kind = ControlKind::Drain});
+  }
+  if (!any) return loop_.stop();
+  drainTimer_ = loop_.timer().afterDelay((config_.limits.drainTimeoutMs + KILL_AFTER_DRAIN_MS) * kj::MILLISECONDS).then([this] {
+    logWarning("workers did not end in time");
+    loop_.stop();  // the destructor kills them
+  }).eagerlyEvaluate(nullptr);
+}
+
+// --- status --------------------------------------------------------------------------------------------------------------
+
+std::vector<std::byte> Monitor::statusReport() const {
+  MonitorStatus status{.config = config_,
+                       .self = {getpid(), startedAtMs_ / 1000, 0, ownSandbox_},
+                       .workers = {},
+                       .entryProblem = [this](bool isListen, const std::string& name) {
+                         return dialer_.problem(const_cast<EntryIds&>(ids_).of(isListen, name));
+                       },
+                       .workerCount = workerCount_,
+                       .vault = vaultState_,
+                       .draining = draining_};
+  for (const auto& worker : workers_) {
+    status.workers.push_back({worker->pid(), worker->startedAtMs() / 1000, worker->restarts(), worker->sandbox()});
+  }
+  return encodeStatusReport(status);
+}
+
+}  // namespace sallyport::netd

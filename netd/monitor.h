@@ -1,0 +1,98 @@
+// monitor.h - the part of netd that may open things. Part of: netd (monitor).
+// Binds listeners, dials configured targets, holds the cookie keys, connects workers to the vault, starts and restarts workers, applies
+// reloads. It never reads a byte from a peer: sockets pass through it unread.
+#pragma once
+
+#include <filesystem>
+#include <functional>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include <kj/async.h>
+#include <kj/io.h>
+
+#include "common/config.h"
+#include "common/event_loop.h"
+#include "netd/cookie_keys.h"
+#include "netd/dialer.h"
+#include "netd/reload_socket.h"
+#include "netd/worker_config.h"
+#include "netd/worker_process.h"
+
+namespace sallyport::netd {
+
+class Monitor {
+ public:
+  // Opens all that will be needed; before lock-down. Throws kj::Exception.
+  Monitor(EventLoop& loop, Config config);
+  ~Monitor();
+  // Binds all listeners, as whoever started us.
+  Result<void, ConfigError> openListeners();
+  // After lock-down: starts the workers.
+  void start(ReportedSandbox ownSandbox);
+  bool servesAll() const;
+
+  const Config& config() const { return config_; }
+  const std::vector<std::filesystem::path>& programFolders() const { return programFolders_; }
+
+  // Applies a configuration: all or nothing. The text says what changed, or what is wrong.
+  Result<std::string, std::string> reload(std::string_view text);
+  // Reads the file again, as far as our own uid may.
+  Result<std::string, std::string> reloadFile();
+  // Stops accepting, lets sessions finish, then ends the loop.
+  void drain();
+  void onChildExit();
+
+ private:
+  struct Listening {
+    std::string address;
+    std::vector<kj::AutoCloseFd> sockets;   // one a worker, or one for all
+  };
+  using Listeners = std::map<uint32_t, Listening>;
+
+  void onRecord(WorkerProcess& worker, ControlChannel::Received& received);
+  void equip(WorkerProcess& worker);
+  void sendListener(WorkerProcess& worker, uint32_t id, const Listening& listening);
+  void startWorker(WorkerProcess& worker);
+  void workerExited(WorkerProcess& worker, int status, pid_t pid);
+  void connectVault();
+  void rotateCookieKey();
+  void setTargets();
+  bool servedBy(uint32_t id, const WorkerProcess& worker) const;
+  std::vector<std::byte> statusReport() const;
+  Result<Listeners, ConfigError> bindNew(const Config& fresh);
+  std::string describeChanges(const Config& fresh) const;
+
+  EventLoop& loop_;
+  Config config_;
+  EntryIds ids_;
+  uint64_t generation_ = 1;
+  unsigned workerCount_;
+  Program workerProgram_;
+  Program resolverProgram_;
+  std::vector<std::filesystem::path> programFolders_;
+  Dialer dialer_;
+  kj::AutoCloseFd configFile_;      // opened by whoever started us
+  kj::AutoCloseFd vaultFolder_;
+  Listeners listeners_;
+  std::map<uint32_t, std::string> listenProblems_;
+  kj::AutoCloseFd netListener_;
+  kj::AutoCloseFd metricsListener_;
+  std::unique_ptr<ReloadSocket> reloadSocket_;
+  std::vector<std::unique_ptr<WorkerProcess>> workers_;
+  std::optional<MinuteKey> cookieKey_;
+  std::optional<MinuteKey> previousCookieKey_;
+  kj::Promise<void> cookieTimer_ = nullptr;
+  kj::Promise<void> vaultTimer_ = nullptr;
+  bool vaultTimerArmed_ = false;
+  std::string vaultState_ = "not connected yet";
+  ReportedSandbox ownSandbox_;
+  uint64_t startedAtMs_ = 0;
+  bool draining_ = false;
+  kj::Promise<void> drainTimer_ = nullptr;
+};
+
+}  // namespace sallyport::netd

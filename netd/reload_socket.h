@@ -1,0 +1,46 @@
+// reload_socket.h - how an operator hands netd a new configuration. Part of: netd (monitor; the client side is used by the CLI).
+// After it has given up root, the monitor may be unable to read a configuration that only root can. So `sallyport reload` opens
+// the file and passes the descriptor over [net] admin socket (SOCK_SEQPACKET, mode 0600; root, who started netd, and its own user). The answer is one
+// datagram: a byte '1' or '0', then text for people. No byte of a peer comes near here.
+#pragma once
+
+#include <sys/types.h>
+
+#include <filesystem>
+#include <functional>
+#include <list>
+#include <memory>
+#include <string>
+
+#include <kj/io.h>
+
+#include "common/event_loop.h"
+#include "common/result.h"
+
+namespace sallyport::netd {
+
+// "run/net.sock" -> "run/net-admin.sock"
+std::filesystem::path reloadSocketPath(const std::filesystem::path& netSocket);
+
+class ReloadSocket final : EventLoop::Watcher {
+ public:
+  // Gets the file's text; answers what changed, or what is wrong.
+  using Apply = std::function<Result<std::string, std::string>(std::string_view text)>;
+  // Binds; before lock-down. Throws kj::Exception.
+  ReloadSocket(EventLoop& loop, const std::filesystem::path& path, Apply apply);
+  ~ReloadSocket();
+
+ private:
+  class Client;
+  void onEvents(uint32_t events) override;
+  void drop(Client& client);
+
+  EventLoop& loop_;
+  Apply apply_;
+  uid_t starter_;
+  kj::AutoCloseFd listener_;
+  std::list<std::unique_ptr<Client>> clients_;
+  std::shared_ptr<bool> alive_;
+};
+
+}  // namespace sallyport::netd

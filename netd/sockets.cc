@@ -1,0 +1,41 @@
+// sockets.cc - see sockets.h. Failures are ignored on purpose: a Unix socket refuses TCP options, and no option is vital.
+#include "netd/sockets.h"
+
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <unistd.h>
+
+namespace sallyport::netd {
+
+namespace {
+void setOption(int fd, int level, int option, int value) { setsockopt(fd, level, option, &value, sizeof value); }
+}  // namespace
+
+void setNoDelay(int fd) { setOption(fd, IPPROTO_TCP, TCP_NODELAY, 1); }
+
+void setLiveness(int fd, const WorkerLimits& limits) {
+  if (limits.keepaliveS != 0) {
+    setOption(fd, SOL_SOCKET, SO_KEEPALIVE, 1);
+    setOption(fd, IPPROTO_TCP, TCP_KEEPIDLE, static_cast<int>(limits.keepaliveS));
+    setOption(fd, IPPROTO_TCP, TCP_KEEPINTVL, 10);
+    setOption(fd, IPPROTO_TCP, TCP_KEEPCNT, 6);
+  }
+  if (limits.userTimeoutMs != 0) setOption(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, static_cast<int>(limits.userTimeoutMs));
+}
+
+void setAbruptClose(int fd) {
+  const linger now{.l_onoff = 1, .l_linger = 0};
+  setsockopt(fd, SOL_SOCKET, SO_LINGER, &now, sizeof now);
+}
+
+void setGentleClose(int fd) {
+  const linger off{.l_onoff = 0, .l_linger = 0};
+  setsockopt(fd, SOL_SOCKET, SO_LINGER, &off, sizeof off);
+}
+
+void closeWithReset(int fd) {
+  setAbruptClose(fd);
+  close(fd);
+}
+
+}  // namespace sallyport::netd

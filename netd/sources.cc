@@ -1,0 +1,78 @@
+// sources.cc - see sources.h.
+#include "netd/sources.h"
+
+#include <arpa/inet.h>
+#include <netinet/in.h>
+
+#include <cstring>
+
+namespace sallyport::netd {
+
+SourceAddress sourceOf(const sockaddr_storage& address) {
+  std::array<std::byte, 16> bytes{};
+  if (address.ss_family == AF_INET) {
+    const auto& v4 = reinterpret_cast<const sockaddr_in&>(address);
+    bytes[10] = bytes[11] = std::byte{0xff};
+    std::memcpy(bytes.data() + 12, &v4.sin_addr, 4);
+  } else if (address.ss_family == AF_INET6) {
+    const auto& v6 = reinterpret_cast<const sockaddr_in6&>(address);
+    const bool mapped = IN6_IS_ADDR_V4MAPPED(&v6.sin6_addr);
+    std::memcpy(bytes.data(), &v6.sin6_addr, mapped ? 16 : 8);
+  }
+  return SourceAddress(bytes);
+}
+
+std::string printable(const sockaddr_storage& address) {
+  std::array<char, INET6_ADDRSTRLEN> text{};
+  if (address.ss_family == AF_INET) {
+    const auto& v4 = reinterpret_cast<const sockaddr_in&>(address);
+    inet_ntop(AF_INET, &v4.sin_addr, text.data(), text.size());
+    return std::string(text.data()) + ":" + std::to_string(ntohs(v4.sin_port));
+  }
+  if (address.ss_family == AF_INET6) {
+    const auto& v6 = reinterpret_cast<const sockaddr_in6&>(address);
+    inet_ntop(AF_INET6, &v6.sin6_addr, text.data(), text.size());
+    return "[" + std::string(text.data()) + "]:" + std::to_string(ntohs(v6.sin6_port));
+  }
+  return "unix";
+}
+
+size_t Sources::Hash::operator()(const SourceAddress& source) const {
+  // Addresses are the attacker's choice: the keyed hash of public keys serves here too.
+  std::array<std::byte, 32> padded{};
+  std::memcpy(padded.data(), source.data(), SourceAddress::SIZE);
+  return PublicKeyHash()(PublicKey(padded));
+}
+
+Sources::Counts Sources::counts(const SourceAddress& source) const {
+  const auto found = table_.find(source);
+  return found == table_.end() ? Counts{} : found->second;
+}
+
+Sources::Ticket Sources::take(const SourceAddress& source) {
+  auto& node = *table_.try_emplace(source).first;
+  ++node.second.connections;
+  ++node.second.halfOpen;
+  Ticket ticket;
+  ticket.sources_ = this;
+  ticket.node_ = &node;
+  ticket.halfOpen_ = true;
+  return ticket;
+}
+
+void Sources::Ticket::settle() {
+  if (!halfOpen_) return;
+  halfOpen_ = false;
+  --node_->second.halfOpen;
+}
+
+Sources::Ticket::~Ticket() {
+  if (node_ == nullptr) return;
+  settle();
+  if (--node_->second.connections == 0) {
+    const SourceAddress key = node_->first;
+    sources_->table_.erase(key);
+  }
+}
+
+}  // namespace sallyport::netd

@@ -1,0 +1,83 @@
+// status_report.cc - see status_report.h.
+#include "netd/status_report.h"
+
+#include <capnp/message.h>
+#include <capnp/serialize.h>
+
+#include "proto/netd_control.capnp.h"
+
+namespace sallyport::netd {
+
+namespace {
+
+void writeProcess(const MonitorStatus::Process& from, proto::MonitorProcess::Builder to) {
+  to.setPid(static_cast<uint32_t>(from.pid));
+  to.setStartedAt(from.startedAtSeconds);
+  to.setRestarts(from.restarts);
+  to.setSandboxVerdict(from.sandbox.verdict);
+  auto layers = to.initSandbox(static_cast<uint>(from.sandbox.layers.size()));
+  for (uint i = 0; i < layers.size(); ++i) {
+    layers[i].setName(from.sandbox.layers[i].name);
+    layers[i].setState(from.sandbox.layers[i].state);
+    layers[i].setDetail(from.sandbox.layers[i].detail);
+  }
+}
+
+void writeLimits(const LimitsConfig& limits, unsigned workers, proto::StatusReport::Builder report) {
+  const std::vector<std::pair<const char*, uint64_t>> values = {
+      {"workers", workers},
+      {"half_open", limits.halfOpen},
+      {"connections", limits.connections},
+      {"half_open_per_source", limits.halfOpenPerSource},
+      {"connections_per_source", limits.connectionsPerSource},
+      {"handshake_timeout_ms", limits.handshakeTimeoutMs},
+      {"dial_timeout_ms", limits.dialTimeoutMs},
+      {"idle_timeout_s", limits.idleTimeoutS},
+      {"accept_timeout_ms", limits.acceptTimeoutMs},
+      {"buffer_mib", limits.bufferMiB},
+      {"drain_timeout_ms", limits.drainTimeoutMs},
+      {"keepalive_s", limits.keepaliveS},
+      {"user_timeout_ms", limits.userTimeoutMs},
+  };
+  auto list = report.initLimits(static_cast<uint>(values.size()));
+  for (uint i = 0; i < list.size(); ++i) {
+    list[i].setName(values[i].first);
+    list[i].setValue(values[i].second);
+  }
+}
+
+}  // namespace
+
+std::vector<std::byte> encodeStatusReport(const MonitorStatus& status) {
+  capnp::MallocMessageBuilder message;
+  auto report = message.initRoot<proto::StatusReport>();
+  writeProcess(status.self, report.initMonitor());
+  auto workers = report.initWorkers(static_cast<uint>(status.workers.size()));
+  for (uint i = 0; i < workers.size(); ++i) writeProcess(status.workers[i], workers[i]);
+  const Config& config = status.config;
+  auto entries = report.initEntries(static_cast<uint>(config.listens.size() + config.connects.size()));
+  uint next = 0;
+  for (const ListenEntry& entry : config.listens) {
+    auto to = entries[next++];
+    to.setName(entry.name);
+    to.setDirection("listen");
+    to.setAddress(toString(entry.address));
+    to.setProblem(status.entryProblem(true, entry.name));
+  }
+  for (const ConnectEntry& entry : config.connects) {
+    auto to = entries[next++];
+    to.setName(entry.name);
+    to.setDirection("connect");
+    to.setAddress(toString(entry.address));
+    to.setProblem(status.entryProblem(false, entry.name));
+  }
+  writeLimits(config.limits, status.workerCount, report);
+  report.setVault(status.vault);
+  report.setDraining(status.draining);
+  const auto words = capnp::messageToFlatArray(message);
+  const auto bytes = words.asBytes();
+  const auto* first = reinterpret_cast<const std::byte*>(bytes.begin());
+  return {first, first + bytes.size()};
+}
+
+}  // namespace sallyport::netd

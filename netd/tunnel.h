@@ -1,0 +1,58 @@
+// tunnel.h - a byte stream carried over a session. Part of: netd-worker (edge).
+// docs/protocol.md §5. A stream travels in non-empty messages; an empty one is the authenticated end of its direction. The wire's own
+// end without it is truncation: the local side gets a reset, never a clean end of file. Back-pressure is end to end: while
+// bytes wait for one side, the other is not read.
+#pragma once
+
+#include "netd/connection.h"
+#include "netd/frame_reader.h"
+#include "netd/wire_session.h"
+
+namespace sallyport::netd {
+
+class Tunnel final : public Connection {
+ public:
+  Tunnel(Worker& worker, std::shared_ptr<const Entry> entry, const PublicKey& peer, WireSession wire, kj::AutoCloseFd local);
+  ~Tunnel() noexcept(false) override;
+
+  const SourceAddress* source() const override { return ticket_.source(); }
+
+ private:
+  struct Side final : EventLoop::Watcher {
+    explicit Side(Tunnel& owner) : tunnel(owner) {}
+    void onEvents(uint32_t events) override;
+    Tunnel& tunnel;
+    kj::AutoCloseFd fd;
+    // As last reported by the (edge-triggered) loop or found out by a call.
+    bool readable = false;
+    bool writable = false;
+    bool hungUp = false;
+  };
+  enum class Moved : uint8_t { Nothing, Something };
+
+  void release(bool failed) override;
+  void pump();
+  Moved sealSome();
+  Moved openSome();
+  bool writeWire(size_t bytes);
+  void writeLocal(std::span<iovec> parts);
+  [[nodiscard]] std::optional<wire::DropReason> openFrames(MutableByteSpan frames);
+  bool flush(Side& to, Stash& stash, wire::DropReason reason);
+  void afterLocalWrite();
+  void noteWaiting();
+
+  Side wire_;
+  Side local_;
+  Session session_;
+  Sources::Ticket ticket_;
+  FrameReader reader_;
+  Stash toWire_;    // sealed
+  Stash toLocal_;   // text
+  uint8_t frames_ = 1;        // how many a turn may move: grows with a fast stream, falls back when one side is slow
+  bool sentEnd_ = false;      // our direction is over
+  bool gotEnd_ = false;       // theirs is
+  bool localShut_ = false;    // and the local side was told
+  bool pumpScheduled_ = false;
+};
+
+}  // namespace sallyport::netd

@@ -1,0 +1,260 @@
+// vault_client.cc - see vault_client.h.
+#include "netd/vault_client.h"
+
+#include <cstring>
+#include <optional>
+
+#include "common/capnp_bytes.h"
+#include "common/log.h"
+
+namespace sallyport::netd {
+
+using wire::DropReason;
+
+namespace {
+
+constexpr size_t MAX_BATCH = 64;       // the vault refuses more
+constexpr unsigned MAX_UNDER_WAY = 2;  // one being served, one ready behind it
+
+DropReason reasonOf(proto::Refusal refusal) {
+  switch (refusal) {
+    case proto::Refusal::PEER_NOT_ALLOWED: return DropReason::PeerNotAllowed;
+    case proto::Refusal::BAD_BOX: return DropReason::BadBox;
+    case proto::Refusal::LOW_ORDER_KEY: return DropReason::LowOrderKey;
+    case proto::Refusal::RATE_LIMITED: return DropReason::RateLimited;
+    case proto::Refusal::NONCE_UNAVAILABLE: return DropReason::NonceUnavailable;
+    case proto::Refusal::UNSPECIFIED:
+    case proto::Refusal::UNKNOWN_ENTRY:
+    case proto::Refusal::UNKNOWN_KEY:
+    case proto::Refusal::BAD_SIZE:
+    case proto::Refusal::LOCKED:
+    case proto::Refusal::TOO_MANY:
+    case proto::Refusal::NOT_PERMITTED:
+    case proto::Refusal::BAD_CONFIG: return DropReason::VaultRefused;
+  }
+  return DropReason::VaultRefused;
+}
+
+template <size_t N>
+bool copyExactly(wire::Block<N>& to, capnp::Data::Reader from) {
+  if (from.size() != N) return false;
+  std::memcpy(to.data(), from.begin(), N);
+  return true;
+}
+
+}  // namespace
+
+// --- one step each: how a question is written and an answer read -----------------------------------------------------
+
+struct VaultClient::CookieStep {
+  using Request = SealCookieRequest;
+  using Answer = SealedCookie;
+  static auto begin(proto::Net::Client& net) { return net.sealCookiesRequest(); }
+  template <typename R>
+  static auto items(R& request, uint count) { return request.initHellos(count); }
+  static void write(proto::Hello::Builder to, const std::string& entry, const Request& request) {
+    to.setEntry(entry);
+    to.setClientEphemeral(toData(request.clientEphemeral.span()));
+    to.setBox(toData(request.box));
+    to.setServerEphemeral(toData(request.serverEphemeral.span()));
+    to.setCookie(toData(request.cookie));
+  }
+  static Result<Answer, DropReason> read(proto::CookieOutcome::Reader outcome) {
+    if (!outcome.isSealed()) return refuse(reasonOf(outcome.getRefused()));
+    auto sealed = outcome.getSealed();
+    auto nonce = LongNonceBytes::tryFrom(toBytes(sealed.getNonce()));
+    Answer answer;
+    if (!nonce || !copyExactly(answer.packet.box, sealed.getBox())) return refuse(DropReason::VaultRefused);
+    answer.packet.nonce = *nonce;
+    return answer;
+  }
+};
+
+struct VaultClient::VerifyStep {
+  using Request = VerifyVouchRequest;
+  using Answer = VerifiedVouch;
+  static auto begin(proto::Net::Client& net) { return net.verifyVouchesRequest(); }
+  template <typename R>
+  static auto items(R& request, uint count) { return request.initVouches(count); }
+  static void write(proto::Vouch::Builder to, const std::string& entry, const Request& request) {
+    to.setEntry(entry);
+    to.setClient(toData(request.client.span()));
+    to.setNonce(toData(request.nonce.span()));
+    to.setBox(toData(request.box));
+    to.setClientEphemeral(toData(request.clientEphemeral.span()));
+  }
+  static Result<Answer, DropReason> read(proto::VouchOutcome::Reader outcome) {
+    if (outcome.isPeer()) return Answer{std::string(outcome.getPeer())};
+    const DropReason reason = reasonOf(outcome.getRefused());
+    return refuse(reason == DropReason::BadBox ? DropReason::BadVouch : reason);
+  }
+};
+
+struct VaultClient::MakeStep {
+  using Request = MakeVouchRequest;
+  using Answer = MadeVouch;
+  static auto begin(proto::Net::Client& net) { return net.makeVouchesRequest(); }
+  template <typename R>
+  static auto items(R& request, uint count) { return request.initRequests(count); }
+  static void write(proto::VouchRequest::Builder to, const std::string& entry, const Request& request) {
+    to.setEntry(entry);
+    to.setClientEphemeral(toData(request.clientEphemeral.span()));
+  }
+  static Result<Answer, DropReason> read(proto::MadeVouchOutcome::Reader outcome) {
+    if (!outcome.isMade()) return refuse(reasonOf(outcome.getRefused()));
+    auto made = outcome.getMade();
+    auto client = PublicKey::tryFrom(toBytes(made.getClient()));
+    auto nonce = LongNonceBytes::tryFrom(toBytes(made.getNonce()));
+    Answer answer;
+    if (!client || !nonce || !copyExactly(answer.box, made.getBox())) return refuse(DropReason::VaultRefused);
+    answer.client = *client;
+    answer.nonce = *nonce;
+    return answer;
+  }
+};
+
+// --- questions -------------------------------------------------------------------------------------------------------
+
+template <typename Step>
+struct VaultClient::Call {
+  std::string entry;
+  typename Step::Request request;
+  OnAnswer<typename Step::Answer> onAnswer;  // empty: withdrawn
+
+  void answer(Result<typename Step::Answer, DropReason> result) {
+    if (auto callback = std::move(onAnswer)) {
+      onAnswer = nullptr;
+      callback(std::move(result));
+    }
+  }
+};
+
+template <typename Step>
+class VaultClient::Handle final : public Question {
+ public:
+  explicit Handle(std::shared_ptr<Call<Step>> call) : call_(std::move(call)) {}
+  ~Handle() override { call_->onAnswer = nullptr; }
+
+ private:
+  std::shared_ptr<Call<Step>> call_;
+};
+
+template <typename Step>
+struct VaultClient::Queue {
+  std::deque<std::shared_ptr<Call<Step>>> waiting;
+  unsigned underWay = 0;
+};
+
+VaultClient::VaultClient(EventLoop& loop, Stats& stats, std::function<void()> onLost)
+    : loop_(loop), stats_(stats), onLost_(std::move(onLost)), cookies_(std::make_unique<Queue<CookieStep>>()),
+      verifies_(std::make_unique<Queue<VerifyStep>>()), makes_(std::make_unique<Queue<MakeStep>>()),
+      alive_(std::make_shared<bool>(true)) {}
+
+VaultClient::~VaultClient() { *alive_ = false; }
+
+void VaultClient::connect(int fd) {
+  net_ = nullptr;
+  client_ = nullptr;
+  const uint64_t generation = ++generation_;
+  cookies_->underWay = verifies_->underWay = makes_->underWay = 0;
+  client_ = std::make_unique<RpcClient>(loop_, fd, LinkLimits{}, [this, generation, alive = alive_] {
+    // Not inside the connection's own callback.
+    loop_.defer([this, generation, alive] {
+      if (*alive && generation == generation_) lost();
+    });
+  });
+  net_ = client_->bootstrap().castAs<proto::Net>();
+  schedule();
+}
+
+void VaultClient::lost() {
+  if (client_ == nullptr) return;
+  net_ = nullptr;
+  client_ = nullptr;
+  ++generation_;
+  logWarning("vault lost: new handshakes wait for it, sessions go on");
+  onLost_();
+}
+
+template <typename Step>
+std::unique_ptr<VaultClient::Question> VaultClient::ask(Queue<Step>& queue, const std::string& entry,
+                                                        typename Step::Request request,
+                                                        OnAnswer<typename Step::Answer> onAnswer) {
+  auto call = std::make_shared<Call<Step>>(Call<Step>{entry, std::move(request), std::move(onAnswer)});
+  queue.waiting.push_back(call);
+  schedule();
+  return std::make_unique<Handle<Step>>(std::move(call));
+}
+
+std::unique_ptr<VaultClient::Question> VaultClient::sealCookie(const std::string& entry, SealCookieRequest request,
+                                                               OnAnswer<SealedCookie> onAnswer) {
+  return ask(*cookies_, entry, std::move(request), std::move(onAnswer));
+}
+std::unique_ptr<VaultClient::Question> VaultClient::verifyVouch(const std::string& entry, VerifyVouchRequest request,
+                                                                OnAnswer<VerifiedVouch> onAnswer) {
+  return ask(*verifies_, entry, std::move(request), std::move(onAnswer));
+}
+std::unique_ptr<VaultClient::Question> VaultClient::makeVouch(const std::string& entry, MakeVouchRequest request,
+                                                              OnAnswer<MadeVouch> onAnswer) {
+  return ask(*makes_, entry, std::move(request), std::move(onAnswer));
+}
+
+// The questions of one turn leave together.
+void VaultClient::schedule() {
+  if (scheduled_) return;
+  scheduled_ = true;
+  loop_.defer([this, alive = alive_] {
+    if (!*alive) return;
+    scheduled_ = false;
+    pump(*verifies_);  // who is nearly in comes first
+    pump(*makes_);
+    pump(*cookies_);
+  });
+}
+
+template <typename Step>
+void VaultClient::pump(Queue<Step>& queue) {
+  KJ_IF_MAYBE(net, net_) {
+    while (queue.underWay < MAX_UNDER_WAY && !queue.waiting.empty()) {
+      auto batch = std::make_shared<std::vector<std::shared_ptr<Call<Step>>>>();
+      while (!queue.waiting.empty() && batch->size() < MAX_BATCH) {
+        if (queue.waiting.front()->onAnswer) batch->push_back(std::move(queue.waiting.front()));
+        queue.waiting.pop_front();
+      }
+      if (batch->empty()) return;
+      auto request = Step::begin(*net);
+      auto items = Step::items(request, static_cast<uint>(batch->size()));
+      for (uint i = 0; i < batch->size(); ++i) Step::write(items[i], (*batch)[i]->entry, (*batch)[i]->request);
+      ++queue.underWay;
+      stats_.add(Counter::VaultCalls);
+      stats_.add(Counter::VaultItems, batch->size());
+      const uint64_t generation = generation_;
+      request.send()
+          .then(
+              [this, &queue, batch, generation, alive = alive_](auto&& response) {
+                if (!*alive) return;
+                if (generation == generation_) --queue.underWay;
+                auto outcomes = response.getOutcomes();
+                for (uint i = 0; i < batch->size(); ++i) {
+                  if (i < outcomes.size()) (*batch)[i]->answer(Step::read(outcomes[i]));
+                  else (*batch)[i]->answer(refuse(DropReason::VaultRefused));
+                }
+                schedule();
+              },
+              [this, &queue, batch, generation, alive = alive_](kj::Exception&& e) {
+                if (!*alive) return;
+                if (generation == generation_) --queue.underWay;
+                if (e.getType() == kj::Exception::Type::DISCONNECTED) {
+                  // The vault went away in the middle: asked again when it is back.
+                  queue.waiting.insert(queue.waiting.begin(), batch->begin(), batch->end());
+                } else {
+                  for (auto& call : *batch) call->answer(refuse(DropReason::VaultRefused));
+                }
+                schedule();
+              })
+          .detach([](kj::Exception&&) { logError("an answer of the vault could not be handled"); });
+    }
+  }
+}
+
+}  // namespace sallyport::netd

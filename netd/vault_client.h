@@ -1,0 +1,81 @@
+// vault_client.h - a worker's view of vaultd: protocol steps, batched. Part of: netd-worker (edge: speaks proto/vault.capnp).
+// A question goes out at once when nothing is under way, else with those that gather until an answer comes: at most 64 a call, at most
+// two calls of a kind under way. When the vault goes away, questions wait for its return as long as their connection lives;
+// those under way are asked again, which is harmless: every step only reads, or draws another nonce.
+#pragma once
+
+#include <array>
+#include <deque>
+#include <functional>
+#include <memory>
+#include <string>
+
+#include <kj/async.h>
+
+#include "common/event_loop.h"
+#include "common/rpc.h"
+#include "netd/handshake.h"
+#include "netd/stats.h"
+#include "proto/vault.capnp.h"
+
+namespace sallyport::netd {
+
+class VaultClient {
+ public:
+  template <typename Answer>
+  using OnAnswer = std::function<void(Result<Answer, wire::DropReason>)>;
+
+  // A question under way. Destroying it withdraws the question: the answer is then thrown away.
+  class Question {
+   public:
+    virtual ~Question() = default;
+  };
+
+  VaultClient(EventLoop& loop, Stats& stats, std::function<void()> onLost);
+  ~VaultClient();
+
+  // Takes over a connected socket; replaces a connection that is still there.
+  void connect(int fd);
+  bool connected() const { return client_ != nullptr; }
+
+  // Never answers inside the call.
+  [[nodiscard]] std::unique_ptr<Question> sealCookie(const std::string& entry, SealCookieRequest request,
+                                                     OnAnswer<SealedCookie> onAnswer);
+  [[nodiscard]] std::unique_ptr<Question> verifyVouch(const std::string& entry, VerifyVouchRequest request,
+                                                      OnAnswer<VerifiedVouch> onAnswer);
+  [[nodiscard]] std::unique_ptr<Question> makeVouch(const std::string& entry, MakeVouchRequest request,
+                                                    OnAnswer<MadeVouch> onAnswer);
+
+ private:
+  template <typename Step>
+  struct Call;
+  template <typename Step>
+  class Handle;
+  template <typename Step>
+  struct Queue;
+  struct CookieStep;
+  struct VerifyStep;
+  struct MakeStep;
+
+  template <typename Step>
+  std::unique_ptr<Question> ask(Queue<Step>& queue, const std::string& entry, typename Step::Request request,
+                                OnAnswer<typename Step::Answer> onAnswer);
+  template <typename Step>
+  void pump(Queue<Step>& queue);
+  void schedule();
+  void lost();
+
+  EventLoop& loop_;
+  Stats& stats_;
+  std::function<void()> onLost_;
+  std::unique_ptr<RpcClient> client_;
+  kj::Maybe<proto::Net::Client> net_;
+  uint64_t generation_ = 0;
+  bool scheduled_ = false;
+  std::unique_ptr<Queue<CookieStep>> cookies_;
+  std::unique_ptr<Queue<VerifyStep>> verifies_;
+  std::unique_ptr<Queue<MakeStep>> makes_;
+  std::shared_ptr<bool> alive_;
+};
+
+}  // namespace sallyport::netd

@@ -1,0 +1,66 @@
+// wire_io.h - moving sealed bytes without a buffer of one's own. Part of: netd-worker.
+// Reads go into scratch memory of the worker; only what can't move on (the beginning of a frame, bytes that a slow reader doesn't take)
+// is copied into a block of exactly its size, counted against the worker's budget. An idle connection holds none.
+#pragma once
+
+#include <sys/uio.h>
+
+#include <cstddef>
+#include <memory>
+#include <span>
+
+#include "common/bytes.h"
+#include "common/intrusive_list.h"
+#include "netd/stats.h"
+#include "proto/wire/limits.h"
+
+namespace sallyport::netd {
+
+// How many full frames one turn of a connection moves at most, before the others get theirs.
+inline constexpr size_t FRAMES_PER_READ = 4;
+inline constexpr size_t SCRATCH_BYTES = (FRAMES_PER_READ + 1) * wire::MAX_FRAME_BYTES;
+
+// All blocks that connections of this worker hold.
+class BufferBudget {
+ public:
+  BufferBudget(Stats& stats) : stats_(stats) {}
+  void setLimit(size_t bytes) { limit_ = bytes; }
+  bool exceeded() const { return used_ > limit_; }
+  void take(size_t bytes) { used_ += bytes; stats_.add(Counter::BufferBytes, bytes); }
+  void give(size_t bytes) { used_ -= bytes; stats_.subtract(Counter::BufferBytes, bytes); }
+
+ private:
+  Stats& stats_;
+  size_t limit_ = SIZE_MAX;
+  size_t used_ = 0;
+};
+
+// Bytes set aside, with a read position.
+class Stash {
+ public:
+  Stash() = default;
+  Stash(const Stash&) = delete;
+  Stash& operator=(const Stash&) = delete;
+  ~Stash() { CHECK(data_ == nullptr); }  // the owner clears it: only it knows the budget
+
+  bool empty() const { return data_ == nullptr; }
+  ByteSpan rest() const { return {data_.get() + start_, size_ - start_}; }
+  void consume(size_t bytes) { start_ += static_cast<uint32_t>(bytes); }
+  void set(BufferBudget& budget, std::span<const iovec> parts, size_t skip);
+  void set(BufferBudget& budget, ByteSpan bytes);
+  void clear(BufferBudget& budget);
+
+ private:
+  std::unique_ptr<std::byte[]> data_;
+  uint32_t start_ = 0;
+  uint32_t size_ = 0;
+};
+
+enum class IoState : uint8_t { Done, Blocked, Failed };
+
+// Writes all parts to a socket, or sets the rest aside in `stash` (which must be empty) and answers Blocked.
+IoState sendAll(int fd, std::span<iovec> parts, Stash& stash, BufferBudget& budget);
+// Goes on with what was set aside.
+IoState flushStash(int fd, Stash& stash, BufferBudget& budget);
+
+}  // namespace sallyport::netd

@@ -1,0 +1,262 @@
+// worker.cc - see worker.h.
+#include "netd/worker.h"
+
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+
+#include <kj/debug.h>
+
+#include "common/log.h"
+#include "netd/channel_service.h"
+#include "netd/dial.h"
+#include "netd/listener.h"
+#include "netd/memory_file.h"
+#include "netd/metrics.h"
+
+namespace sallyport::netd {
+
+using wire::DropReason;
+
+namespace {
+constexpr uint32_t TICK_MS = 50;
+// A connection that waits this long for its slow reader may be dropped to make room for the others.
+constexpr uint64_t MIN_WAIT_MS = 1000;
+constexpr uint32_t ACCEPT_PAUSE_MS = 100;
+}  // namespace
+
+Worker::Worker(EventLoop& loop, int controlFd, Stats& stats)
+    : loop_(loop), stats_(stats), budget_(stats),
+      control_(loop, controlFd, [this](ControlChannel::Received& received) { onControl(received); },
+               [this] {
+                 logError("the monitor is gone");
+                 loop_.stop();
+               }),
+      vault_(loop, stats, [this] { control_.send({.kind = ControlKind::VaultLost}); }),
+      scratch_(std::make_unique<std::array<std::byte, SCRATCH_BYTES>>()), allStats_{&stats} {}
+
+Worker::~Worker() {
+  listeners_.clear();
+  while (Connection* connection = connections_.front()) {
+    connection->fail(DropReason::ShuttingDown);
+  }
+  dead_.clear();
+}
+
+void Worker::announce(std::string_view report) { control_.send({.kind = ControlKind::Ready}, asBytes(report)); }
+
+// --- registry --------------------------------------------------------------------------------------------------------
+
+void Worker::own(std::unique_ptr<Connection> connection) {
+  CHECK(!connection->over());
+  connections_.pushBack(*connection.release());
+}
+
+void Worker::bury(Connection& connection) {
+  CHECK(connection.hook.linked());
+  connection.hook.unlink();
+  if (dead_.empty()) {
+    loop_.defer([this] {
+      dead_.clear();
+      if (draining_) checkDrained();
+    });
+  }
+  dead_.emplace_back(&connection);
+}
+
+void Worker::setWaiting(Connection& connection, bool waiting) {
+  if (!waiting) return connection.waitingHook.unlink();
+  if (!connection.waitingHook.linked()) waiting_.pushBack(connection);
+  while (budget_.exceeded()) {
+    Connection* longest = waiting_.front();
+    if (longest == nullptr) return;
+    // The slowest readers pay for the memory, but not before they had a moment.
+    if (loop_.nowMs() - longest->lastActiveMs() < MIN_WAIT_MS && longest != &connection) return;
+    longest->fail(DropReason::MemoryLimit);
+  }
+}
+
+void Worker::startHandshake(Connection& connection, bool incoming) {
+  (incoming ? halfOpen_ : outgoingList_).pushBack(connection);
+  armTick();
+}
+
+Connection* Worker::oldestHalfOpen(const SourceAddress& source) const {
+  for (Connection* c = halfOpen_.front(); c != nullptr; c = halfOpen_.next(*c)) {
+    if (c->source() != nullptr && *c->source() == source) return c;
+  }
+  return nullptr;
+}
+
+// --- time ------------------------------------------------------------------------------------------------------------
+
+void Worker::armTick() {
+  if (tickArmed_) return;
+  tickArmed_ = true;
+  tick_ = loop_.timer().afterDelay(TICK_MS * kj::MILLISECONDS).then([this] {
+    loop_.defer([this] { onTick(); });
+  }).eagerlyEvaluate(nullptr);
+}
+
+void Worker::timeOut(IntrusiveList<Connection, &Connection::waitingHook>& list) {
+  while (Connection* oldest = list.front()) {
+    if (loop_.nowMs() < oldest->startedMs() + limits().handshakeTimeoutMs) return;
+    oldest->fail(oldest->timeoutReason());
+  }
+}
+
+void Worker::onTick() {
+  tickArmed_ = false;
+  timeOut(halfOpen_);
+  timeOut(outgoingList_);
+  if (limits().idleTimeoutMs != 0) {
+    for (Connection* c = connections_.front(); c != nullptr;) {
+      Connection* next = connections_.next(*c);
+      if (loop_.nowMs() > c->lastActiveMs() + limits().idleTimeoutMs) c->fail(DropReason::IdleTimeout);
+      c = next;
+    }
+  }
+  if (draining_ && loop_.nowMs() >= drainDeadlineMs_) {
+    while (Connection* connection = connections_.front()) connection->fail(DropReason::ShuttingDown);
+    checkDrained();
+  }
+  if (halfOpen_.front() != nullptr || outgoingList_.front() != nullptr || limits().idleTimeoutMs != 0 || draining_) armTick();
+}
+
+// --- accepting -------------------------------------------------------------------------------------------------------
+
+void Worker::outgoingEnded() {
+  --outgoing_;
+  updateListeners();
+}
+
+void Worker::outgoingStarted() {
+  ++outgoing_;
+  updateListeners();
+}
+
+void Worker::pauseAccepting() {
+  paused_ = true;
+  updateListeners();
+  pause_ = loop_.timer().afterDelay(ACCEPT_PAUSE_MS * kj::MILLISECONDS).then([this] {
+    paused_ = false;
+    updateListeners();
+  }).eagerlyEvaluate(nullptr);
+}
+
+void Worker::updateListeners() {
+  for (auto& [id, listener] : listeners_) {
+    listener->rest(paused_ || (listener->kind() == Listener::Kind::Plain && outgoing_ >= MAX_OUTGOING));
+  }
+}
+
+// --- asking the monitor ----------------------------------------------------------------------------------------------
+
+uint64_t Worker::startDial(DialedSocket& dial, uint32_t entryId, uint64_t attempt) {
+  const uint64_t request = nextRequest_++;
+  dials_.emplace(request, &dial);
+  control_.send({.kind = ControlKind::Dial, .target = entryId, .request = request, .value = attempt});
+  return request;
+}
+
+void Worker::expireDial(uint64_t request) {
+  const auto found = dials_.find(request);
+  if (found == dials_.end()) return;
+  DialedSocket* dial = found->second;
+  dials_.erase(found);
+  dial->expire();
+}
+
+uint64_t Worker::request(ControlKind kind, std::function<void(ControlChannel::Received&)> onAnswer) {
+  const uint64_t request = nextRequest_++;
+  requests_.emplace(request, std::move(onAnswer));
+  control_.send({.kind = kind, .request = request});
+  return request;
+}
+
+// --- what the monitor says -------------------------------------------------------------------------------------------
+
+void Worker::onControl(ControlChannel::Received& received) {
+  const ControlRecord& record = received.record;
+  const auto fd = [&received]() {
+    KJ_REQUIRE(!received.fds.empty(), "a control record without its descriptor");
+    return kj::mv(received.fds[0]);
+  };
+  switch (record.kind) {
+    case ControlKind::Stats:
+      allStats_.clear();
+      for (auto& page : received.fds) allStats_.push_back(&Stats::mapReadOnly(page));
+      return;
+    case ControlKind::Config: return onConfig(fd());
+    case ControlKind::WireListener:
+    case ControlKind::PlainListener: {
+      const auto kind = record.kind == ControlKind::WireListener ? Listener::Kind::Wire : Listener::Kind::Plain;
+      listeners_.emplace(record.target, std::make_unique<Listener>(*this, kind, record.target, fd()));
+      return updateListeners();
+    }
+    case ControlKind::RemoveListener: listeners_.erase(record.target); return;
+    case ControlKind::NetListener: channels_ = std::make_unique<ChannelService>(*this, fd()); return;
+    case ControlKind::MetricsListener: metrics_ = std::make_unique<MetricsServer>(*this, fd()); return;
+    case ControlKind::VaultLink: return vault_.connect(fd().release());
+    case ControlKind::CookieKey:
+      KJ_REQUIRE(received.payload.size() == MinuteKey::SIZE);
+      return cookieKeys_.rotate(MinuteKey(received.payload));
+    case ControlKind::Dialed:
+    case ControlKind::DialFailed: {
+      const auto found = dials_.find(record.request);
+      if (found == dials_.end()) return;  // given up meanwhile; the socket is closed with the datagram
+      DialedSocket* dial = found->second;
+      dials_.erase(found);
+      return dial->onAnswer(received);
+    }
+    case ControlKind::StatusReport:
+    case ControlKind::ReloadDone: {
+      const auto found = requests_.find(record.request);
+      if (found == requests_.end()) return;
+      auto onAnswer = std::move(found->second);
+      requests_.erase(found);
+      return onAnswer(received);
+    }
+    case ControlKind::Drain: return drain();
+    case ControlKind::Ready:
+    case ControlKind::Dial:
+    case ControlKind::VaultLost:
+    case ControlKind::StatusRequest:
+    case ControlKind::ReloadRequest:
+    case ControlKind::Drained: break;
+  }
+  KJ_FAIL_REQUIRE("an unknown control record");
+}
+
+void Worker::onConfig(kj::AutoCloseFd fd) {
+  entries_ = readEntries(readMemoryFile(fd));
+  budget_.setLimit(limits().bufferBytes);
+  if (limits().idleTimeoutMs != 0) armTick();
+  // A revoked peer's sessions end; the others don't notice.
+  for (Connection* c = connections_.front(); c != nullptr;) {
+    Connection* next = connections_.next(*c);
+    c->reconsider(entries_.find(c->entry().id));
+    c = next;
+  }
+}
+
+void Worker::drain() {
+  draining_ = true;
+  drainDeadlineMs_ = loop_.nowMs() + limits().drainTimeoutMs;
+  listeners_.clear();
+  // A handshake isn't yet anybody's session.
+  while (Connection* connection = halfOpen_.front()) connection->fail(DropReason::ShuttingDown);
+  armTick();
+  loop_.defer([this] { checkDrained(); });
+}
+
+void Worker::checkDrained() {
+  if (connections_.front() != nullptr) return;
+  control_.send({.kind = ControlKind::Drained});
+  control_.flush();
+  loop_.stop();
+}
+
+}  // namespace sallyport::netd

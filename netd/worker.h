@@ -1,0 +1,126 @@
+// worker.h - the state of one worker process, and what its connections share. Part of: netd-worker.
+// The worker accepts on listeners that it was handed, runs handshakes and sessions, asks the vault for protocol steps and the monitor for
+// sockets. It opens nothing, and no long-term secret is ever in its memory.
+#pragma once
+
+#include <array>
+#include <functional>
+#include <map>
+#include <memory>
+#include <unordered_map>
+#include <vector>
+
+#include "common/event_loop.h"
+#include "netd/connection.h"
+#include "netd/control.h"
+#include "netd/cookie_keys.h"
+#include "netd/entries.h"
+#include "netd/message_box.h"
+#include "netd/sources.h"
+#include "netd/stats.h"
+#include "netd/vault_client.h"
+#include "netd/wire_io.h"
+
+namespace sallyport::netd {
+
+class ChannelService;
+class DialedSocket;
+class Listener;
+class MetricsServer;
+
+class Worker {
+ public:
+  // Takes over `controlFd`.
+  Worker(EventLoop& loop, int controlFd, Stats& stats);
+  ~Worker();
+
+  // Tells the monitor that the sandbox holds; `report` is ControlKind::Ready's payload.
+  void announce(std::string_view report);
+
+  EventLoop& loop() { return loop_; }
+  Stats& stats() { return stats_; }
+  MessageCipher& cipher() { return cipher_; }
+  CookieKeys& cookieKeys() { return cookieKeys_; }
+  VaultClient& vault() { return vault_; }
+  BufferBudget& budget() { return budget_; }
+  Sources& sources() { return sources_; }
+  const Entries& entries() const { return entries_; }
+  const WorkerLimits& limits() const { return entries_.limits; }
+  ControlChannel& control() { return control_; }
+  ChannelService* channels() { return channels_.get(); }
+  const std::vector<const Stats*>& allStats() const { return allStats_; }
+  bool draining() const { return draining_; }
+  std::span<std::byte, SCRATCH_BYTES> scratch() { return *scratch_; }
+
+  // Registry.
+  void own(std::unique_ptr<Connection> connection);
+  void bury(Connection& connection);                  // frees it at the end of the turn
+  // Runs `connection`'s turn again after the others had theirs.
+  void again(std::function<void()> work) { loop_.defer(std::move(work)); }
+  // The connection has bytes that wait for a slow reader (or no longer). May fail the longest-waiting one.
+  void setWaiting(Connection& connection, bool waiting);
+
+  // Handshakes under way, oldest first: they share one deadline, so the front one is always the next to time out.
+  void startHandshake(Connection& connection, bool incoming);
+  Connection* oldestHalfOpen() const { return halfOpen_.front(); }
+  // The oldest half-open connection of one source; null if there is none.
+  Connection* oldestHalfOpen(const SourceAddress& source) const;
+
+  // Asks the monitor for a socket to the entry's target; the socket's owner is told by number.
+  uint64_t startDial(DialedSocket& dial, uint32_t entryId, uint64_t attempt);
+  void forgetDial(uint64_t request) { dials_.erase(request); }
+  void expireDial(uint64_t request);
+  // Asks the monitor something (StatusRequest, ReloadRequest); `onAnswer` gets the record that names the request.
+  uint64_t request(ControlKind kind, std::function<void(ControlChannel::Received&)> onAnswer);
+  void forgetRequest(uint64_t request) { requests_.erase(request); }
+
+  // Outgoing handshakes are paced: plain listeners rest while too many are under way.
+  void outgoingStarted();
+  void outgoingEnded();
+  // Out of descriptors: all listeners rest for a moment.
+  void pauseAccepting();
+
+ private:
+  static constexpr uint32_t MAX_OUTGOING = 256;
+
+  void onControl(ControlChannel::Received& received);
+  void onConfig(kj::AutoCloseFd fd);
+  void onTick();
+  void armTick();
+  void timeOut(IntrusiveList<Connection, &Connection::waitingHook>& list);
+  void drain();
+  void checkDrained();
+  void updateListeners();
+
+  EventLoop& loop_;
+  Stats& stats_;
+  MessageCipher cipher_;
+  CookieKeys cookieKeys_;
+  BufferBudget budget_;
+  Sources sources_;
+  Entries entries_;
+  ControlChannel control_;
+  VaultClient vault_;
+  std::unique_ptr<std::array<std::byte, SCRATCH_BYTES>> scratch_;
+  IntrusiveList<Connection, &Connection::hook> connections_;
+  IntrusiveList<Connection, &Connection::waitingHook> waiting_;
+  IntrusiveList<Connection, &Connection::waitingHook> halfOpen_;    // incoming
+  IntrusiveList<Connection, &Connection::waitingHook> outgoingList_;
+  std::vector<std::unique_ptr<Connection>> dead_;
+  std::multimap<uint32_t, std::unique_ptr<Listener>> listeners_;
+  std::unordered_map<uint64_t, DialedSocket*> dials_;
+  std::unordered_map<uint64_t, std::function<void(ControlChannel::Received&)>> requests_;
+  uint64_t nextRequest_ = 1;
+  std::unique_ptr<ChannelService> channels_;
+  std::unique_ptr<MetricsServer> metrics_;
+  std::vector<const Stats*> allStats_;
+  kj::Promise<void> tick_ = nullptr;
+  bool tickArmed_ = false;
+  uint32_t outgoing_ = 0;
+  bool paused_ = false;            // out of descriptors
+  kj::Promise<void> pause_ = nullptr;
+  bool draining_ = false;
+  uint64_t drainDeadlineMs_ = 0;
+};
+
+}  // namespace sallyport::netd

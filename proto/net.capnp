@@ -1,0 +1,142 @@
+@0xd2e3f4a5b6c7d809;
+# net.capnp - message channels and status, for local programs on [net] socket. Served by a netd worker.
+# Limits of every connection: 2 MiB a message in at most 16 segments, 1,024 calls without an answer, 1,024 live objects, no capability in
+# parameters. Every object has close(); an object whose connection ends is closed. Refusals are data.
+
+using Cxx = import "/capnp/c++.capnp";
+using Admin = import "vault_admin.capnp";
+$Cxx.namespace("sallyport::proto");
+
+enum NetRefusal {
+  unspecified @0;
+  unknownName @1;        # no [[listen]] or [[connect]] entry of this name
+  notAChannel @2;        # the [[listen]] entry has another service than "channel"
+  timedOut @3;           # nothing happened in the time given
+  unreachable @4;        # the host can't be reached
+  handshakeFailed @5;    # the peer closed during the handshake: wrong key, not allowed, or no curve_tun server
+  vaultRefused @6;       # our own vault made no vouch: status tells why
+  tooBig @7;             # a message longer than 65,503 bytes
+  closed @8;             # the object was closed before, by you
+  tooManyObjects @9;     # this connection holds 1,024 objects already
+  failed @10;            # reload or another local operation failed; `problem` says how
+  shuttingDown @11;
+}
+
+enum ChannelEnd {
+  open @0;               # nothing has ended: there may be more
+  ended @1;              # the peer has closed: every message it sent before was delivered
+  broken @2;             # the connection failed or was cut; `reason` names the cause
+}
+
+struct Message {
+  data @0 :Data;         # 0 .. 65,503 bytes
+}
+
+interface Network {
+  connect @0 (name :Text, timeoutMs :UInt32 = 5000) -> (outcome :ConnectOutcome);
+  # Opens a channel through the [[connect]] entry `name`: dials, handshakes. Returns when the Initiate is written, as
+  # curve_tun 1.0 has no acknowledgement: a refusal by the server shows as the channel's end.
+
+  listen @1 (name :Text) -> (outcome :ListenOutcome);
+  # Takes part in accepting the channels of the [[listen]] entry `name`, whose service is "channel". Several programs
+  # may listen on one name; each channel goes to one of them.
+
+  status @2 () -> (status :NetStatus);
+
+  reload @3 () -> (outcome :NetReloadOutcome);
+  # Makes netd read its configuration again: like SIGHUP.
+}
+
+struct ConnectOutcome {
+  union {
+    refused @0 :NetRefusal;
+    channel @1 :Channel;
+  }
+}
+struct ListenOutcome {
+  union {
+    refused @0 :NetRefusal;
+    listener @1 :Listener;
+  }
+}
+struct NetReloadOutcome {
+  union {
+    refused :group {
+      reason @0 :NetRefusal;
+      problem @1 :Text;
+    }
+    done @2 :Text;             # what changed, for people
+  }
+}
+
+interface Listener {
+  accept @0 (timeoutMs :UInt32 = 0) -> (outcome :AcceptOutcome);
+  # The next channel. 0 waits for ever. A channel handed over is not lost by a timeout of another call.
+
+  close @1 () -> ();
+}
+struct AcceptOutcome {
+  union {
+    refused @0 :NetRefusal;
+    accepted :group {
+      channel @1 :Channel;
+      peer @2 :Text;           # the peer's name in [peers]
+      peerKey @3 :Data;        # 32 bytes
+      address @4 :Text;        # where it connected from, "192.0.2.1:40000"
+    }
+  }
+}
+
+interface Channel {
+  send @0 (messages :List(Message)) -> (outcome :SendOutcome);
+  # Queues whole messages, in order. Answers when all are taken (handed to the kernel or to a bounded queue): a slow
+  # peer delays the answer. If one is too big, none is sent. Up to the RPC message limit per call; batches are fast.
+
+  receive @1 (maxMessages :UInt32 = 1024, timeoutMs :UInt32 = 0) -> (received :Received);
+  # At least one message, or the end. timeoutMs 0 waits for ever; on a timeout: no messages and `end` = open, nothing lost.
+  # Messages that arrived before an end are delivered before the end is told. Calls are answered in order.
+
+  close @2 () -> ();
+  # Sends what is queued, then closes. Messages not yet received are thrown away.
+
+  finish @3 () -> (outcome :SendOutcome);
+  # Only for the tunnel convention: sends the empty message that ends this direction of a stream.
+}
+struct SendOutcome {
+  union {
+    refused @0 :NetRefusal;
+    broken @1 :Text;           # the channel is broken; the reason's name
+    sent @2 :Void;
+  }
+}
+struct Received {
+  messages @0 :List(Message);
+  end @1 :ChannelEnd;
+  reason @2 :Text;             # the drop reason's name when `end` is broken
+}
+
+struct NetStatus {
+  version @0 :Text;
+  monitor @1 :ProcessStatus;
+  workers @2 :List(ProcessStatus);
+  entries @3 :List(EntryStatus);
+  limits @4 :List(Admin.Counter);
+  counters @5 :List(Admin.Counter);   # sums over the workers
+  drops @6 :List(Admin.Counter);      # by drop reason, sums over the workers
+  vault @7 :Text;                     # "connected", or why not
+  draining @8 :Bool;
+}
+struct ProcessStatus {
+  pid @0 :UInt32;
+  uptimeSeconds @1 :UInt64;
+  restarts @2 :UInt32;
+  sandbox @3 :List(Admin.SandboxLayer);
+  sandboxVerdict @4 :Text;
+  counters @5 :List(Admin.Counter);
+}
+struct EntryStatus {
+  name @0 :Text;
+  direction @1 :Text;          # "listen" or "connect"
+  address @2 :Text;
+  problem @3 :Text;            # empty, or why it doesn't work
+}

@@ -1,0 +1,194 @@
+#!/usr/bin/python3
+"""Goal: what the daemons say about themselves is there and true: `status`, `status --json`, `check` and the metrics page, with every drop
+reason and the sandbox of each process; and nowhere in it, nor in logs, arguments, or netd's memory, is a secret.
+"""
+
+import base64
+import json
+import os
+import pathlib
+import re
+import socket
+import unittest
+
+from harness import SystemTest, ct, wait_until
+from traffic import Service, plain, read_count
+
+SECRET = bytes.fromhex("7e57ab1e5ec7e7000102030405060708090a0b0c0d0e0f101112131415161718")
+REASONS = pathlib.Path(__file__).resolve().parents[2] / "proto" / "wire" / "drop_reason.h"
+
+
+def spellings(secret):
+    """The ways a key could show: hex, base64 (any alignment), raw."""
+    yield secret.hex().encode()
+    yield secret.hex().upper().encode()
+    for skip in range(3):
+        yield base64.b64encode(secret[skip:])[:24]
+    yield secret
+
+
+class Observe(SystemTest):
+    @classmethod
+    def setUpClass(cls):
+        cls.host = site = cls.class_site("observe")
+        cls.alice = site.peer("alice")
+        site.key("server", SECRET)
+        site.peer("client", site.key("client"))
+        cls.service = Service()
+        cls.addClassCleanup(cls.service.close)
+        cls.port = site.listen("tunnel", ["alice", "client"], cls.service.where)
+        site.peer("server", site.publics["server"])
+        cls.plain_port = site.connect_entry("tunnel", ("127.0.0.1", cls.port), "server")
+        site.start()
+        with site.connect(cls.port, cls.alice) as session:
+            session.send(b"some traffic")
+            session.receive()
+            session.finish()
+            session.receive_stream()
+        with plain(cls.plain_port) as sock:
+            sock.sendall(b"more traffic")
+            read_count(sock, 12)
+        with site.client(cls.port, ct.KeyPair()) as stranger:
+            stranger.handshake().send(b"x")
+            ct.read_to_end(stranger.sock, 5)
+        with site.client(cls.port, cls.alice) as garbage:
+            garbage.send_raw(b"\0\0")
+            ct.read_to_end(garbage.sock, 5)
+
+    def test_metrics_hold_counters_and_every_reason(self):
+        page = self.host.metrics()
+        reasons = re.findall(r'X\(\w+,\s+"(\w+)",', REASONS.read_text())
+        self.assertGreater(len(reasons), 20)
+        for reason in reasons:
+            self.assertTrue([line for line in page if f'reason="{reason}"' in line], f"no line for {reason}")
+        drops = {line: value for line, value in page.items() if "reason=" in line and value}
+        self.assertTrue([line for line in drops if "peer_not_allowed" in line], drops)
+        self.assertTrue([line for line in drops if "bad_length" in line], drops)
+        self.assertTrue(all(line.startswith("sallyport_") for line in page), list(page)[:5])
+
+    def test_metrics_survive_bad_requests(self):
+        for request in (b"", b"\r\n", b"GET", b"POST /metrics HTTP/1.1\r\n\r\n", b"GET /../../etc/passwd HTTP/1.0\r\n\r\n", b"\xff" * 5000,
+                        b"GET /metrics HTTP/1.1\r\n" + b"A: b\r\n" * 5000 + b"\r\n"):
+            sock = socket.socket(socket.AF_UNIX)
+            sock.settimeout(3)
+            sock.connect(str(self.host.dir / "run/metrics.sock"))
+            try:
+                sock.sendall(request)
+                sock.shutdown(socket.SHUT_WR)
+                answer = sock.recv(200)
+                self.assertNotIn(b"root:", answer)
+            except OSError:
+                pass
+            sock.close()
+        held = []
+        for _ in range(300):
+            sock = socket.socket(socket.AF_UNIX)
+            sock.setblocking(False)
+            try:
+                sock.connect(str(self.host.dir / "run/metrics.sock"))
+            except OSError:
+                pass
+            held.append(sock)
+        for sock in held:
+            sock.close()
+        wait_until(self.host.metrics, 5, "the page is served again")
+
+    def test_status_json(self):
+        done = self.host.cli("status", "--json")
+        status = json.loads(done.stdout)
+        text = done.stdout.decode()
+        for word in ("peer_not_allowed", "seccomp", "landlock", "tunnel", "server"):
+            self.assertIn(word, text)
+        self.assertIsInstance(status, dict)
+
+    def test_status_for_people(self):
+        text = self.host.cli("status").stdout.decode()
+        for word in ("vaultd", "netd", "seccomp", "server", "tunnel"):
+            self.assertIn(word, text)
+
+    def test_every_process_says_that_its_sandbox_holds(self):
+        net, vault = self.host.net_status(), self.host.vault_status()
+        for process in (net["monitor"], *net["workers"], vault):
+            self.assertIn("seccomp", process["sandbox"])
+            self.assertEqual(process["sandbox"]["seccomp"], "active", process)
+            self.assertIn(process["verdict"], ("full", "degraded"))
+            self.assertNotIn("failed", process["sandbox"].values())
+        self.assertEqual(vault["keys"]["server"]["state"], "active")
+        self.assertEqual(vault["keys"]["server"]["nonce"], "ready")
+
+    def test_the_kernel_agrees(self):
+        pids = self.host.pids()
+        for pid in [pids["vaultd"], pids["monitor"], *pids["workers"]]:
+            status = pathlib.Path(f"/proc/{pid}/status").read_text()
+            self.assertRegex(status, r"Seccomp:\s+2")
+            self.assertRegex(status, r"NoNewPrivs:\s+1")
+            self.assertRegex(status, r"CapEff:\s+0{16}")
+            if os.geteuid() == 0:
+                self.assertNotRegex(status, r"Uid:\s+0\s")
+        self.assertEqual(len({pathlib.Path(f"/proc/{pid}").stat().st_dev for pid in pids["workers"]}), 1)
+
+    def test_check_names_what_would_listen_and_dial(self):
+        text = self.host.cli("check").stdout.decode()
+        for word in (str(self.port), str(self.plain_port), "alice", "tunnel"):
+            self.assertIn(word, text)
+
+    def test_counters_are_true(self):
+        before = self.host.net_status()["counters"]
+        with self.host.connect(self.port, self.alice) as session:
+            session.send(bytes(1000))
+            session.receive_bytes(1000)
+            during = self.host.net_status()["counters"]
+            self.assertEqual(during["server_handshakes"] - before["server_handshakes"], 1)
+            self.assertEqual(during["tunnels"] - before["tunnels"], 1)
+            self.assertEqual(during["bytes_opened"] - before["bytes_opened"], 1000)
+            self.assertEqual(during["bytes_sealed"] - before["bytes_sealed"], 1000)
+            self.assertEqual(during["vault_items"] - before["vault_items"], 2, "two vault items a handshake")
+        wait_until(lambda: self.host.counter("tunnels") == before["tunnels"], 5, "the tunnel is gone from the count")
+
+    def test_no_secret_is_said(self):
+        site = self.host
+        said = site.log().encode()
+        for words in (("status",), ("status", "--json"), ("check",), ("key", "show", "server"), ("key", "list"), ("key", "export-public")):
+            done = site.cli(*words, check=False)
+            said += done.stdout + done.stderr
+        said += json.dumps(site.metrics()).encode()
+        pids = site.pids()
+        for pid in [site.up.pid, pids["vaultd"], pids["monitor"], *pids["workers"]]:
+            for name in ("cmdline", "environ"):
+                try:
+                    said += pathlib.Path(f"/proc/{pid}/{name}").read_bytes()
+                except OSError:
+                    pass
+        for form in spellings(SECRET):
+            self.assertNotIn(form, said)
+        client = (site.dir / "keys" / "client.key").read_text()
+        payload = re.search(r"payload: (\S+)", client).group(1).encode()
+        self.assertNotIn(payload[:24], said)
+
+    @unittest.skipUnless(os.geteuid() == 0, "needs root to read another process's memory")
+    def test_no_secret_is_in_netds_memory(self):
+        pids = self.host.pids()
+        for pid in [pids["monitor"], *pids["workers"]]:
+            maps = pathlib.Path(f"/proc/{pid}/maps").read_text()
+            read = 0
+            with open(f"/proc/{pid}/mem", "rb") as memory:
+                for low, high, mode in re.findall(r"^([0-9a-f]+)-([0-9a-f]+) (\S+)", maps, re.M):
+                    if "r" not in mode or int(high, 16) - int(low, 16) > 1 << 28:
+                        continue
+                    try:
+                        memory.seek(int(low, 16))
+                        content = memory.read(int(high, 16) - int(low, 16))
+                    except (OSError, ValueError, OverflowError):
+                        continue
+                    read += len(content)
+                    self.assertNotIn(SECRET, content, f"the long-term secret is in netd's process {pid}")
+            self.assertGreater(read, 100_000, "could not read the memory: the test shows nothing")
+
+    def test_logs_name_drops_without_bytes_of_the_peer(self):
+        log = self.host.log()
+        self.assertNotIn("some traffic", log)
+        self.assertNotIn("\0", log)
+
+
+if __name__ == "__main__":
+    unittest.main()

@@ -1,0 +1,198 @@
+#!/usr/bin/python3
+"""Goal: a changed configuration is taken up without a restart. A new peer comes in, a revoked one's sessions end, entries come and go,
+all others notice nothing; by `sallyport reload` and by SIGHUP to `sallyport up`. A configuration that is wrong changes nothing.
+"""
+
+import os
+import signal
+import unittest
+
+from harness import SystemTest, b64, ct, is_alive, wait_until
+from traffic import Service, plain, read_all, read_count
+
+
+class Reload(SystemTest):
+    def setUp(self):
+        self.net = site = self.site("reload")
+        self.alice, self.bob = site.peer("alice"), ct.KeyPair()
+        self.service = Service()
+        self.addCleanup(self.service.close)
+        self.echo = site.listen("echo", ["alice"], "echo")
+        self.tunnel = site.listen("tunnel", ["alice"], self.service.where)
+        site.start()
+        self.session = self.open(self.echo, self.alice)
+        self.assert_echo(self.session)
+        self.daemons = site.pids()
+
+    def open(self, port, pair):
+        session = self.net.connect(port, pair)
+        self.addCleanup(session.close)
+        return session
+
+    def is_refused(self, port, pair):
+        with self.net.client(port, pair) as client:
+            session = client.handshake()
+            try:
+                session.send(b"x")
+                session.receive(5)
+                return False
+            except (ct.Closed, OSError):
+                return True
+
+    def allow(self, *names):
+        for entry in ("echo", "tunnel"):
+            self.net.listens[entry]["allow"] = list(names)
+
+    def assert_nothing_else_happened(self):
+        self.assert_echo(self.session)
+        self.assertEqual(self.net.pids(), self.daemons, "a daemon was restarted")
+
+    def test_a_new_peer_is_let_in(self):
+        self.assertTrue(self.is_refused(self.echo, self.bob))
+        self.net.peer("bob", self.bob.public)
+        self.allow("alice", "bob")
+        self.net.reload()
+        self.assert_echo(self.open(self.echo, self.bob))
+        self.assert_nothing_else_happened()
+
+    def test_a_revoked_peer_is_put_out_and_others_stay(self):
+        self.net.peer("bob", self.bob.public)
+        self.allow("alice", "bob")
+        self.net.reload()
+        bobs = [self.open(self.echo, self.bob), self.open(self.tunnel, self.bob), self.open(self.tunnel, self.bob)]
+        for session in bobs:
+            self.assert_echo(session)
+        before = self.net.drops()
+        del self.net.peers["bob"]
+        self.allow("alice")
+        self.net.reload()
+        for session in bobs:
+            self.assert_closed_silently(session.sock)
+        self.assert_dropped(self.net, before, ["peer_revoked"])
+        self.assertEqual(self.net.drops_since(before).get("peer_revoked"), 3)
+        wait_until(lambda: [a.end for a in self.service.arrivals] == ["reset", "reset"], 5, "the services see a reset")
+        self.assertTrue(self.is_refused(self.echo, self.bob))
+        self.assert_nothing_else_happened()
+
+    def test_a_peer_that_only_one_entry_takes_away_keeps_the_other(self):
+        self.net.peer("bob", self.bob.public)
+        self.allow("alice", "bob")
+        self.net.reload()
+        gone, kept = self.open(self.tunnel, self.bob), self.open(self.echo, self.bob)
+        self.assert_echo(gone)
+        self.assert_echo(kept)
+        self.net.listens["tunnel"]["allow"] = ["alice"]
+        self.net.reload()
+        self.assert_closed_silently(gone.sock)
+        self.assert_echo(kept)
+        self.assert_nothing_else_happened()
+
+    def test_a_peer_whose_key_was_replaced_is_put_out(self):
+        self.net.peer("bob", self.bob.public)
+        self.allow("alice", "bob")
+        self.net.reload()
+        old = self.open(self.echo, self.bob)
+        self.assert_echo(old)
+        new = ct.KeyPair()
+        self.net.peers["bob"] = b64(new.public)
+        self.net.reload()
+        self.assert_closed_silently(old.sock)
+        self.assertTrue(self.is_refused(self.echo, self.bob))
+        self.assert_echo(self.open(self.echo, new))
+        self.assert_nothing_else_happened()
+
+    def test_entries_come_and_go(self):
+        late = self.net.listen("late", ["alice"], "echo")
+        self.net.reload()
+        session = self.open(late, self.alice)
+        self.assert_echo(session)
+        del self.net.listens["late"]
+        self.net.reload()
+        self.assert_closed_silently(session.sock)
+        wait_until(lambda: not self.net._accepts(f"127.0.0.1:{late}"), 5, "the port is closed")
+        self.assert_nothing_else_happened()
+
+    def test_by_sighup(self):
+        self.net.peer("bob", self.bob.public)
+        self.allow("alice", "bob")
+        self.net.write_config()
+        os.kill(self.net.up.pid, signal.SIGHUP)
+        wait_until(lambda: not self.is_refused(self.echo, self.bob), 5, "bob comes in after SIGHUP")
+        self.assert_nothing_else_happened()
+
+    def test_by_the_peer_commands(self):
+        bob = self.open(self.echo, self.alice)
+        self.net.cli("peer", "add", "carol", b64(ct.KeyPair().public))
+        self.assertIn("carol", self.net.cli("peer", "list").stdout.decode())
+        self.net.cli("reload")
+        refused = self.net.cli("peer", "remove", "alice", check=False)
+        self.assertEqual(refused.returncode, 1, "a peer that entries use was removed")
+        self.net.cli("peer", "remove", "carol")
+        self.net.cli("reload")
+        self.assert_echo(bob)
+        self.assert_nothing_else_happened()
+
+    def test_a_wrong_configuration_changes_nothing(self):
+        good = self.net.config.read_text()
+        for name, text in (("no toml", "[[["), ("unknown key", good.replace("[net]", "[net]\nspeed = 9")),
+                           ("unknown peer", good.replace('["alice"]', '["nobody"]')), ("empty allow", good.replace('["alice"]', "[]")),
+                           ("binary", "\0\1\2"), ("huge", "#" * 3_000_000)):
+            with self.subTest(name):
+                self.net.config.write_text(text)
+                done = self.net.cli("reload", check=False)
+                self.assertEqual(done.returncode, 1)
+                self.assertTrue(done.stderr.decode().splitlines()[-1].startswith("sallyport: "), done.stderr)
+                self.assertIn("sallyport.toml", done.stderr.decode())
+                os.kill(self.net.up.pid, signal.SIGHUP)
+                os.kill(self.daemons["monitor"], signal.SIGHUP)
+                self.assert_echo(self.open(self.echo, self.alice))
+                self.assert_nothing_else_happened()
+        self.net.config.unlink()
+        self.assertEqual(self.net.cli("reload", check=False).returncode, 1)
+        os.kill(self.net.up.pid, signal.SIGHUP)
+        self.assert_nothing_else_happened()
+        self.assertTrue(is_alive(self.net.up.pid))
+
+    def test_a_hundred_reloads_with_traffic(self):
+        for i in range(100):
+            self.net.peers["extra"] = b64(ct.KeyPair().public)
+            self.net.reload()
+            if i % 10 == 0:
+                self.assert_echo(self.open(self.echo, self.alice))
+            self.assert_echo(self.session)
+        self.assert_nothing_else_happened()
+
+
+class ReloadOfConnects(SystemTest):
+    def test_a_new_connect_entry_and_a_removed_one(self):
+        site = self.site("connects")
+        client = site.key("client")
+        pair = ct.KeyPair()
+        site.peer("server", pair.public)
+
+        def serve(session):
+            while text := session.receive(60):
+                session.send(text)
+        server = ct.Server(pair, {client}, serve)
+        self.addCleanup(server.close)
+        first = site.connect_entry("first", server.address, "server")
+        site.start()
+        kept = plain(first)
+        self.addCleanup(kept.close)
+        second = site.connect_entry("second", server.address, "server")
+        site.reload()
+        wait_until(lambda: site._accepts(f"127.0.0.1:{second}"), 5, "the new plain side listens")
+        gone = plain(second)
+        self.addCleanup(gone.close)
+        for sock in (kept, gone):
+            sock.sendall(b"ping")
+            self.assertEqual(read_count(sock, 4), b"ping")
+        del site.connects["second"]
+        site.reload()
+        self.assertEqual(read_all(gone, 5), (b"", "reset"))
+        kept.sendall(b"pong")
+        self.assertEqual(read_count(kept, 4), b"pong")
+
+
+if __name__ == "__main__":
+    unittest.main()

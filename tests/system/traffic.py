@@ -1,0 +1,237 @@
+"""Plain services, plain clients and a man in the middle, for the tests of tunnels."""
+
+import hashlib
+import os
+import random
+import socket
+import struct
+import threading
+import time
+
+
+def patterned(size, seed=1):
+    return random.Random(seed).randbytes(size)
+
+
+def sha256(data):
+    return hashlib.sha256(data).hexdigest()
+
+
+def reset(sock):
+    """Closes with a TCP reset."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    sock.close()
+
+
+def read_all(sock, timeout=30.0):
+    """(bytes, "eof" | "reset" | "open")"""
+    sock.settimeout(timeout)
+    parts = []
+    while True:
+        try:
+            piece = sock.recv(262144)
+        except (ConnectionResetError, BrokenPipeError):
+            return b"".join(parts), "reset"
+        except socket.timeout:
+            return b"".join(parts), "open"
+        if not piece:
+            return b"".join(parts), "eof"
+        parts.append(piece)
+
+
+def read_count(sock, count, timeout=30.0):
+    sock.settimeout(timeout)
+    data = bytearray()
+    while len(data) < count:
+        piece = sock.recv(min(262144, count - len(data)))
+        if not piece:
+            raise EOFError(f"{len(data)} of {count} bytes, then the end")
+        data += piece
+    return bytes(data)
+
+
+def plain(address, timeout=10.0):
+    """A connection to a plain listener: a port on loopback, a (host, port), or a path."""
+    if isinstance(address, int):
+        address = ("127.0.0.1", address)
+    if isinstance(address, tuple):
+        sock = socket.create_connection(address, timeout)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    else:
+        sock = socket.socket(socket.AF_UNIX)
+        sock.settimeout(timeout)
+        sock.connect(str(address))
+    return sock
+
+
+class Arrival:
+    """What a service got on one connection."""
+
+    def __init__(self):
+        self.data = bytearray()
+        self.end = "open"
+        self.done = threading.Event()
+
+
+class Service:
+    """A plain TCP (or, with `path`, Unix) service. Without `handler` it returns each byte and, after the end, closes its side."""
+
+    def __init__(self, handler=None, path=None, host="127.0.0.1"):
+        if path is None:
+            self.listener = socket.create_server((host, 0), backlog=1024, family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+            self.port = self.listener.getsockname()[1]
+            self.where = f"tcp:[{host}]:{self.port}" if ":" in host else f"tcp:{host}:{self.port}"
+        else:
+            self.listener = socket.socket(socket.AF_UNIX)
+            self.listener.bind(str(path))
+            os.chmod(path, 0o777)
+            self.listener.listen(1024)
+            self.where = f"unix:{path}"
+        self.handler = handler or self._echo
+        self.arrivals = []
+        self.sockets = []
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self):
+        while True:
+            try:
+                sock, _ = self.listener.accept()
+            except OSError:
+                return
+            arrival = Arrival()
+            self.arrivals.append(arrival)
+            self.sockets.append(sock)
+            threading.Thread(target=self._run, args=(sock, arrival), daemon=True).start()
+
+    def _run(self, sock, arrival):
+        try:
+            self.handler(sock, arrival)
+        except (ConnectionResetError, BrokenPipeError):
+            arrival.end = "reset"
+        except OSError:
+            pass
+        finally:
+            arrival.done.set()
+            sock.close()
+
+    @staticmethod
+    def _echo(sock, arrival):
+        while True:
+            piece = sock.recv(262144)
+            if not piece:
+                arrival.end = "eof"
+                sock.shutdown(socket.SHUT_WR)
+                return
+            arrival.data += piece
+            sock.sendall(piece)
+
+    @staticmethod
+    def swallow(sock, arrival):
+        """Takes all, answers nothing."""
+        while True:
+            piece = sock.recv(262144)
+            if not piece:
+                arrival.end = "eof"
+                return
+            arrival.data += piece
+
+    def arrival(self, index=0, timeout=10.0):
+        deadline = time.monotonic() + timeout
+        while len(self.arrivals) <= index:
+            if time.monotonic() > deadline:
+                raise AssertionError(f"the service got {len(self.arrivals)} connections, not {index + 1}")
+            time.sleep(0.01)
+        return self.arrivals[index]
+
+    def ended(self, index=0, timeout=10.0):
+        """The arrival after its end."""
+        arrival = self.arrival(index, timeout)
+        if not arrival.done.wait(timeout):
+            raise AssertionError("the service's connection didn't end")
+        return arrival
+
+    def close(self):
+        for sock in [self.listener, *self.sockets]:
+            try:
+                sock.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                pass
+            sock.close()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
+
+
+class Mitm:
+    """A TCP proxy that sees the wire. `attack(direction, offset, data)` gets each piece ("up" is from client to server, offset counts
+    the bytes of that direction) and returns the bytes to pass on, or "fin" / "rst" to end both sides so."""
+
+    def __init__(self, target, attack=None):
+        self.target = target
+        self.attack = attack or (lambda direction, offset, data: data)
+        self.recorded = {"up": bytearray(), "down": bytearray()}
+        self.listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
+        self.port = self.listener.getsockname()[1]
+        self.sockets = []
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self):
+        while True:
+            try:
+                client, _ = self.listener.accept()
+                server = socket.create_connection(self.target, 10)
+                server.settimeout(None)
+            except OSError:
+                return
+            for sock in (client, server):
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                self.sockets.append(sock)
+            cut = threading.Event()
+            threading.Thread(target=self._pass, args=("up", client, server, cut), daemon=True).start()
+            threading.Thread(target=self._pass, args=("down", server, client, cut), daemon=True).start()
+
+    def _pass(self, direction, source, sink, cut):
+        offset = 0
+        try:
+            while piece := source.recv(16384):
+                if cut.is_set():
+                    continue  # after an injected FIN: swallow, so that no reset of the kernel's spoils the picture
+                self.recorded[direction] += piece
+                out = self.attack(direction, offset, piece)
+                offset += len(piece)
+                if out == "fin":
+                    cut.set()
+                    source.shutdown(socket.SHUT_WR)
+                    sink.shutdown(socket.SHUT_WR)
+                elif out == "rst":
+                    cut.set()
+                    reset(source)
+                    reset(sink)
+                    return
+                else:
+                    sink.sendall(out)
+            if not cut.is_set():
+                sink.shutdown(socket.SHUT_WR)
+        except OSError:
+            for sock in (source, sink):
+                try:
+                    reset(sock)
+                except OSError:
+                    pass
+
+    def close(self):
+        for sock in [self.listener, *self.sockets]:
+            try:
+                sock.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                pass
+            sock.close()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()

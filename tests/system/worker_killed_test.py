@@ -1,0 +1,92 @@
+#!/usr/bin/python3
+"""Goal: `kill -9` of one worker ends its own sessions, with a reset at the local side and not a clean end; the sessions of the other
+worker, the monitor and the vault go on; a new worker takes its place and serves.
+"""
+
+import os
+import signal
+import socket
+import unittest
+
+from harness import SystemTest, ct, wait_until
+from traffic import Service
+
+SESSIONS = 40
+
+
+class WorkerKilled(SystemTest):
+    def open_sessions(self, site, port, alice):
+        sessions = []
+        for _ in range(SESSIONS):
+            session = site.connect(port, alice)
+            self.addCleanup(session.close)
+            session.send(b"hello")
+            self.assertEqual(session.receive(), b"hello")
+            sessions.append(session)
+        return sessions
+
+    @staticmethod
+    def ended(session):
+        session.sock.settimeout(0.1)
+        try:
+            return session.sock.recv(1) == b""
+        except socket.timeout:
+            return False
+        except ConnectionResetError:
+            return True
+
+    def test_only_its_sessions_end(self):
+        site = self.site("worker")
+        alice = site.peer("alice")
+        service = Service()
+        self.addCleanup(service.close)
+        port = site.listen("tunnel", ["alice"], service.where)
+        site.start()
+        sessions = self.open_sessions(site, port, alice)
+        before = site.net_status()
+        victim, other = sorted(before["workers"], key=lambda worker: worker["counters"]["tunnels"], reverse=True)
+        self.assertEqual(victim["counters"]["tunnels"] + other["counters"]["tunnels"], SESSIONS)
+        self.assertGreater(other["counters"]["tunnels"], 0, "all connections went to one worker")
+
+        os.kill(victim["pid"], signal.SIGKILL)
+        wait_until(lambda: sum(arrival.end != "open" for arrival in service.arrivals) >= victim["counters"]["tunnels"], 5,
+                   "the dead worker's local connections end")
+        dead = [session for session in sessions if self.ended(session)]
+        alive = [session for session in sessions if session not in dead]
+        self.assertEqual(len(dead), victim["counters"]["tunnels"])
+        for session in alive:
+            self.assert_echo(session)
+        ends = [arrival.end for arrival in service.arrivals if arrival.end != "open"]
+        self.assertEqual(ends, ["reset"] * len(dead), "a worker's death looked like a complete stream")
+
+        wait_until(lambda: len(site.net_status()["workers"]) == 2 and victim["pid"] not in site.pids()["workers"], 5, "a new worker")
+        after = site.net_status()
+        self.assertEqual(after["monitor"]["pid"], before["monitor"]["pid"])
+        self.assertIn(other["pid"], [worker["pid"] for worker in after["workers"]])
+        self.assertEqual(sum(worker["restarts"] for worker in after["workers"]), 1)
+        self.assertEqual({worker["verdict"] for worker in after["workers"]}, {victim["verdict"]})
+        for session in self.open_sessions(site, port, alice):
+            self.assert_echo(session)
+
+    def test_killed_again_and_again(self):
+        site = self.site("worker2")
+        alice = site.peer("alice")
+        port = site.listen("echo", ["alice"], "echo")
+        site.start()
+        for _ in range(5):
+            victim = site.pids()["workers"][0]
+            os.kill(victim, signal.SIGKILL)
+
+            def works():
+                try:
+                    with site.connect(port, alice, timeout=2) as session:
+                        session.send(b"x")
+                        return session.receive(2) == b"x"
+                except (OSError, ct.Closed, TimeoutError):
+                    return False
+            wait_until(works, 10, "service after a killed worker")
+        wait_until(lambda: len(site.net_status()["workers"]) == 2, 20, "both workers are back")
+
+
+if __name__ == "__main__":
+    unittest.main()

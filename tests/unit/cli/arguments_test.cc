@@ -1,0 +1,83 @@
+// Goal: the command line means what it says, and a mistake is told with a remedy. Method: a table of two groups.
+#include "cli/arguments.h"
+
+#include <gtest/gtest.h>
+
+namespace sallyport::cli {
+namespace {
+
+int nothing(const Arguments&) { return 0; }
+
+const Command COMMANDS[] = {
+    {"up", "", "run", {}, 0, 0, nothing, ""},
+    {"status", "[--json]", "show", {"--json"}, 0, 0, nothing, ""},
+    {"key new", "NAME", "make", {"--keys=", "--passphrase"}, 1, 1, nothing, "more\n"},
+    {"key show", "NAME", "print", {"--keys="}, 1, 1, nothing, ""},
+};
+
+Invocation parse(const std::vector<std::string>& words) { return parseCommandLine(COMMANDS, words); }
+
+TEST(CommandLine, FindsTheCommandItsWordsAndItsOptions) {
+  const auto call = parse({"key", "new", "--keys", "folder", "server", "--passphrase", "-c", "x.toml"});
+  ASSERT_EQ(call.kind, Invocation::Kind::Run) << call.problem;
+  EXPECT_EQ(call.command->name, "key new");
+  EXPECT_EQ(call.arguments.words, std::vector<std::string>{"server"});
+  EXPECT_EQ(call.arguments.get("--keys"), "folder");
+  EXPECT_EQ(call.arguments.get("--config"), "x.toml");
+  EXPECT_TRUE(call.arguments.has("--passphrase"));
+  EXPECT_FALSE(call.arguments.has("--json"));
+}
+
+TEST(CommandLine, TakesOptionsBeforeTheCommandAndWithEquals) {
+  EXPECT_EQ(parse({"-cfile", "up"}).arguments.get("--config"), "file");
+  EXPECT_EQ(parse({"--config=a=b", "up"}).arguments.get("--config"), "a=b");
+  EXPECT_EQ(parse({"key", "new", "--", "-x"}).arguments.words, std::vector<std::string>{"-x"});
+}
+
+TEST(CommandLine, ShowsHelpAndVersionWhereverTheyAreAskedFor) {
+  EXPECT_EQ(parse({"--version"}).kind, Invocation::Kind::Version);
+  EXPECT_EQ(parse({"--help"}).kind, Invocation::Kind::Help);
+  EXPECT_EQ(parse({"help"}).command, nullptr);
+  EXPECT_EQ(parse({"key", "new", "-h"}).command, &COMMANDS[2]);
+  EXPECT_EQ(parse({"help", "status"}).command, &COMMANDS[1]);
+  EXPECT_EQ(parse({"key", "--help"}).kind, Invocation::Kind::Help);
+}
+
+TEST(CommandLine, TellsEachMistake) {
+  struct Case {
+    std::vector<std::string> words;
+    std::string_view problem;
+    std::string_view hint;
+  };
+  const std::vector<Case> cases = {
+      {{}, "no command", "--help"},
+      {{"upp"}, "no command `upp`", "`up`"},
+      {{"kye", "new"}, "no command", "`key new`"},
+      {{"key"}, "`key` needs a command", "new, show"},
+      {{"key", "destroy"}, "no command `key destroy`", "new, show"},
+      {{"key", "new"}, "needs more words", "usage: sallyport key new NAME"},
+      {{"key", "new", "a", "b"}, "one word too many: `b`", "usage"},
+      {{"up", "--json"}, "`up` has no option `--json`", "usage"},
+      {{"status", "--jsn"}, "no option `--jsn`", "`--json`"},
+      {{"status", "-j"}, "no option `-j`", ""},
+      {{"status", "--json=1"}, "takes no value", ""},
+      {{"status", "--json", "--json"}, "given twice", ""},
+      {{"up", "-c"}, "`--config` needs a value", ""},
+      {{"up", "--config="}, "is empty", ""},
+  };
+  for (const auto& test : cases) {
+    const auto call = parse(test.words);
+    ASSERT_EQ(call.kind, Invocation::Kind::Mistake) << test.problem;
+    EXPECT_NE(call.problem.find(test.problem), std::string::npos) << call.problem;
+    EXPECT_NE(call.hint.find(test.hint), std::string::npos) << call.hint;
+  }
+}
+
+TEST(Help, NamesEveryCommandOnOneLineOf120) {
+  const auto text = helpForAll(COMMANDS);
+  for (const auto& command : COMMANDS) EXPECT_NE(text.find("  " + std::string(command.name)), std::string::npos);
+  EXPECT_NE(helpFor(COMMANDS[2]).find("usage: sallyport key new NAME"), std::string::npos);
+}
+
+}  // namespace
+}  // namespace sallyport::cli

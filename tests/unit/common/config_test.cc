@@ -1,0 +1,349 @@
+// Goal: every way to write a wrong sallyport.toml is a plain error with its line, and a right one means what it says.
+// Method: one good text, and a table of single changes to it with the line and the words expected of the error.
+#include "common/config.h"
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <fstream>
+
+#include <gtest/gtest.h>
+
+namespace sallyport {
+namespace {
+
+// The two public keys of RFC 7748, section 6.1.
+constexpr auto ALICE = "hSDwCYkwp1R0i33ctD73Wg2/Og0mOBr066SpjqqbTmo=";
+constexpr auto BOB = "3p7bfXt9wbTTW2HC7ORdk37KKtN0LVdmdNEwxn8vcxQ=";
+
+constexpr std::string_view GOOD = R"(# line 1
+[vault]
+keys = "keys"
+socket = "run/vault.sock"
+[net]
+socket = "run/net.sock"
+workers = 2
+metrics = "127.0.0.1:9464"
+[[listen]]
+name = "db"
+address = "[::]:7001"
+protocol = "curve"
+key = "server"
+allow = ["alice"]
+service = "tcp:127.0.0.1:5432"
+[[connect]]
+name = "db"
+listen = "127.0.0.1:15432"
+address = "db.example.com:7001"
+protocol = "curve"
+key = "alice"
+peer = "server"
+[peers]
+alice = "hSDwCYkwp1R0i33ctD73Wg2/Og0mOBr066SpjqqbTmo="
+server = "3p7bfXt9wbTTW2HC7ORdk37KKtN0LVdmdNEwxn8vcxQ="
+[limits]
+connections = 100
+)";
+
+Result<Config, ConfigError> parse(std::string_view text) { return parseConfig(text, "/etc/x/sallyport.toml"); }
+
+std::string changed(std::string_view from, std::string_view to) {
+  std::string text(GOOD);
+  const auto at = text.find(from);
+  EXPECT_NE(at, std::string::npos) << from;
+  return text.replace(at, from.size(), to);
+}
+
+TEST(Config, ReadsEverySectionOfAGoodFile) {
+  const auto config = parse(GOOD);
+  ASSERT_TRUE(config) << config.error().message;
+  EXPECT_EQ(config->vault.keys, "/etc/x/keys");
+  EXPECT_EQ(config->vault.socket, "/etc/x/run/vault.sock");
+  EXPECT_EQ(config->vault.netSocket, "/etc/x/run/vault-net.sock");
+  EXPECT_EQ(config->vault.adminSocket, "/etc/x/run/vault-admin.sock");
+  EXPECT_TRUE(config->vault.passphraseFile.empty());
+  EXPECT_EQ(config->net.workers, 2u);
+  EXPECT_EQ(toString(*config->net.metrics), "127.0.0.1:9464");
+  ASSERT_EQ(config->listens.size(), 1u);
+  EXPECT_EQ(toString(config->listens[0].address), "[::]:7001");
+  EXPECT_EQ(config->listens[0].line, 9u);
+  EXPECT_EQ(toString(std::get<Address>(config->listens[0].service)), "127.0.0.1:5432");
+  ASSERT_EQ(config->connects.size(), 1u);
+  EXPECT_EQ(config->connects[0].peer, "server");
+  EXPECT_EQ(config->peers.size(), 2u);
+  EXPECT_EQ(toBase64(config->peers.at("alice").span()), ALICE);
+  EXPECT_EQ(config->limits.connections, 100u);
+  EXPECT_EQ(config->limits.halfOpen, 8192u);
+  EXPECT_EQ(config->vault.requireSandbox, SandboxRequirement::Full);
+  EXPECT_TRUE(config->warnings.empty());
+  EXPECT_NE(config->findListen("db"), nullptr);
+  EXPECT_EQ(config->findConnect("nosuch"), nullptr);
+}
+
+TEST(Config, AnEmptyFileHasDefaultsAndAWarning) {
+  const auto config = parse("");
+  ASSERT_TRUE(config);
+  EXPECT_EQ(config->net.socket, "/etc/x/run/net.sock");
+  EXPECT_EQ(config->warnings.size(), 1u);
+}
+
+TEST(Config, SandboxRequirementIsInheritedAndOverridden) {
+  const auto config = parse("require_sandbox = \"available\"\n[vault]\nrequire_sandbox = \"none\"\n");
+  ASSERT_TRUE(config);
+  EXPECT_EQ(config->vault.requireSandbox, SandboxRequirement::None);
+  EXPECT_EQ(config->net.requireSandbox, SandboxRequirement::Available);
+}
+
+TEST(Config, ServicesOfAllKinds) {
+  EXPECT_TRUE(std::holds_alternative<EchoService>(parse(changed("tcp:127.0.0.1:5432", "echo"))->listens[0].service));
+  EXPECT_TRUE(
+      std::holds_alternative<ChannelService>(parse(changed("tcp:127.0.0.1:5432", "channel"))->listens[0].service));
+  const auto local = parse(changed("tcp:127.0.0.1:5432", "unix:run/../app.sock"));
+  EXPECT_EQ(toString(std::get<Address>(local->listens[0].service)), "unix:/etc/x/app.sock");
+}
+
+TEST(Config, WarnsOfPlainBytesThatOtherHostsReach) {
+  EXPECT_EQ(parse(changed("listen = \"127.0.0.1:15432\"", "listen = \"0.0.0.0:15432\""))->warnings.size(), 1u);
+  EXPECT_EQ(parse(changed("tcp:127.0.0.1:5432", "tcp:10.0.0.1:5432"))->warnings.size(), 1u);
+  EXPECT_TRUE(parse(changed("listen = \"127.0.0.1:15432\"", "listen = \"[::1]:15432\""))->warnings.empty());
+  EXPECT_TRUE(parse(changed("listen = \"127.0.0.1:15432\"", "listen = \"unix:x.sock\""))->warnings.empty());
+}
+
+struct Case {
+  std::string_view from;
+  std::string to;
+  unsigned line;
+  std::string_view message;
+  std::string_view hint = "";
+};
+
+std::vector<Case> cases() {
+  const std::string longPath = "unix:/" + std::string(120, 'a');
+  const std::string longName(65, 'n');
+  return {
+      // unknown keys and sections
+      {"keys = \"keys\"", "keyz = \"keys\"", 3, "unknown key `keyz` in [vault]", "did you mean `keys`?"},
+      {"workers = 2", "worker = 2", 7, "unknown key `worker` in [net]", "`workers`"},
+      {"[limits]", "[limit]", 26, "unknown key `limit`", "`limits`"},
+      {"[limits]", "[somethingelse]", 26, "unknown key `somethingelse`", "known here: vault, net"},
+      {"protocol = \"curve\"", "prot = \"curve\"", 12, "unknown key `prot` in [[listen]] `db`"},
+      {"connections = 100", "conections = 100", 27, "unknown key `conections` in [limits]", "`connections`"},
+      // wrong types
+      {"workers = 2", "workers = \"2\"", 7, "`workers` in [net] must be an integer, not a string"},
+      {"workers = 2", "workers = 2.0", 7, "must be an integer, not a floating-point number"},
+      {"workers = 2", "workers = true", 7, "must be an integer, not a boolean"},
+      {"keys = \"keys\"", "keys = 7", 3, "`keys` in [vault] must be a string, not an integer"},
+      {"keys = \"keys\"", "keys = 1979-05-27", 3, "not a date"},
+      {"allow = [\"alice\"]", "allow = \"alice\"", 14, "`allow` in [[listen]] `db` must be an array"},
+      {"allow = [\"alice\"]", "allow = [\"alice\", 3]", 14, "must hold strings, not an integer"},
+      {"[[listen]]", "[listen]", 9, "`listen` must be an array of tables", "[[listen]]"},
+      {"[net]", "[[net]]", 5, "`net` must be a table, not an array"},
+      {"[vault]", "net = 1\n[vault]", 6, ""},
+      // out of range
+      {"workers = 2", "workers = 257", 7, "`workers` in [net] is out of range: 257", "0 to 256"},
+      {"workers = 2", "workers = -1", 7, "is out of range: -1"},
+      {"connections = 100", "connections = 0", 27, "`connections` in [limits] is out of range: 0"},
+      {"connections = 100", "connections = 4294967297", 27, "out of range"},
+      {"connections = 100", "connections = 99999999999999999999", 27, ""},
+      {"connections = 100", "handshake_timeout_ms = 1", 27, "out of range"},
+      {"keys = \"keys\"", "handshakes_per_second = 0", 3, "out of range"},
+      // names
+      {"name = \"db\"", "name = \"a b\"", 10, "`name` in [[listen]] is not a name: `a b`", "letters"},
+      {"name = \"db\"", "name = \"../db\"", 10, "is not a name"},
+      {"name = \"db\"", "name = \"" + longName + "\"", 10, "is not a name"},
+      {"name = \"db\"", "name = \"\"", 10, "is empty"},
+      {"name = \"db\"", "name = \"d\\u0007b\"", 10, "control character"},
+      {"key = \"server\"", "key = \"-x\"", 13, "`key` in [[listen]] `db` is not a name"},
+      {"[[connect]]",
+       "[[listen]]\nname=\"db\"\naddress=\"[::]:1\"\nkey=\"k\"\nallow=[\"alice\"]\nservice=\"echo\"\n[[connect]]", 17,
+       "is used by another [[listen]]"},
+      // missing keys
+      {"address = \"[::]:7001\"\n", "", 9, "`address` in [[listen]] `db` is missing", "address = "},
+      {"name = \"db\"\n", "", 9, "`name` in [[listen]] is missing"},
+      {"key = \"server\"\n", "", 9, "`key` in [[listen]] `db` is missing"},
+      {"allow = [\"alice\"]\n", "", 9, "`allow` in [[listen]] `db` is missing"},
+      {"service = \"tcp:127.0.0.1:5432\"\n", "", 9, "`service` in [[listen]] `db` is missing"},
+      {"peer = \"server\"\n", "", 16, "`peer` in [[connect]] `db` is missing"},
+      // who is allowed
+      {"allow = [\"alice\"]", "allow = []", 14, "`allow` in [[listen]] `db` allows nobody"},
+      {"allow = [\"alice\"]", "allow = [\"alyce\"]", 14, "no peer `alyce` in [peers]", "did you mean `alice`?"},
+      {"allow = [\"alice\"]", "allow = [\"alice\", \"alice\"]", 14, "names `alice` twice"},
+      {"allow = [\"alice\"]", "allow = [\n\"alice\",\n\"bob\"]", 16, "no peer `bob`", "sallyport peer add bob KEY"},
+      {"peer = \"server\"", "peer = \"sever\"", 22, "no peer `sever`", "`server`"},
+      // addresses
+      {"[::]:7001", "7001", 11, "has no port: `7001`", "HOST:PORT"},
+      {"[::]:7001", "*:7001", 11, "has no host", "[::]:7001"},
+      {"[::]:7001", ":7001", 11, "has no host"},
+      {"[::]:7001", "::1:7001", 11, "more than one colon", "brackets"},
+      {"[::]:7001", "[::g]:7001", 11, "broken IPv6 host"},
+      {"[::]:7001", "[]:7001", 11, "broken IPv6 host"},
+      {"[::]:7001", "[::]:0", 11, "no usable port", "1 to 65535"},
+      {"[::]:7001", "[::]:65536", 11, "no usable port"},
+      {"[::]:7001", "[::]:70x1", 11, "no usable port"},
+      {"[::]:7001", "[::]:+701", 11, "no usable port"},
+      {"[::]:7001", "1.2.3.400:7001", 11, "unusable host"},
+      {"[::]:7001", "exa mple:7001", 11, "unusable host"},
+      {"[::]:7001", "unix:", 11, "names no socket file"},
+      {"[::]:7001", "unix:run/", 11, "names no socket file"},
+      {"[::]:7001", "unix:@abstract", 11, "abstract socket"},
+      {"[::]:7001", longPath, 11, "too long for a Unix socket"},
+      {"run/vault.sock", longPath.substr(5), 4, "too long for a Unix socket"},
+      {"127.0.0.1:15432", "[::]:7001", 16, "[::]:7001 is listened on twice"},
+      {"run/net.sock", "run/vault-net.sock", 0, "vault-net.sock is listened on twice"},
+      {"127.0.0.1:9464", "0.0.0.0:9464", 8, "`metrics` in [net] is open to the network", "loopback"},
+      {"127.0.0.1:9464", "example.com:9464", 8, "is open to the network"},
+      {"tcp:127.0.0.1:5432", "127.0.0.1:5432", 15, "`service` in [[listen]] `db` is", "tcp:HOST:PORT"},
+      {"tcp:127.0.0.1:5432", "tcp:", 15, "`service` in [[listen]] `db`"},
+      {"tcp:127.0.0.1:5432", "shell", 15, "is `shell`"},
+      // protocol and sandbox
+      {"protocol = \"curve\"", "protocol = \"peer\"", 12, "which this build doesn't carry yet", "curve"},
+      {"protocol = \"curve\"", "protocol = \"tls\"", 12, "is `tls`"},
+      {"keys = \"keys\"", "require_sandbox = \"off\"", 3, "`require_sandbox` in [vault] is `off`", "\"none\""},
+      {"keys = \"keys\"", "user = \"a b\"", 3, "not a user's name"},
+      // keys of peers
+      {BOB, "AAAA", 25, "peer `server`: the key has 3 bytes, not 32", "key show"},
+      {BOB, "!!!!", 25, "is not base64"},
+      {BOB, "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=", 25, "low-order point"},
+      {BOB, "AQAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=", 25, "low-order point"},
+      {BOB, "4Ot6fDtBuK4WVuP68Z/EatoJjeucMrH9hmIFFl9JuAA=", 25, "low-order point"},
+      {BOB, "7P///////////////////////////////////////38=", 25, "low-order point"},
+      {BOB, "7f///////////////////////////////////////38=", 25, "not an X25519 public key"},
+      {BOB, "hSDwCYkwp1R0i33ctD73Wg2/Og0mOBr066Spjqqbzuo=", 25, "not an X25519 public key"},
+      {BOB, ALICE, 25, "peer `server` has the same key as `alice`"},
+      {"server = \"3p7b", "alice = \"3p7b", 25, ""},
+      {"server = \"3p7b", "a.b = \"3p7b", 25, "must be a string, not a table", "quotes"},
+      {"server = \"3p7b", "\"x y\" = \"3p7b", 25, "is not a name"},
+      // not TOML
+      {"workers = 2", "workers = ", 7, ""},
+      {"workers = 2", "workers = 2 3", 7, ""},
+      {"[net]", "[net", 5, ""},
+      {"[net]", "[vault]", 5, ""},
+      {"keys = \"keys\"", "keys = \"\xff\xfe\"", 3, ""},
+      {"keys = \"keys\"", std::string("keys = \"a\0b\"", 12), 3, "NUL byte"},
+  };
+}
+
+TEST(Config, NamesTheLineAndTheRemedyOfEachMistake) {
+  for (const auto& test : cases()) {
+    const auto config = parse(changed(test.from, test.to));
+    ASSERT_FALSE(config) << test.to;
+    const auto& error = config.error();
+    EXPECT_EQ(error.line, test.line) << test.to << " -> " << error.message;
+    EXPECT_FALSE(error.message.empty()) << test.to;
+    EXPECT_NE(error.message.find(test.message), std::string::npos) << test.to << " -> " << error.message;
+    EXPECT_NE(error.hint.find(test.hint), std::string::npos) << test.to << " -> " << error.hint;
+    EXPECT_EQ(error.message.find('\n'), std::string::npos);
+  }
+}
+
+TEST(Config, DeepOrLongTextIsAPlainError) {
+  std::string dots = "a";
+  for (int i = 0; i < 400000; ++i) dots += ".a";
+  EXPECT_FALSE(parse(dots + " = 1"));
+  EXPECT_FALSE(parse("[" + dots + "]"));
+  EXPECT_FALSE(parse("a = " + std::string(500000, '[')));
+  EXPECT_FALSE(parse("a = " + std::string(100, '[') + std::string(100, ']')));
+  std::string tables = "a = ";
+  for (int i = 0; i < 1000; ++i) tables += "{a = ";
+  EXPECT_FALSE(parse(tables));
+  // A quote that a multi-line string only seems to open must not hide what follows it.
+  EXPECT_FALSE(parse("x = \"\"\"\n\"\"\"\n" + dots + " = 1"));
+  EXPECT_FALSE(parse("x = '''\n'\n'''\n" + dots + " = 1"));
+  const auto large = parse(std::string(MAX_CONFIG_BYTES + 1, '#'));
+  ASSERT_FALSE(large);
+  EXPECT_NE(large.error().message.find("1 MiB"), std::string::npos);
+  EXPECT_TRUE(parse(std::string(MAX_CONFIG_BYTES, '#')));
+  EXPECT_FALSE(parse(std::string(1000, '\0')));
+}
+
+TEST(Config, EveryTruncationAndEveryFlippedByteIsAnswered) {
+  for (size_t length = 0; length < GOOD.size(); ++length) (void)parse(GOOD.substr(0, length)).has_value();
+  for (size_t at = 0; at < GOOD.size(); ++at) {
+    for (const unsigned char mask : {0x01, 0x20, 0x80}) {
+      std::string text(GOOD);
+      text[at] = static_cast<char>(text[at] ^ mask);
+      (void)parse(text).has_value();
+    }
+  }
+}
+
+TEST(Config, ManyPeersParseInReasonableTime) {
+  // Every peer costs one multiplication.
+  std::string text = "[peers]\n";
+  for (uint32_t i = 1; i <= 2000; ++i) {
+    std::array<std::byte, 32> key{};
+    key[0] = std::byte{9};
+    std::memcpy(key.data() + 1, &i, sizeof i);
+    text += "p" + std::to_string(i) + " = \"" + toBase64(key) + "\"\n";
+  }
+  const auto config = parse(text);
+  ASSERT_TRUE(config) << config.error().message;
+  EXPECT_EQ(config->peers.size(), 2000u);
+}
+
+class ConfigFile : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    std::string name = (std::filesystem::temp_directory_path() / "config_test.XXXXXX").string();
+    folder_ = ::mkdtemp(name.data());
+  }
+  void TearDown() override { std::filesystem::remove_all(folder_); }
+  std::filesystem::path write(std::string_view text) {
+    std::ofstream(folder_ / "sallyport.toml") << text;
+    return folder_ / "sallyport.toml";
+  }
+  std::filesystem::path folder_;
+};
+
+TEST_F(ConfigFile, RelativePathsStartAtItsFolder) {
+  const auto config = loadConfig(write(GOOD));
+  ASSERT_TRUE(config);
+  EXPECT_EQ(config->vault.keys, folder_ / "keys");
+}
+
+TEST_F(ConfigFile, UnreadableThingsAreErrors) {
+  for (const auto& file :
+       {folder_ / "nosuch.toml", folder_, std::filesystem::path("/dev/zero"), std::filesystem::path()}) {
+    const auto config = loadConfig(file);
+    ASSERT_FALSE(config) << file;
+    EXPECT_FALSE(config.error().message.empty());
+  }
+  ASSERT_EQ(::mkfifo((folder_ / "fifo").c_str(), 0600), 0);
+  EXPECT_FALSE(loadConfig(folder_ / "fifo"));
+}
+
+TEST_F(ConfigFile, AHugeFileIsRefusedUnread) {
+  const auto file = write("");
+  std::filesystem::resize_file(file, uintmax_t{1} << 40);
+  EXPECT_FALSE(loadConfig(file));
+}
+
+TEST_F(ConfigFile, WarnsWhenAnyoneMayChangeIt) {
+  const auto file = write(GOOD);
+  ASSERT_EQ(::chmod(file.c_str(), 0666), 0);
+  EXPECT_EQ(loadConfig(file)->warnings.size(), 1u);
+}
+
+TEST(ConfigError, IsFormattedWithFileAndLine) {
+  EXPECT_EQ(format(ConfigError{"unknown key `x`", 12, ""}, "a/b.toml"), "a/b.toml:12: unknown key `x`");
+  EXPECT_EQ(format(ConfigError{"is not a regular file", 0, ""}, "b.toml"), "b.toml: is not a regular file");
+  EXPECT_EQ(format(ConfigError{"no configuration", 0, ""}, ""), "no configuration");
+}
+
+TEST(Names, AreSafeFileNames) {
+  for (const auto* good : {"a", "A-b_c.d", "0", "x.key"}) EXPECT_TRUE(isName(good)) << good;
+  for (const auto* bad : {"", ".", "..", ".x", "-x", "a/b", "a b", "a\n", "ä", "a\\"}) EXPECT_FALSE(isName(bad)) << bad;
+}
+
+TEST(Addresses, LocalOnesAreRecognised) {
+  const auto local = [](std::string_view text) { return isLocal(*parseAddress(text, "/")); };
+  for (const auto* good : {"127.0.0.1:1", "127.9.9.9:1", "[::1]:1", "localhost:1", "unix:x"})
+    EXPECT_TRUE(local(good)) << good;
+  for (const auto* bad : {"0.0.0.0:1", "[::]:1", "128.0.0.1:1", "localhost.example:1", "[::ffff:127.0.0.1]:1"}) {
+    EXPECT_FALSE(local(bad)) << bad;
+  }
+}
+
+}  // namespace
+}  // namespace sallyport

@@ -1,0 +1,288 @@
+// layers_test.cc - what holds after lock-down, and what becomes of it where the kernel offers less.
+#include <grp.h>
+#include <linux/capability.h>
+#include <pwd.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/un.h>
+
+#include <cstring>
+#include <filesystem>
+#include <fstream>
+
+#include "sandbox/layers.h"
+#include "tests/unit/sandbox/in_child.h"
+
+namespace sallyport::sandbox {
+namespace {
+
+namespace fs = std::filesystem;
+
+// A folder that anyone may use, gone after the test.
+class Folder {
+ public:
+  Folder() {
+    char name[] = "/tmp/sandbox-test-XXXXXX";
+    path_ = mkdtemp(name);
+    fs::permissions(path_, fs::perms::all);
+  }
+  ~Folder() { fs::remove_all(path_); }
+  fs::path operator/(const char* file) const { return path_ / file; }
+  const fs::path& path() const { return path_; }
+
+ private:
+  fs::path path_;
+};
+
+std::string openingSays(const fs::path& path, int flags) {
+  const int fd = open(path.c_str(), flags | O_CLOEXEC, 0600);
+  if (fd < 0) return strerrorname_np(errno);
+  close(fd);
+  return "opened";
+}
+
+std::string bindingSays(const fs::path& path) {
+  sockaddr_un address{};
+  address.sun_family = AF_UNIX;
+  std::strncpy(address.sun_path, path.c_str(), sizeof address.sun_path - 1);
+  const int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  return bind(fd, reinterpret_cast<sockaddr*>(&address), sizeof address) == 0 ? "bound" : strerrorname_np(errno);
+}
+
+// In braces, so that they happen in order.
+std::string join(std::initializer_list<std::string> words) {
+  std::string text;
+  for (const std::string& word : words) text += (text.empty() ? "" : " ") + word;
+  return text;
+}
+
+void writeFile(const fs::path& path) { std::ofstream(path) << "text"; }
+
+// Without the filter a test can look around; the layers are the same ones, in the same order, but for seccomp.
+std::string lockDownWithoutFilter(Options options) {
+  for (const Layer& layer : {becomeUser(options), forbidDumps(), setLimits(options), dropCapabilities(), setNoNewPrivileges(),
+                             forbidNewCode(), restrictPaths(options)}) {
+    if (layer.state != LayerState::Active) return layer.name + ": " + layer.detail;
+  }
+  return {};
+}
+
+TEST(LockDown, HoldsInFullOrSaysWhatTheHostLacks) {
+  for (Profile profile : {Profile::Vaultd, Profile::Netd, Profile::NetdWorker, Profile::NetdResolver}) {
+    const ChildEnd end = inChild([&] {
+      auto result = Sandbox(optionsFor(profile)).lockDown();
+      if (!result) return outcomeOf(result);
+      for (const Layer& layer : result->layers) {
+        if (layer.detail.empty()) return "no detail: " + layer.name;
+        if (layer.state == LayerState::Failed || layer.state == LayerState::Disabled) return describe(*result);
+      }
+      return std::string("good");
+    });
+    EXPECT_EQ(end.status, 0);
+    EXPECT_EQ(end.text, "good");
+  }
+}
+
+TEST(LockDown, WithRequirementNoneChangesNothingAndSaysSo) {
+  const ChildEnd end = inChild([] {
+    auto result = Sandbox(optionsFor(Profile::Vaultd, SandboxRequirement::None)).lockDown();
+    if (!result || prctl(PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0) != 0 || openingSays("/etc/passwd", O_RDONLY) != "opened") {
+      return std::string("something was put up");
+    }
+    for (const Layer& layer : result->layers) {
+      if (layer.state != LayerState::Disabled) return layer.name + " isn't disabled";
+    }
+    return std::string(name(result->verdict()));
+  });
+  EXPECT_EQ(end.text, "none");
+}
+
+TEST(Enter, KeepsPathsUsableUntilLockDown) {
+  Folder folder;
+  const ChildEnd end = inChild([&] {
+    Sandbox sandbox(optionsFor(Profile::Vaultd));
+    sandbox.enter();
+    sandbox.enter();  // once is enough, twice is harmless
+    writeFile(folder / "state");
+    const std::string before = join({openingSays(folder / "state", O_RDWR), bindingSays(folder / "socket")});
+    auto result = sandbox.lockDown();
+    return before + " " + (result ? std::to_string(result->layers.size()) : outcomeOf(result));
+  });
+  EXPECT_EQ(end.text, "opened bound 10");
+}
+
+TEST(Enter, LeavesOwnUidVisibleToPeers) {
+  const ChildEnd end = inChild([] {
+    Sandbox sandbox(optionsFor(Profile::Vaultd));
+    sandbox.enter();
+    int pair[2];
+    ucred peer{};
+    socklen_t size = sizeof peer;
+    if (socketpair(AF_UNIX, SOCK_STREAM, 0, pair) != 0) return std::string("socketpair");
+    if (getsockopt(pair[0], SOL_SOCKET, SO_PEERCRED, &peer, &size) != 0) return std::string("getsockopt");
+    return std::string(peer.uid == geteuid() ? "own" : "other");
+  });
+  EXPECT_EQ(end.text, "own");
+}
+
+TEST(LockDown, EmptiesTheRoot) {
+  const ChildEnd end = inChild([] {
+    bool ownMounts = false;
+    const Options options = optionsFor(Profile::Vaultd);
+    becomeUser(options);
+    const Layer namespaces = enterNamespaces(ownMounts);
+    const Layer root = emptyRoot(ownMounts);
+    if (root.state != LayerState::Active) return std::string("unavailable");
+    return join({openingSays("/etc/passwd", O_RDONLY), openingSays("/file", O_CREAT | O_WRONLY),
+                 openingSays("../../etc/passwd", O_RDONLY), openingSays("/proc/self/status", O_RDONLY)});
+  });
+  if (end.text == "unavailable") GTEST_SKIP() << "this host offers no empty root";
+  EXPECT_EQ(end.text, "ENOENT EROFS ENOENT ENOENT");
+}
+
+TEST(LockDown, EmptiesTheRootByChrootWhereMountingIsRefused) {
+  const ChildEnd end = inChild([] {
+    bool ownMounts = false;
+    becomeUser(optionsFor(Profile::NetdWorker));
+    enterNamespaces(ownMounts);
+    pretend({{SCMP_SYS(mount), EPERM}});
+    const Layer root = emptyRoot(ownMounts);
+    if (root.state != LayerState::Active) return "unavailable: " + root.detail;
+    return join({root.detail, openingSays("/etc/passwd", O_RDONLY), openingSays("/file", O_CREAT | O_WRONLY),
+                 openingSays("../../etc/passwd", O_RDONLY)});
+  });
+  if (end.text.starts_with("unavailable")) GTEST_SKIP() << end.text;
+  // The process whose folder this was is gone.
+  EXPECT_EQ(end.text, "empty, by chroot ESRCH ESRCH ESRCH");
+}
+
+TEST(LockDown, GivesTheVaultAnEmptyNetwork) {
+  const ChildEnd end = inChild([] {
+    bool ownMounts = false;
+    becomeUser(optionsFor(Profile::Vaultd));
+    const Layer layer = enterNamespaces(ownMounts);
+    if (layer.state != LayerState::Active) return std::string("unavailable");
+    std::ifstream devices("/proc/net/dev");
+    size_t lines = 0;
+    for (std::string line; std::getline(devices, line);) ++lines;
+    return std::to_string(lines - 2) + " device";  // lo, which is down
+  });
+  if (end.text == "unavailable") GTEST_SKIP() << "this host offers no namespaces";
+  EXPECT_EQ(end.text, "1 device");
+}
+
+TEST(Landlock, LetsTheMonitorReachItsOwnPathsOnly) {
+  Folder config, sockets, elsewhere;
+  writeFile(config / "sallyport.toml");
+  writeFile(elsewhere / "secret");
+  const ChildEnd end = inChild([&] {
+    Options options = optionsFor(Profile::Netd);
+    options.paths = {{.path = config.path(), .access = PathAccess::Read}, {.path = sockets.path(), .access = PathAccess::Sockets}};
+    if (std::string problem = lockDownWithoutFilter(options); !problem.empty()) return problem;
+    return join({openingSays(config / "sallyport.toml", O_RDONLY), openingSays(config / "sallyport.toml", O_WRONLY),
+                 openingSays(config / "new", O_CREAT | O_WRONLY), bindingSays(config / "socket"), bindingSays(sockets / "socket"),
+                 std::to_string(unlink((sockets / "socket").c_str())), openingSays(sockets / "new", O_CREAT | O_WRONLY),
+                 openingSays(elsewhere / "secret", O_RDONLY), bindingSays(elsewhere / "socket")});
+  });
+  EXPECT_EQ(end.text, "opened EACCES EACCES EACCES bound 0 EACCES EACCES EACCES");
+}
+
+TEST(Landlock, LeavesTheVaultNoPathAndNoPort) {
+  Folder folder;
+  writeFile(folder / "file");
+  const ChildEnd end = inChild([&] {
+    if (std::string problem = lockDownWithoutFilter(optionsFor(Profile::Vaultd)); !problem.empty()) return problem;
+    return join({openingSays(folder / "file", O_RDONLY), openingSays("/", O_RDONLY), bindingSays(folder / "socket")});
+  });
+  EXPECT_EQ(end.text, "EACCES EACCES EACCES");
+}
+
+TEST(Landlock, KeepsOpenFilesUsable) {
+  Folder folder;
+  writeFile(folder / "file");
+  const ChildEnd end = inChild([&] {
+    const int fd = open((folder / "file").c_str(), O_RDWR | O_CLOEXEC);
+    auto result = Sandbox(optionsFor(Profile::Vaultd)).lockDown();
+    if (!result) return outcomeOf(result);
+    return std::string(pwrite(fd, "TEXT", 4, 0) == 4 && fdatasync(fd) == 0 ? "written" : "refused");
+  });
+  EXPECT_EQ(end.text, "written");
+}
+
+TEST(Landlock, FailsOnAMissingPathUnlessItIsOptional) {
+  for (bool optional : {false, true}) {
+    const ChildEnd end = inChild([&] {
+      Options options = optionsFor(Profile::Netd);
+      options.paths = {{.path = "/no/such/folder", .access = PathAccess::Read, .optional = optional}};
+      return outcomeOf(Sandbox(options).lockDown());
+    });
+    if (optional) EXPECT_EQ(end.text, "full");
+    else EXPECT_EQ(end.text, "refused: the sandbox can't be put up: landlock: /no/such/folder: No such file or directory");
+  }
+}
+
+TEST(LockDown, AsRootBecomesAnotherUserWithoutAnyPower) {
+  if (geteuid() != 0) GTEST_SKIP() << "needs root";
+  const ChildEnd end = inChild([] {
+    Options options = optionsFor(Profile::Netd);
+    options.user = "nobody";
+    if (std::string problem = lockDownWithoutFilter(options); !problem.empty()) return problem;
+    uid_t ids[3];
+    getresuid(&ids[0], &ids[1], &ids[2]);
+    if (ids[0] != 65534 || ids[1] != 65534 || ids[2] != 65534) return std::string("uid");
+    if (getgroups(0, nullptr) != 0) return std::string("groups");
+    if (setresuid(0, 0, 0) == 0) return std::string("came back");
+    for (unsigned capability = 0; capability <= CAP_LAST_CAP; ++capability) {
+      if (hasCapability(capability)) return "capability " + std::to_string(capability);
+      if (prctl(PR_CAPBSET_READ, capability, 0, 0, 0) != 0) return "bounding " + std::to_string(capability);
+    }
+    if (prctl(PR_GET_SECUREBITS, 0, 0, 0, 0) != 0xef) return std::string("securebits");
+    if (prctl(PR_GET_DUMPABLE, 0, 0, 0, 0) != 0) return std::string("dumpable");
+    rlimit core{};
+    getrlimit(RLIMIT_CORE, &core);
+    return std::string(core.rlim_max == 0 ? "powerless" : "core");
+  });
+  EXPECT_EQ(end.text, "powerless");
+}
+
+TEST(Enter, OfTheMonitorKeepsTheRightToLowPortsUntilLockDown) {
+  if (geteuid() != 0) GTEST_SKIP() << "needs root";
+  const ChildEnd end = inChild([] {
+    Options options = optionsFor(Profile::Netd);
+    becomeUser(options);
+    const bool before = hasCapability(CAP_NET_BIND_SERVICE) && !hasCapability(CAP_DAC_OVERRIDE) && !hasCapability(CAP_SETUID);
+    dropCapabilities();
+    return std::string(before && !hasCapability(CAP_NET_BIND_SERVICE) ? "as meant" : "not so");
+  });
+  EXPECT_EQ(end.text, "as meant");
+}
+
+TEST(Limits, DoNotKillTheWriterOfALogFile) {
+  Folder folder;
+  const ChildEnd end = inChild([&] {
+    const int log = open((folder / "log").c_str(), O_CREAT | O_WRONLY | O_APPEND, 0600);
+    dup2(log, STDERR_FILENO);
+    auto result = Sandbox(optionsFor(Profile::NetdWorker)).lockDown();
+    if (!result) return outcomeOf(result);
+    return std::string(write(STDERR_FILENO, "line\n", 5) == 5 ? "logged" : "lost");
+  });
+  EXPECT_EQ(end.status, 0);
+  EXPECT_EQ(end.text, "logged");
+}
+
+TEST(Limits, LowerTheNumberOfOpenFiles) {
+  const ChildEnd end = inChild([] {
+    Options options = optionsFor(Profile::Vaultd);
+    options.maxOpenFiles = 64;
+    setLimits(options);
+    rlimit files{};
+    getrlimit(RLIMIT_NOFILE, &files);
+    return std::to_string(files.rlim_cur) + " " + std::to_string(files.rlim_max);
+  });
+  EXPECT_EQ(end.text, "64 64");
+}
+
+}  // namespace
+}  // namespace sallyport::sandbox

@@ -1,0 +1,115 @@
+#include "vaultd/admin_service.h"
+
+#include "common/log.h"
+
+namespace sallyport::vaultd {
+
+namespace {
+
+kj::StringPtr text(const std::string& string) { return kj::StringPtr(string.c_str(), string.size()); }
+// Only for views of literals, which end with a zero.
+kj::StringPtr literal(std::string_view string) { return kj::StringPtr(string.data(), string.size()); }
+
+}  // namespace
+
+kj::Promise<void> AdminService::status(StatusContext context) {
+  return guarded([&] {
+    auto status = context.getResults(capnp::MessageSize{2048, 0}).initStatus();
+    status.setVersion(SALLYPORT_VERSION);
+    status.setPid(facts_.pid);
+    status.setUptimeSeconds((state_.nowMs() - facts_.startedMs) / 1000);
+    auto layers = status.initSandbox(static_cast<unsigned>(facts_.sandbox.layers.size()));
+    for (unsigned i = 0; i < layers.size(); ++i) {
+      const sandbox::Layer& layer = facts_.sandbox.layers[i];
+      layers[i].setName(text(layer.name));
+      layers[i].setState(literal(sandbox::name(layer.state)));
+      layers[i].setDetail(text(layer.detail));
+    }
+    status.setSandboxVerdict(literal(sandbox::name(facts_.sandbox.verdict())));
+    status.setMemory(text(facts_.memory));
+    fillKeys(status);
+    fillCounters(status);
+  });
+}
+
+void AdminService::fillKeys(proto::VaultStatus::Builder status) {
+  auto keys = status.initKeys(static_cast<unsigned>(state_.keys.all().size()));
+  unsigned i = 0;
+  for (const auto& [name, key] : state_.keys.all()) {
+    auto out = keys[i++];
+    out.setName(text(name));
+    out.setKind("x25519");
+    const auto publicKey = key->box.publicKey().span();
+    out.setPublicKey(kj::arrayPtr(reinterpret_cast<const kj::byte*>(publicKey.data()), publicKey.size()));
+    out.setState(key->usable ? "active" : "unusable");
+    out.setSealed(literal(describe(key->header.seal)));
+    out.setNonce(text(key->ledger->describe()));
+  }
+}
+
+void AdminService::fillCounters(proto::VaultStatus::Builder status) {
+  uint64_t refills = 0;
+  for (const auto& [name, key] : state_.keys.all()) refills += key->ledger->refills();
+  auto counters = status.initCounters(Counters::TOTAL + 4);
+  unsigned i = 0;
+  const auto add = [&](std::string_view name, uint64_t value) {
+    counters[i].setName(literal(name));
+    counters[i++].setValue(value);
+  };
+  state_.counters.forEach(add);
+  add("nonce_reservations", refills);
+  add("shared_keys_cached", state_.cache.size());
+
+  uint64_t accepted = 0;
+  uint64_t refused = 0;
+  std::array<uint64_t, CUT_OFF_COUNT> cutOff{};
+  for (const RpcServer* server : facts_.servers) {
+    for (size_t reason = 0; reason < CUT_OFF_COUNT; ++reason) cutOff[reason] += server->stats().cutOff[reason];
+    accepted += server->stats().accepted;
+    refused += server->stats().refused;
+  }
+  add("clients_accepted", accepted);
+  add("clients_refused", refused);
+  auto out = status.initClientsCutOff(CUT_OFF_COUNT - 1);  // without CutOff::None
+  for (unsigned reason = 1; reason < CUT_OFF_COUNT; ++reason) {
+    out[reason - 1].setName(literal(name(static_cast<CutOff>(reason))));
+    out[reason - 1].setValue(cutOff[reason]);
+  }
+}
+
+kj::Promise<void> AdminService::reload(ReloadContext context) {
+  return guarded([&] {
+    const auto given = context.getParams().getConfig();
+    auto outcome = context.getResults().initOutcome();
+    auto config = parseConfig({given.begin(), given.size()}, facts_.configFile);
+    if (!config) {
+      state_.counters.add(Count::ReloadsRefused);
+      state_.counters.addRefusal(Refusal::BAD_CONFIG);
+      auto refused = outcome.initRefused();
+      refused.setReason(Refusal::BAD_CONFIG);
+      refused.setProblem(text(format(config.error(), facts_.configFile)));
+      return;
+    }
+    state_.policy = Policy(*config, state_.keys);
+    state_.keys.setRate(config->vault.handshakesPerSecond);
+    // A revoked peer's shared key has no use left.
+    state_.cache.retain([&](SharedKeyCache::KeyId own, const PublicKey& peer) {
+      for (const auto& [name, key] : state_.keys.all()) {
+        if (key->id == own) return state_.policy.knows(*key, peer);
+      }
+      return false;
+    });
+    state_.counters.add(Count::Reloads);
+
+    std::string done = "vault: " + std::to_string(config->listens.size()) + " listen and " +
+                       std::to_string(config->connects.size()) + " connect entries, " + std::to_string(config->peers.size()) +
+                       " peers, " + std::to_string(config->vault.handshakesPerSecond) + " handshakes a second and key";
+    if (const std::string missing = state_.policy.missingKeys(); !missing.empty()) {
+      done += "; not loaded until vaultd is restarted: " + missing;
+    }
+    logInfo("reload done " + done);
+    outcome.setDone(text(done));
+  });
+}
+
+}  // namespace sallyport::vaultd

@@ -1,0 +1,43 @@
+// admin_service.h - status and reload, for operators. Process: vaultd alone. See proto/vault_admin.capnp.
+// Status holds no secret. Reload takes the text of a configuration: the vault can open no file any more.
+#pragma once
+
+#include <filesystem>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "common/rpc.h"
+#include "proto/vault_admin.capnp.h"
+#include "sandbox/sandbox.h"
+#include "vaultd/vault_service.h"
+
+namespace sallyport::vaultd {
+
+// What status tells beyond VaultState. Filled by main; must outlive the services.
+struct AdminFacts {
+  std::filesystem::path configFile;       // absolute: reload resolves relative paths as the start did
+  std::string memory;                     // SecretArena::describe()
+  uint32_t pid = 0;
+  uint64_t startedMs = 0;
+  sandbox::Report sandbox;
+  std::vector<const RpcServer*> servers;  // whose cut-off clients are counted
+};
+
+class AdminService final : public proto::Admin::Server {
+ public:
+  AdminService(VaultState& state, const AdminFacts& facts) : state_(state), facts_(facts) {}
+
+ protected:
+  kj::Promise<void> status(StatusContext context) override;
+  kj::Promise<void> reload(ReloadContext context) override;
+
+ private:
+  void fillKeys(proto::VaultStatus::Builder status);
+  void fillCounters(proto::VaultStatus::Builder status);
+
+  VaultState& state_;
+  const AdminFacts& facts_;
+};
+
+}  // namespace sallyport::vaultd

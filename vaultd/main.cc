@@ -1,0 +1,182 @@
+// vaultd - holds the long-term keys and carries out protocol steps with them. The process with the keys and nothing else:
+// after lock-down it has its open sockets, its nonce files, and no way to open another. See docs/architecture.md.
+// Order: read the configuration, open everything, load keys, reserve nonces, lock down, serve.
+#include <openssl/crypto.h>
+#include <sodium.h>
+#include <sys/prctl.h>
+#include <unistd.h>
+
+#include <csignal>
+#include <cstdio>
+#include <cstring>
+#include <optional>
+#include <set>
+
+#include "common/log.h"
+#include "common/quiet_kj.h"
+#include "vaultd/admin_service.h"
+#include "vaultd/listeners.h"
+#include "vaultd/passphrase.h"
+
+namespace sallyport::vaultd {
+namespace {
+
+constexpr const char* HELP =
+    "usage: vaultd [-c FILE]\n"
+    "\n"
+    "Holds the long-term keys of sallyport and carries out the steps of its handshakes with them.\n"
+    "\n"
+    "  -c FILE          the configuration; default: sallyport.toml here, then /etc/sallyport/sallyport.toml\n"
+    "  --print-sandbox  lock down, print which layers hold, and exit: 0 all, 1 some, 2 too few to serve\n"
+    "  --version        print the version\n"
+    "  --help           this\n"
+    "\n"
+    "See vaultd(8) and sallyport.toml(5).\n";
+
+// For the admin socket: a configuration may be longer than what netd or a program ever has to say.
+constexpr size_t MAX_ADMIN_MESSAGE_BYTES = 1024 * 1024;
+constexpr uint64_t MAX_OPEN_FILES = 1024;  // three sockets of at most 256 clients each, the nonce files, and what the loop needs
+
+struct Arguments {
+  std::filesystem::path configFile;
+  bool printSandbox = false;
+  std::optional<int> exitNow;
+};
+
+int fail(const Problem& problem, int status = 1) {
+  std::fprintf(stderr, "sallyport: error: %s\n", problem.message.c_str());
+  if (!problem.hint.empty()) std::fprintf(stderr, "sallyport: hint: %s\n", problem.hint.c_str());
+  return status;
+}
+
+void warn(const Problem& problem) {
+  logWarning(problem.message + (problem.hint.empty() ? "" : " (" + problem.hint + ")"));
+}
+
+Arguments parseArguments(int argc, char** argv) {
+  Arguments arguments;
+  for (int i = 1; i < argc; ++i) {
+    const std::string_view argument = argv[i];
+    if (argument == "-c" && i + 1 < argc) {
+      arguments.configFile = argv[++i];
+    } else if (argument == "--print-sandbox") {
+      arguments.printSandbox = true;
+    } else if (argument == "--help" || argument == "-h") {
+      std::fputs(HELP, stdout);
+      arguments.exitNow = 0;
+    } else if (argument == "--version") {
+      std::puts("vaultd " SALLYPORT_VERSION);
+      arguments.exitNow = 0;
+    } else {
+      arguments.exitNow = fail({"unknown argument `" + sanitized(argument) + "`", "try `vaultd --help`"}, 2);
+    }
+    if (arguments.exitNow) break;
+  }
+  return arguments;
+}
+
+void prepareLibraries() {
+  CHECK(sodium_init() >= 0);
+  // No configuration file: it could name modules to load.
+  CHECK(OPENSSL_init_crypto(OPENSSL_INIT_NO_LOAD_CONFIG, nullptr) == 1);
+  std::signal(SIGPIPE, SIG_IGN);
+  // Already now: a crash while keys are being loaded must not leave them in a core file. Lock-down does it again.
+  prctl(PR_SET_DUMPABLE, 0);
+}
+
+sandbox::Options sandboxOptions(const VaultConfig& config) {
+  sandbox::Options options;
+  options.profile = sandbox::Profile::Vaultd;
+  options.requirement = config.requireSandbox;
+  options.user = config.user;
+  options.maxOpenFiles = MAX_OPEN_FILES;
+  return options;
+}
+
+int printSandbox(const std::filesystem::path& configFile) {
+  // Works without a configuration: the question is what this kernel offers.
+  VaultConfig config;
+  if (auto loaded = loadConfig(findConfigFile(configFile))) config = loaded->vault;
+  auto report = sandbox::Sandbox(sandboxOptions(config)).lockDown();
+  std::string text = describe(report ? *report : report.error().report);
+  if (report) text += "verdict: " + std::string(sandbox::name(report->verdict())) + "\n";
+  // Not stdio: its first use asks what kind of file stdout is, and that call is no longer allowed.
+  (void)!::write(STDOUT_FILENO, text.data(), text.size());
+  if (!report) return fail({report.error().message, report.error().hint}, 2);
+  return report->verdict() == sandbox::Verdict::Full ? 0 : 1;
+}
+
+int serve(const Config& config) {
+  prepareLibraries();
+  const sandbox::Options options = sandboxOptions(config.vault);
+  const FileOwners owners = keyOwners(options);
+
+  auto arena = SecretArena::create();
+  if (!arena) return fail({"no memory for secrets: " + arena.error(), "raise the limit of locked memory (ulimit -l)"});
+  SharedKeyCache cache(**arena);
+  EventLoop loop;
+  const auto nowMs = [&loop] { return loop.nowMs(); };
+
+  std::vector<Problem> warnings;
+  auto keys = Keyring::load(config, **arena, cache, unlockerFor(config.vault.passphraseFile, owners), owners, nowMs(), warnings);
+  if (!keys) return fail(keys.error());
+  for (const Problem& warning : warnings) warn(warning);
+  if (keys->noneUsable()) return fail({"no key can be used", "see the warnings above"});
+
+  VaultState state{cache, *keys, Policy(config, *keys), {}, nowMs};
+  AdminFacts facts;
+  facts.configFile = config.file;
+  facts.memory = (*arena)->describe();
+  facts.pid = static_cast<uint32_t>(getpid());
+  facts.startedMs = loop.nowMs();
+
+  const Listeners sockets = openListeners(config, options);
+  const LinkLimits limits;
+  LinkLimits adminLimits;
+  adminLimits.maxMessageBytes = MAX_ADMIN_MESSAGE_BYTES;
+  RpcServer net(loop, sockets.net, admit(sockets.netUsers, [&] { return kj::heap<NetService>(state); }), limits);
+  RpcServer app(loop, sockets.app, admit(sockets.appUsers, [&] { return kj::heap<AppService>(state); }), limits);
+  RpcServer admin(loop, sockets.admin, admit(sockets.appUsers, [&] { return kj::heap<AdminService>(state, facts); }), adminLimits);
+  facts.servers = {&net, &app, &admin};
+
+  SignalWatcher signals(loop, {SIGTERM, SIGINT, SIGHUP}, [&](int signal) {
+    if (signal == SIGHUP) return logWarning("SIGHUP ignored: the vault can't open files any more, use `sallyport reload`");
+    loop.stop();
+  });
+
+  auto report = sandbox::Sandbox(options).lockDown();
+  if (!report) return fail({report.error().message, report.error().hint});
+  facts.sandbox = std::move(*report);
+
+  logInfo("serving keys=" + std::to_string(keys->all().size()) + " memory=" + facts.memory +
+          " sandbox=" + std::string(sandbox::name(facts.sandbox.verdict())));
+  loop.run();
+  logInfo("stopped");
+  return 0;  // the arena is wiped on the way out
+}
+
+int run(int argc, char** argv) {
+  const Arguments arguments = parseArguments(argc, argv);
+  if (arguments.exitNow) return *arguments.exitNow;
+  startLog("vaultd");
+  if (arguments.printSandbox) return printSandbox(arguments.configFile);
+
+  const std::filesystem::path file = findConfigFile(arguments.configFile);
+  auto config = loadConfig(file);
+  if (!config) return fail({format(config.error(), file), config.error().hint});
+  return serve(*config);
+}
+
+}  // namespace
+}  // namespace sallyport::vaultd
+
+int main(int argc, char** argv) {
+  sallyport::QuietKj quiet;
+  try {
+    return sallyport::vaultd::run(argc, argv);
+  } catch (const kj::Exception& e) {
+    return sallyport::vaultd::fail({sallyport::sanitized({e.getDescription().begin(), e.getDescription().size()}), {}});
+  } catch (const std::exception& e) {
+    return sallyport::vaultd::fail({e.what(), {}});
+  }
+}

@@ -1,0 +1,109 @@
+#include "vaultd/passphrase.h"
+
+#include <fcntl.h>
+#include <termios.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstdlib>
+#include <cstring>
+#include <memory>
+
+namespace sallyport::vaultd {
+
+namespace fs = std::filesystem;
+
+namespace {
+
+std::optional<fs::path> credentialPath(std::string_view name) {
+  const char* folder = std::getenv("CREDENTIALS_DIRECTORY");
+  if (folder == nullptr || *folder == '\0') return std::nullopt;
+  return fs::path(folder) / name;
+}
+
+// systemd keeps credentials in a folder that only this service can enter, with modes of its own: they are taken as they are.
+Result<SecretText, Problem> readCredential(const fs::path& path) {
+  const int fd = ::open(path.c_str(), O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
+  if (fd < 0) return refuse(Problem{path.string() + ": can't open: " + std::strerror(errno), {}});
+  kj::AutoCloseFd owned(fd);
+  SecretText text;
+  while (!text.room().empty()) {
+    const ssize_t got = ::read(fd, text.room().data(), text.room().size());
+    if (got < 0) return refuse(Problem{path.string() + ": can't read: " + std::strerror(errno), {}});
+    if (got == 0) return text;
+    text.grow(static_cast<size_t>(got));
+  }
+  return refuse(Problem{path.string() + " is too long for a credential", {}});
+}
+
+// A passphrase is the first line: editors add a newline.
+SecretText firstLine(SecretText text) {
+  const size_t end = text.expose().find_first_of("\r\n");
+  if (end != std::string_view::npos) text.shrinkTo(end);
+  return text;
+}
+
+Result<SecretText, Problem> askTerminal(const std::string& name) {
+  const std::string prompt = "passphrase of key " + name + ": ";
+  termios old{};
+  if (::tcgetattr(STDIN_FILENO, &old) != 0) return refuse(Problem{"can't read the terminal's mode", {}});
+  termios silent = old;
+  silent.c_lflag &= ~static_cast<tcflag_t>(ECHO);
+  ::tcsetattr(STDIN_FILENO, TCSAFLUSH, &silent);
+  (void)!::write(STDERR_FILENO, prompt.data(), prompt.size());
+  SecretText text;
+  ssize_t got;
+  do {
+    got = ::read(STDIN_FILENO, text.room().data(), text.room().size());
+  } while (got < 0 && errno == EINTR);
+  ::tcsetattr(STDIN_FILENO, TCSAFLUSH, &old);
+  (void)!::write(STDERR_FILENO, "\n", 1);
+  if (got <= 0) return refuse(Problem{"no passphrase was entered", {}});
+  text.grow(static_cast<size_t>(got));
+  return firstLine(std::move(text));
+}
+
+Result<SecretText, Problem> findPassphrase(const KeyHeader& header, const fs::path& passphraseFile, const FileOwners& owners) {
+  if (!passphraseFile.empty()) {
+    auto text = readPrivate(passphraseFile, owners);
+    if (!text) return refuse(text.error());
+    return firstLine(std::move(*text));
+  }
+  if (const auto path = credentialPath("passphrase"); path && ::access(path->c_str(), F_OK) == 0) {
+    auto text = readCredential(*path);
+    if (!text) return refuse(text.error());
+    return firstLine(std::move(*text));
+  }
+  if (::isatty(STDIN_FILENO) == 1) return askTerminal(header.name);
+  return refuse(Problem{"the key is sealed with a passphrase, and there is nobody to ask",
+                        "set [vault] passphrase_file, give systemd a credential named `passphrase`, or start on a terminal"});
+}
+
+Result<SecretText, Problem> findCredential(const KeyHeader& header) {
+  const auto path = credentialPath(header.credential);
+  if (!path) {
+    return refuse(Problem{"the key is sealed with the systemd credential `" + header.credential + "`, but systemd gave none",
+                          "add LoadCredentialEncrypted=" + header.credential + " to the unit"});
+  }
+  auto text = readCredential(*path);
+  if (!text) return refuse(Problem{text.error().message, "add LoadCredentialEncrypted=" + header.credential + " to the unit"});
+  return text;
+}
+
+}  // namespace
+
+Unlocker unlockerFor(const fs::path& passphraseFile, const FileOwners& owners) {
+  // Shared among the copies of the std::function: the terminal is asked once, and the text is wiped with the last copy.
+  auto remembered = std::make_shared<SecretText>();
+  return [passphraseFile, owners, remembered](const KeyHeader& header) -> Result<SecretText, Problem> {
+    if (header.seal == SealKind::SystemdCredential) return findCredential(header);
+    if (remembered->empty()) {
+      auto found = findPassphrase(header, passphraseFile, owners);
+      if (!found) return refuse(found.error());
+      *remembered = std::move(*found);
+    }
+    return SecretText::copyOf(remembered->expose());
+  };
+}
+
+}  // namespace sallyport::vaultd

@@ -1,0 +1,47 @@
+#include "vaultd/policy.h"
+
+#include <algorithm>
+
+namespace sallyport::vaultd {
+
+Policy::Policy(const Config& config, const Keyring& keys) {
+  for (const ListenEntry& entry : config.listens) {
+    ListenRule rule;
+    rule.key = keys.find(entry.key);
+    for (const std::string& peer : entry.allow) {
+      const auto found = config.peers.find(peer);
+      CHECK(found != config.peers.end());  // parseConfig refuses others
+      rule.allowed.emplace(found->second, peer);
+    }
+    listens_.emplace(entry.name, std::move(rule));
+  }
+  for (const ConnectEntry& entry : config.connects) {
+    const auto server = config.peers.find(entry.peer);
+    CHECK(server != config.peers.end());
+    connects_.emplace(entry.name, ConnectRule{keys.find(entry.key), server->second});
+  }
+  for (const std::string& name : keysUsed(config)) {
+    if (keys.find(name) == nullptr) missingKeys_ += (missingKeys_.empty() ? "" : ", ") + name;
+  }
+}
+
+const ListenRule* Policy::listen(std::string_view entry) const {
+  const auto found = listens_.find(entry);
+  return found == listens_.end() ? nullptr : &found->second;
+}
+
+const ConnectRule* Policy::connect(std::string_view entry) const {
+  const auto found = connects_.find(entry);
+  return found == connects_.end() ? nullptr : &found->second;
+}
+
+bool Policy::knows(const VaultKey& key, const PublicKey& peer) const {
+  return std::any_of(listens_.begin(), listens_.end(),
+                     [&](const auto& entry) { return entry.second.key == &key && entry.second.allowed.contains(peer); }) ||
+         std::any_of(connects_.begin(), connects_.end(),
+                     [&](const auto& entry) { return entry.second.key == &key && entry.second.server == peer; });
+}
+
+std::string Policy::missingKeys() const { return missingKeys_; }
+
+}  // namespace sallyport::vaultd

@@ -1,0 +1,54 @@
+// policy.h - which key an entry uses, and which peers may meet it there. Process: vaultd alone.
+// Made whole from a configuration and never changed: a reload replaces it. netd applies the same lists, but the vault doesn't
+// rely on that.
+#pragma once
+
+#include <functional>
+#include <string>
+#include <string_view>
+#include <unordered_map>
+
+#include "common/config.h"
+#include "vaultd/keyring.h"
+
+namespace sallyport::vaultd {
+
+// A [[listen]] entry.
+struct ListenRule {
+  VaultKey* key = nullptr;                                               // null: not loaded
+  std::unordered_map<PublicKey, std::string, PublicKeyHash> allowed;     // client key -> its name in [peers]
+};
+// A [[connect]] entry.
+struct ConnectRule {
+  VaultKey* key = nullptr;
+  PublicKey server;
+};
+
+class Policy {
+ public:
+  Policy() = default;
+  // `keys` must outlive this.
+  Policy(const Config& config, const Keyring& keys);
+
+  // Null for an unknown name. Valid until the policy is replaced.
+  const ListenRule* listen(std::string_view entry) const;
+  const ConnectRule* connect(std::string_view entry) const;
+  // May this key of ours still meet this peer, in any entry?
+  bool knows(const VaultKey& key, const PublicKey& peer) const;
+  // Names of keys that entries use but the vault hasn't loaded, for people; empty if there are none.
+  std::string missingKeys() const;
+
+ private:
+  struct NameHash {
+    using is_transparent = void;
+    size_t operator()(std::string_view name) const { return std::hash<std::string_view>()(name); }
+  };
+  template <typename Rule>
+  using Rules = std::unordered_map<std::string, Rule, NameHash, std::equal_to<>>;
+
+  Rules<ListenRule> listens_;
+  Rules<ConnectRule> connects_;
+  std::string missingKeys_;
+};
+
+}  // namespace sallyport::vaultd

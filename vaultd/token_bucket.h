@@ -1,0 +1,39 @@
+// token_bucket.h - so many a second, with a burst of one second's worth. Process: vaultd alone. Pure: time comes in.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+
+namespace sallyport::vaultd {
+
+class TokenBucket {
+ public:
+  // Starts full. `perSecond` >= 1.
+  TokenBucket(uint32_t perSecond, uint64_t nowMs) : perSecond_(perSecond), milliTokens_(full()), lastMs_(nowMs) {}
+
+  bool take(uint64_t nowMs) {
+    if (nowMs > lastMs_) {
+      // Longer than a second fills it anyway: cut before multiplying.
+      const uint64_t elapsedMs = std::min<uint64_t>(nowMs - lastMs_, 1000);
+      milliTokens_ = std::min(full(), milliTokens_ + elapsedMs * perSecond_);
+      lastMs_ = nowMs;
+    }
+    if (milliTokens_ < 1000) return false;
+    milliTokens_ -= 1000;
+    return true;
+  }
+
+  void setRate(uint32_t perSecond) {
+    perSecond_ = perSecond;
+    milliTokens_ = std::min(milliTokens_, full());
+  }
+
+ private:
+  uint64_t full() const { return uint64_t{perSecond_} * 1000; }
+
+  uint64_t perSecond_;
+  uint64_t milliTokens_;
+  uint64_t lastMs_;
+};
+
+}  // namespace sallyport::vaultd
