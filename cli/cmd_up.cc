@@ -25,6 +25,7 @@ namespace fs = std::filesystem;
 
 constexpr uint32_t PROBE_TIMEOUT_MS = 1000;
 constexpr int PROBE_PERIOD_MS = 50;
+constexpr uint64_t IMPATIENT_MS = 10000;
 constexpr uint64_t VAULT_STOP_MS = 5000;
 constexpr uint64_t NET_STOP_MARGIN_MS = 5000;  // after its drain time
 
@@ -63,11 +64,16 @@ class Supervisor {
     if (stopping_ != 0) return false;
     if (const auto started = child.start(loop_.nowMs()); !started)
       return fail(child.name() + ": " + started.error()), false;
+    const auto started = loop_.nowMs();
+    bool told = false;
     while (stopping_ == 0) {
       loop_.turn(PROBE_PERIOD_MS);
       reap(false);
       if (failed_) return false;
       if (answers()) return true;
+      if (loop_.nowMs() - started >= IMPATIENT_MS && !std::exchange(told, true)) {
+        warn(child.name() + " runs but doesn't serve yet; still waiting");
+      }
     }
     return false;
   }

@@ -1,5 +1,7 @@
 // main.cc - sallyport, the program for people. Process: cli; it holds no socket of a peer, and a secret only in `key`.
-// The table below is the whole command line (DESIGN §6). Exit status: 0 done, 1 refused or failed, 2 usage.
+// The table below is the whole command line (docs/man/sallyport.1). Exit status: 0 done, 1 refused or failed, 2 usage.
+#include <fcntl.h>
+
 #include <csignal>
 #include <cstdio>
 #include <exception>
@@ -171,6 +173,11 @@ int runCommand(const std::vector<std::string>& words) {
 }  // namespace sallyport::cli
 
 int main(int argc, char** argv) {
+  // Started with one of them closed, we would soon open a socket or a key file under its number.
+  for (const int fd : {0, 1, 2}) {
+    if (::fcntl(fd, F_GETFD) < 0 && ::open("/dev/null", fd == 0 ? O_RDONLY : O_WRONLY) != fd)
+      return sallyport::cli::EXIT_FAILED;
+  }
   // A closed pipe is an error of write(), told as any other.
   std::signal(SIGPIPE, SIG_IGN);
   if (sodium_init() < 0) return sallyport::cli::fail("libsodium can't start");

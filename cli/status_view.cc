@@ -18,6 +18,16 @@ std::string text(capnp::Text::Reader reader) { return {reader.cStr(), reader.siz
 
 std::string base64(capnp::Data::Reader data) { return toBase64(std::as_bytes(std::span(data.begin(), data.size()))); }
 
+void noteOnce(std::vector<std::string>& words, std::string word) {
+  if (std::ranges::find(words, word) == words.end()) words.push_back(std::move(word));
+}
+
+std::string joined(const std::vector<std::string>& words) {
+  std::string result;
+  for (const auto& word : words) result += (result.empty() ? "" : ", ") + word;
+  return result;
+}
+
 // --- for people ------------------------------------------------------------------------------------------------------
 
 // Counters that are 0 say nothing; limits are shown all.
@@ -29,40 +39,57 @@ std::string counterTable(std::string_view title, Counters counters, bool zeros) 
   return table.empty() ? "" : "\n" + table.render("  ");
 }
 
-// One row a layer, one column a process; the reasons of layers that don't hold below.
 struct SandboxColumn {
   std::string process;
   Layers layers;
 };
 
+// Why layers don't hold, one line a reason, with the processes and layers that share it.
+std::string sandboxReasons(const std::vector<SandboxColumn>& columns) {
+  struct Reason {
+    std::string detail;
+    std::vector<std::string> processes;
+    std::vector<std::string> layers;
+  };
+  std::vector<Reason> reasons;
+  for (const auto& column : columns) {
+    for (const auto layer : column.layers) {
+      if (text(layer.getState()) == "active") continue;
+      auto reason = std::ranges::find(reasons, text(layer.getDetail()), &Reason::detail);
+      if (reason == reasons.end()) reason = reasons.insert(reason, {text(layer.getDetail()), {}, {}});
+      noteOnce(reason->processes, column.process);
+      noteOnce(reason->layers, text(layer.getName()));
+    }
+  }
+  std::string result;
+  for (const auto& reason : reasons) {
+    result += "  " + sanitized(joined(reason.layers)) + " (" + joined(reason.processes) +
+              "): " + sanitized(reason.detail) + "\n";
+  }
+  return result;
+}
+
+// One row a layer, one column a process; below it why layers don't hold.
 std::string sandboxTable(const std::vector<SandboxColumn>& columns) {
   std::vector<std::string> names;
   std::vector<std::string> headings{"SANDBOX"};
   for (const auto& column : columns) {
     headings.push_back(column.process);
-    for (const auto layer : column.layers) {
-      const auto name = text(layer.getName());
-      if (std::find(names.begin(), names.end(), name) == names.end()) names.push_back(name);
-    }
+    for (const auto layer : column.layers) noteOnce(names, text(layer.getName()));
   }
   Table table(headings);
-  std::string reasons;
   for (const auto& name : names) {
     std::vector<std::string> row{name};
     for (const auto& column : columns) {
       std::string state = "-";
       for (const auto layer : column.layers) {
-        if (text(layer.getName()) != name) continue;
-        state = text(layer.getState());
-        if (state != "active") {
-          reasons += "  " + sanitized(column.process + ", " + name + ": " + text(layer.getDetail())) + "\n";
-        }
+        if (text(layer.getName()) == name) state = text(layer.getState());
       }
       row.push_back(state);
     }
     table.add(std::move(row));
   }
-  return table.empty() ? "" : "\n" + table.render("  ") + reasons;
+  return table.empty() ? "" : "\n" + table.render("  ") + sandboxReasons(columns);
 }
 
 std::string vaultText(const proto::VaultStatus::Reader& status) {

@@ -1,5 +1,5 @@
 // fd_passing.h - datagrams with file descriptors between the processes of one daemon. Part of: common (netd's monitor and workers).
-// One plain sendmsg/recvmsg on a SOCK_SEQPACKET socketpair; descriptors never travel through Cap'n Proto (DESIGN §8.7).
+// One plain sendmsg/recvmsg on a SOCK_SEQPACKET socketpair; descriptors never travel through Cap'n Proto: 0.9.2 can send a wrong one.
 #pragma once
 
 #include <array>

@@ -1,6 +1,6 @@
-// quiet_kj.h - keeps KJ from looking up stack traces and from writing to stderr by itself. Part of: common (any daemon).
-// Put one as the first variable of main(): KJ insists on the stack. A stack trace would put code addresses into logs, and KJ
-// runs addr2line for it: fork and exec in a process that must have neither.
+// quiet_kj.h - keeps KJ from looking up stack traces and from writing to stderr by itself. Part of: common (any
+// daemon). Put one as the first variable of main(): KJ insists on the stack. A stack trace would put code addresses
+// into logs, and KJ runs addr2line for it: fork and exec in a process that must have neither.
 #pragma once
 
 #include <kj/exception.h>

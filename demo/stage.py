@@ -1,8 +1,6 @@
 """What the demo stands on: saying and expecting things, starting and ending programs, and the props that the show needs.
 """
 
-import glob
-import pathlib
 import pwd
 import signal
 import socket
@@ -98,28 +96,6 @@ class Programs:
                     process.kill()
                     process.wait()
         self.running = []
-
-
-def children_named(root_pid, name):
-    """The pids of `root_pid`'s descendants whose program is called `name`."""
-    parents, names = {}, {}
-    for stat in glob.glob("/proc/[0-9]*/stat"):
-        try:
-            text = pathlib.Path(stat).read_text()
-        except OSError:
-            continue
-        pid = int(text[:text.index(" ")])
-        end = text.rindex(")")
-        names[pid] = text[text.index("(") + 1:end]
-        parents[pid] = int(text[end + 2:].split()[1])
-    found = []
-    for pid, comm in names.items():
-        ancestor = pid
-        while comm == name and ancestor in parents and ancestor != root_pid:
-            ancestor = parents[ancestor]
-        if comm == name and ancestor == root_pid and pid != root_pid:
-            found.append(pid)
-    return sorted(found)
 
 
 class Till(threading.Thread):

@@ -40,7 +40,7 @@ int startConnecting(const UnixAddress& address) {
     errno = ENAMETOOLONG;
     return -1;
   }
-  std::strcpy(socketAddress.sun_path, address.path.c_str());
+  std::memcpy(socketAddress.sun_path, address.path.c_str(), address.path.native().size() + 1);
   return startConnecting(AF_UNIX, reinterpret_cast<const sockaddr*>(&socketAddress), sizeof socketAddress);
 }
 

@@ -3,6 +3,7 @@
 // path, a socket of its own making.
 #include <signal.h>
 #include <sodium.h>
+#include <sys/prctl.h>
 
 #include <cstdio>
 #include <cstring>
@@ -29,6 +30,7 @@ std::optional<SandboxRequirement> parseRequirement(std::string_view text) {
 
 int run(SandboxRequirement requirement) {
   startLog("netd-worker");
+  prctl(PR_SET_NAME, "netd-worker");  // run by descriptor, it would be called by a number
   EventLoop loop;
   Stats& stats = Stats::map(WORKER_STATS_FD);
   // The monitor decides when a worker ends; a terminal's Ctrl-C is not for it.

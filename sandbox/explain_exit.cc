@@ -61,7 +61,8 @@ std::string explainExit(int waitStatus, pid_t pid) {
   const int signal = WTERMSIG(waitStatus);
   if (signal != SIGSYS) {
     const char* abbreviation = sigabbrev_np(signal);
-    return "was killed by " + (abbreviation != nullptr ? "SIG" + std::string(abbreviation) : "signal " + std::to_string(signal));
+    return "was killed by " +
+           (abbreviation != nullptr ? "SIG" + std::string(abbreviation) : "signal " + std::to_string(signal));
   }
   const std::string call = killedSyscall(pid);
   if (!call.empty()) return "was killed by its syscall filter: " + call + " is not allowed there";

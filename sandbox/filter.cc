@@ -1,5 +1,5 @@
-// filter.cc - the syscall filter: a compiled-in policy handed to the kernel through libseccomp. Part of: sandbox (any daemon).
-// A call of another architecture (int 0x80, x32) kills, whatever the policy's default.
+// filter.cc - the syscall filter: a compiled-in policy handed to the kernel through libseccomp. Part of: sandbox (any
+// daemon). A call of another architecture (int 0x80, x32) kills, whatever the policy's default.
 #include <seccomp.h>
 #include <unistd.h>
 
@@ -37,7 +37,8 @@ int addRule(scmp_filter_ctx filter, const Rule& rule) {
     const uint64_t value = condition.ownPid ? static_cast<uint64_t>(getpid()) : condition.value;
     comparisons[i] = {.arg = condition.argument, .op = SCMP_CMP_MASKED_EQ, .datum_a = condition.mask, .datum_b = value};
   }
-  return seccomp_rule_add_array(filter, actionCode(rule.action, rule.errorNumber), rule.syscall, rule.conditionCount, comparisons);
+  return seccomp_rule_add_array(filter, actionCode(rule.action, rule.errorNumber), rule.syscall, rule.conditionCount,
+                                comparisons);
 }
 
 int addRules(scmp_filter_ctx filter, const Policy& policy, uint32_t defaultCode) {
@@ -56,13 +57,16 @@ Layer loadFilter(Profile profile) {
   std::unique_ptr<void, void (*)(void*)> filter(seccomp_init(defaultCode), seccomp_release);
   if (filter == nullptr) return notHeld("seccomp", "seccomp_init", ENOMEM, true);
   int result = seccomp_attr_set(filter.get(), SCMP_FLTATR_ACT_BADARCH, SCMP_ACT_KILL_PROCESS);
-  if (result == 0) result = seccomp_attr_set(filter.get(), SCMP_FLTATR_CTL_OPTIMIZE, 2);  // a binary tree instead of a list
+  if (result == 0)
+    result = seccomp_attr_set(filter.get(), SCMP_FLTATR_CTL_OPTIMIZE, 2);  // a binary tree instead of a list
   if (result == 0) result = seccomp_attr_set(filter.get(), SCMP_FLTATR_API_SYSRAWRC, 1);  // the kernel's own errno
   if (result == 0) result = addRules(filter.get(), policy, defaultCode);
   if (result == 0 && SANITIZED) result = addRules(filter.get(), sanitizerPolicy(), defaultCode);
-  if (result < 0) return {.name = "seccomp", .state = LayerState::Failed, .detail = problemOf("policy", -result), .mandatory = true};
+  if (result < 0)
+    return {.name = "seccomp", .state = LayerState::Failed, .detail = problemOf("policy", -result), .mandatory = true};
 
-  // Freeing the filter's tree after it is loaded is plain memory work, which every policy allows. The text is made before.
+  // Freeing the filter's tree after it is loaded is plain memory work, which every policy allows. The text is made
+  // before.
   std::string detail = std::to_string(policy.rules.size()) + " rules, default ";
   detail += policy.defaultAction == Action::Kill ? "kill" : "refuse";
   if (SANITIZED) detail += ", widened for the sanitizer";

@@ -1,5 +1,6 @@
 // landlock.cc - which paths, ports and processes remain in reach. Part of: sandbox (any daemon).
-// Own definitions: Debian 12's headers stop at ABI 2, the kernel may know more or less. What it doesn't know isn't asked for.
+// Own definitions: Debian 12's headers stop at ABI 2, the kernel may know more or less. What it doesn't know isn't
+// asked for.
 #include <fcntl.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -16,7 +17,8 @@ constexpr long ADD_RULE = 445;
 constexpr long RESTRICT_SELF = 446;
 constexpr unsigned CREATE_RULESET_VERSION = 1;
 constexpr int RULE_PATH_BENEATH = 1;
-constexpr unsigned LOG_NEW_EXEC_ON = 1 << 1;  // ABI 7: the audit log hears of refusals in programs that the monitor runs, too
+constexpr unsigned LOG_NEW_EXEC_ON =
+    1 << 1;  // ABI 7: the audit log hears of refusals in programs that the monitor runs, too
 constexpr long NEWEST_KNOWN_ABI = 7;
 
 struct RulesetAttributes {
@@ -66,16 +68,17 @@ std::vector<PathRule> pathsOfProfile(Profile profile) {
     for (const char* path : paths) rules.push_back({.path = path, .access = access, .optional = true});
   };
   if (profile == Profile::Netd || profile == Profile::NetdResolver) {
-    add(PathAccess::Read, {"/etc", "/usr/share/zoneinfo", "/dev/urandom", "/var/lib/sss", "/run/systemd/resolve",
-                           "/run/resolvconf", "/run/NetworkManager", "/run/connman", "/run/nscd", "/run/host", "/mnt/wsl"});
+    add(PathAccess::Read,
+        {"/etc", "/usr/share/zoneinfo", "/dev/urandom", "/var/lib/sss", "/run/systemd/resolve", "/run/resolvconf",
+         "/run/NetworkManager", "/run/connman", "/run/nscd", "/run/host", "/mnt/wsl"});
     add(PathAccess::Write, {"/dev/null"});
   }
   const PathAccess libraries = profile == Profile::Netd ? PathAccess::Execute : PathAccess::Read;
   if (profile == Profile::Netd || profile == Profile::NetdResolver) {
     add(libraries, {"/lib", "/lib32", "/lib64", "/usr/lib", "/usr/lib32", "/usr/lib64", "/usr/local/lib"});
   }
-  // A worker writes its uid map there. What else is in /proc belongs to root or to this uid, and Landlock keeps ptrace-like access
-  // to processes outside this sandbox shut.
+  // A worker writes its uid map there. What else is in /proc belongs to root or to this uid, and Landlock keeps
+  // ptrace-like access to processes outside this sandbox shut.
   if (profile == Profile::Netd) add(PathAccess::Write, {"/proc"});
   return rules;
 }
@@ -93,7 +96,8 @@ std::string addRule(int ruleset, const PathRule& rule, uint64_t handled) {
     if (!S_ISDIR(status.st_mode)) attributes.allowed &= FS_OF_FILES;
     // A device that may be read may be used: /dev/null as standard input is asked whether it is a terminal.
     if (S_ISCHR(status.st_mode)) attributes.allowed |= FS_IOCTL_DEV & handled;
-    if (syscall(ADD_RULE, ruleset, RULE_PATH_BENEATH, &attributes, 0) != 0) problem = problemOf(rule.path.string(), errno);
+    if (syscall(ADD_RULE, ruleset, RULE_PATH_BENEATH, &attributes, 0) != 0)
+      problem = problemOf(rule.path.string(), errno);
   }
   close(fd);
   return problem;

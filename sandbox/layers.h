@@ -1,5 +1,5 @@
-// layers.h - the single layers behind Sandbox. Part of: sandbox (any daemon). Each puts up one layer and says in a Layer whether
-// it holds; none throws, none logs. The order in which they may be called is lockDown()'s business.
+// layers.h - the single layers behind Sandbox. Part of: sandbox (any daemon). Each puts up one layer and says in a
+// Layer whether it holds; none throws, none logs. The order in which they may be called is lockDown()'s business.
 #pragma once
 
 #include <cerrno>

@@ -54,7 +54,8 @@ Layer forbidDumps() {
 }
 
 Layer forbidNewCode() {
-  if (prctl(SET_MDWE, MDWE_REFUSE_EXEC_GAIN, 0, 0, 0) == 0) return offered("w^x", "by the kernel and by the syscall filter", false);
+  if (prctl(SET_MDWE, MDWE_REFUSE_EXEC_GAIN, 0, 0, 0) == 0)
+    return offered("w^x", "by the kernel and by the syscall filter", false);
   // An older kernel: the filter refuses PROT_EXEC with the same effect.
   if (errno == EINVAL) return offered("w^x", "by the syscall filter alone: this kernel is older than 6.3", false);
   return notHeld("w^x", "prctl(PR_SET_MDWE)", errno, false);
@@ -81,8 +82,10 @@ Layer setLimits(const Options& options) {
   }
   rlimit files{};
   if (getrlimit(RLIMIT_NOFILE, &files) != 0) return notHeld("rlimits", "getrlimit(RLIMIT_NOFILE)", errno, false);
-  const uint64_t openFiles = options.maxOpenFiles == 0 ? files.rlim_max : std::min<uint64_t>(options.maxOpenFiles, files.rlim_max);
-  if (!limit("open files", RLIMIT_NOFILE, openFiles)) return notHeld("rlimits", "setrlimit(RLIMIT_NOFILE)", errno, false);
+  const uint64_t openFiles =
+      options.maxOpenFiles == 0 ? files.rlim_max : std::min<uint64_t>(options.maxOpenFiles, files.rlim_max);
+  if (!limit("open files", RLIMIT_NOFILE, openFiles))
+    return notHeld("rlimits", "setrlimit(RLIMIT_NOFILE)", errno, false);
   return offered("rlimits", detail, false);
 }
 

@@ -1,8 +1,9 @@
-// namespaces.cc - an own, empty network and an empty root folder. Part of: sandbox (vaultd and netd-worker; never the monitor,
-// which binds, dials and runs programs on the host).
+// namespaces.cc - an own, empty network and an empty root folder. Part of: sandbox (vaultd and netd-worker; never the
+// monitor, which binds, dials and runs programs on the host).
 //
-// As root the capabilities that becomeUser() kept suffice. Without them an own user namespace provides them, with this one uid
-// mapped to itself; all other users then look like 65534 to SO_PEERCRED, which is enough to tell "me" from "not me".
+// As root the capabilities that becomeUser() kept suffice. Without them an own user namespace provides them, with this
+// one uid mapped to itself; all other users then look like 65534 to SO_PEERCRED, which is enough to tell "me" from "not
+// me".
 #include <fcntl.h>
 #include <linux/capability.h>
 #include <sched.h>
@@ -35,7 +36,8 @@ int enterUserNamespace(std::string& detail) {
   if (unshare(CLONE_NEWUSER) != 0) return errno;
   writeText("/proc/self/setgroups", "deny");
   detail = "user";
-  if (!writeText("/proc/self/uid_map", uid + " " + uid + " 1") || !writeText("/proc/self/gid_map", gid + " " + gid + " 1")) {
+  if (!writeText("/proc/self/uid_map", uid + " " + uid + " 1") ||
+      !writeText("/proc/self/gid_map", gid + " " + gid + " 1")) {
     detail += " (without a uid map)";
   }
   return 0;
@@ -55,10 +57,12 @@ bool pivotToEmpty() {
   return false;
 }
 
-// Where mounting isn't allowed, but chroot is (Landlock of the monitor forbids its workers to mount): the folder /proc/PID/fdinfo of
-// a process that has ended is empty, and stays so. The child shares our root and working folder, so its chroot is ours.
+// Where mounting isn't allowed, but chroot is (Landlock of the monitor forbids its workers to mount): the folder
+// /proc/PID/fdinfo of a process that has ended is empty, and stays so. The child shares our root and working folder, so
+// its chroot is ours.
 bool chrootToEmpty() {
-  const long child = syscall(SYS_clone, CLONE_FS, 0, 0, 0, 0);  // no exit signal: the daemon's SIGCHLD handling sleeps on
+  const long child =
+      syscall(SYS_clone, CLONE_FS, 0, 0, 0, 0);  // no exit signal: the daemon's SIGCHLD handling sleeps on
   if (child == 0) {
     const bool done = chroot("/proc/self/fdinfo") == 0 && chdir("/") == 0;
     syscall(SYS_exit_group, done ? 0 : 1);

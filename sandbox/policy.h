@@ -1,5 +1,5 @@
-// policy.h - a syscall policy as compiled in. Part of: sandbox (any daemon). The tables come from sandbox/*.policy through
-// compile_policy.py; nothing is parsed at run time.
+// policy.h - a syscall policy as compiled in. Part of: sandbox (any daemon). The tables come from sandbox/*.policy
+// through compile_policy.py; nothing is parsed at run time.
 #pragma once
 
 #include <cstddef>

@@ -49,7 +49,8 @@ bool setCapabilities(uint64_t kept) {
 
 constexpr uint64_t bit(unsigned capability) { return uint64_t{1} << capability; }
 
-// What lockDown() still needs: namespaces and the empty root, and to empty the bounding set; for the monitor, ports below 1024.
+// What lockDown() still needs: namespaces and the empty root, and to empty the bounding set; for the monitor, ports
+// below 1024.
 uint64_t neededUntilLockDown(Profile profile) {
   uint64_t needed = bit(CAP_SYS_ADMIN) | bit(CAP_SYS_CHROOT) | bit(CAP_SETPCAP);
   if (profile == Profile::Netd) needed |= bit(CAP_NET_BIND_SERVICE);
@@ -68,7 +69,8 @@ bool isRefusedByHost(int errorNumber) {
 }
 
 Layer offered(std::string layerName, std::string detail, bool mandatory) {
-  return {.name = std::move(layerName), .state = LayerState::Active, .detail = std::move(detail), .mandatory = mandatory};
+  return {
+      .name = std::move(layerName), .state = LayerState::Active, .detail = std::move(detail), .mandatory = mandatory};
 }
 
 Layer notHeld(std::string layerName, std::string_view call, int errorNumber, bool mandatory) {
@@ -91,7 +93,8 @@ Layer becomeUser(const Options& options) {
     return offered("user", "uid " + std::to_string(geteuid()) + ", as started", true);
   }
   const Identity target = targetIdentity(options);
-  if (target.uid == 0) return {.name = "user", .state = LayerState::Failed, .detail = target.name + " is root", .mandatory = true};
+  if (target.uid == 0)
+    return {.name = "user", .state = LayerState::Failed, .detail = target.name + " is root", .mandatory = true};
   auto failed = [&](const char* call) {
     Layer layer = notHeld("user", call, errno, true);
     layer.detail += " (becoming " + target.name + ")";
@@ -102,7 +105,8 @@ Layer becomeUser(const Options& options) {
   if (setresgid(target.gid, target.gid, target.gid) != 0) return failed("setresgid");
   if (setresuid(target.uid, target.uid, target.uid) != 0) return failed("setresuid");
   Capabilities now;
-  if (!getCapabilities(now) || !setCapabilities(now.permitted & neededUntilLockDown(options.profile))) return failed("capset");
+  if (!getCapabilities(now) || !setCapabilities(now.permitted & neededUntilLockDown(options.profile)))
+    return failed("capset");
   if (prctl(PR_SET_KEEPCAPS, 0, 0, 0, 0) != 0) return failed("prctl(PR_SET_KEEPCAPS)");
   return offered("user", target.name + ", no groups", true);
 }
@@ -112,7 +116,8 @@ Layer dropCapabilities() {
   prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0);  // before Linux 4.3 there is no such set
   if (hasCapability(CAP_SETPCAP)) {
     for (unsigned long capability = 0; prctl(PR_CAPBSET_READ, capability, 0, 0, 0) >= 0; ++capability) {
-      if (prctl(PR_CAPBSET_DROP, capability, 0, 0, 0) != 0) return notHeld("capabilities", "prctl(PR_CAPBSET_DROP)", errno, true);
+      if (prctl(PR_CAPBSET_DROP, capability, 0, 0, 0) != 0)
+        return notHeld("capabilities", "prctl(PR_CAPBSET_DROP)", errno, true);
     }
     if (prctl(PR_SET_SECUREBITS, ALL_SECUREBITS_LOCKED, 0, 0, 0) != 0) {
       return notHeld("capabilities", "prctl(PR_SET_SECUREBITS)", errno, true);
@@ -129,9 +134,11 @@ Layer dropCapabilities() {
 }
 
 Layer setNoNewPrivileges() {
-  if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0) return notHeld("no_new_privs", "prctl(PR_SET_NO_NEW_PRIVS)", errno, true);
+  if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0)
+    return notHeld("no_new_privs", "prctl(PR_SET_NO_NEW_PRIVS)", errno, true);
   if (prctl(PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0) != 1) {
-    return {.name = "no_new_privs", .state = LayerState::Failed, .detail = "was set, but doesn't hold", .mandatory = true};
+    return {
+        .name = "no_new_privs", .state = LayerState::Failed, .detail = "was set, but doesn't hold", .mandatory = true};
   }
   return offered("no_new_privs", "set", true);
 }

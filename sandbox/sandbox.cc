@@ -21,8 +21,8 @@ bool lockedDown = false;
 constexpr bool SANITIZED = false;
 #endif
 
-constexpr std::array LAYER_NAMES = {"user", "dumps", "namespaces", "rlimits", "root", "capabilities", "no_new_privs", "w^x",
-                                    "landlock", "seccomp"};
+constexpr std::array LAYER_NAMES = {"user",         "dumps",        "namespaces", "rlimits",  "root",
+                                    "capabilities", "no_new_privs", "w^x",        "landlock", "seccomp"};
 
 bool holdsSecretsOrParses(Profile profile) { return profile == Profile::Vaultd || profile == Profile::NetdWorker; }
 
@@ -65,7 +65,8 @@ const Layer* Report::find(std::string_view layerName) const {
 }
 
 std::string describe(const Report& report) {
-  std::string text = "sandbox " + std::string(name(report.verdict())) + (report.sanitizerBuild ? " (sanitizer build)" : "") + "\n";
+  std::string text =
+      "sandbox " + std::string(name(report.verdict())) + (report.sanitizerBuild ? " (sanitizer build)" : "") + "\n";
   auto padded = [](std::string_view word, size_t width) {
     std::string result(word);
     result.resize(std::max(width, result.size()), ' ');
@@ -84,7 +85,8 @@ std::vector<std::string> problems(const Report& report, SandboxRequirement requi
   for (const Layer& layer : report.layers) {
     const bool active = layer.state == LayerState::Active;
     if (active && (layer.name == "root" || layer.name == "landlock")) pathsRestricted = true;
-    if (layer.state == LayerState::Failed || (layer.mandatory && !active)) result.push_back(layer.name + ": " + layer.detail);
+    if (layer.state == LayerState::Failed || (layer.mandatory && !active))
+      result.push_back(layer.name + ": " + layer.detail);
   }
   // The monitor and its resolvers need real paths; where there is no Landlock their uid alone limits them.
   if (holdsSecretsOrParses(report.profile) && !pathsRestricted) {
@@ -113,8 +115,9 @@ void Sandbox::enter() {
   if (entered_ || options_.requirement == SandboxRequirement::None) return;
   entered_ = true;
   add(becomeUser(options_));
-  // The monitor and the resolver live in the host's network and see its files; a pid namespace is wanted by none: it would
-  // need one more process, would hide peers' pids, and kill and ptrace are taken away by seccomp, Landlock and the uid anyway.
+  // The monitor and the resolver live in the host's network and see its files; a pid namespace is wanted by none: it
+  // would need one more process, would hide peers' pids, and kill and ptrace are taken away by seccomp, Landlock and
+  // the uid anyway.
   if (holdsSecretsOrParses(options_.profile)) add(enterNamespaces(ownMounts_));
   // After the namespaces: a process that isn't dumpable may not write its own uid map.
   add(forbidDumps());

@@ -2,16 +2,20 @@
 //
 // A start goes: read config -> Sandbox::enter() -> open files and sockets, load keys -> Sandbox::lockDown() -> serve.
 //
-//   enter()     own uid (when started as root), own namespaces, no core dumps, not dumpable. Files, paths and Unix sockets work
-//               as before; in vaultd and in a worker new network sockets lead nowhere from here on. Optional: lockDown() does it if
-//               the daemon did not. A daemon that must open files as root first calls only lockDown().
-//   lockDown()  the rest: rlimits, an empty root, no capabilities, no_new_privs, no new code in memory, Landlock, and seccomp
+//   enter()     own uid (when started as root), own namespaces, no core dumps, not dumpable. Files, paths and Unix
+//   sockets work
+//               as before; in vaultd and in a worker new network sockets lead nowhere from here on. Optional:
+//               lockDown() does it if the daemon did not. A daemon that must open files as root first calls only
+//               lockDown().
+//   lockDown()  the rest: rlimits, an empty root, no capabilities, no_new_privs, no new code in memory, Landlock, and
+//   seccomp
 //               last. After it no path can be opened and no other program run (the monitor: only those it was given).
 //
-// Both must be called with one thread. What was opened before stays open. Every layer says in the Report whether it holds. A layer
-// that the kernel or the container doesn't offer is Unavailable; one that it offers but that could not be set up is Failed.
-// What must hold whatever the kernel: seccomp, no_new_privs, no capabilities, not root, not dumpable, no core dumps, and one
-// of {empty root, Landlock}. See docs/decisions and sandbox/*.policy. Nothing here reads a policy at run time.
+// Both must be called with one thread. What was opened before stays open. Every layer says in the Report whether it
+// holds. A layer that the kernel or the container doesn't offer is Unavailable; one that it offers but that could not
+// be set up is Failed. What must hold whatever the kernel: seccomp, no_new_privs, no capabilities, not root, not
+// dumpable, no core dumps, and one of {empty root, Landlock}. See docs/decisions and sandbox/*.policy. Nothing here
+// reads a policy at run time.
 #pragma once
 
 #include <sys/types.h>
@@ -43,7 +47,7 @@ enum class LayerState : uint8_t {
 std::string_view name(LayerState state);  // "active", "unavailable", "disabled", "failed"
 
 struct Layer {
-  std::string name;    // "seccomp", "landlock", "root", "namespaces", ...
+  std::string name;  // "seccomp", "landlock", "root", "namespaces", ...
   LayerState state = LayerState::Disabled;
   std::string detail;  // for people: what holds, or why it doesn't
   bool mandatory = false;
@@ -65,7 +69,8 @@ struct Report {
   const Layer* find(std::string_view layerName) const;
 };
 
-// One line a layer, for logs and for people: "  landlock     active       abi 7: no path, no tcp port, no foreign process".
+// One line a layer, for logs and for people: "  landlock     active       abi 7: no path, no tcp port, no foreign
+// process".
 std::string describe(const Report& report);
 
 enum class PathAccess : uint8_t {
@@ -78,13 +83,14 @@ enum class PathAccess : uint8_t {
 struct PathRule {
   std::filesystem::path path;  // a folder and everything beneath it, or one file
   PathAccess access = PathAccess::Read;
-  bool optional = false;       // skipped if it doesn't exist; else that makes the Landlock layer Failed
+  bool optional = false;  // skipped if it doesn't exist; else that makes the Landlock layer Failed
 };
 
 struct Options {
   Profile profile = Profile::Vaultd;
   SandboxRequirement requirement = SandboxRequirement::Full;
-  // Used when started as root: this user of passwd; if there is none, a fixed uid and gid (FALLBACK_VAULT_ID, FALLBACK_NET_ID).
+  // Used when started as root: this user of passwd; if there is none, a fixed uid and gid (FALLBACK_VAULT_ID,
+  // FALLBACK_NET_ID).
   std::string user;
   // Landlock, for Netd only: the config file's folder (Read), the folders of its sockets (Sockets), of the
   // programs that it runs (Execute). System libraries, /etc and what a resolver reads are added by the profile.
@@ -133,8 +139,9 @@ class Sandbox {
 // The rule of lockDown() as a function: nothing if a daemon with this report may serve, else why not.
 std::vector<std::string> problems(const Report& report, SandboxRequirement requirement);
 
-// For supervisors: "exited with status 1", "was killed by SIGKILL", "was killed by its syscall filter: ptrace is not allowed".
-// The name of the call comes from the kernel's log, if this process may read it; else the text says where to look.
+// For supervisors: "exited with status 1", "was killed by SIGKILL", "was killed by its syscall filter: ptrace is not
+// allowed". The name of the call comes from the kernel's log, if this process may read it; else the text says where to
+// look.
 std::string explainExit(int waitStatus, pid_t pid);
 
 }  // namespace sallyport::sandbox

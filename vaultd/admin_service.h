@@ -16,8 +16,8 @@ namespace sallyport::vaultd {
 
 // What status tells beyond VaultState. Filled by main; must outlive the services.
 struct AdminFacts {
-  std::filesystem::path configFile;       // absolute: reload resolves relative paths as the start did
-  std::string memory;                     // SecretArena::describe()
+  std::filesystem::path configFile;  // absolute: reload resolves relative paths as the start did
+  std::string memory;                // SecretArena::describe()
   uint32_t pid = 0;
   uint64_t startedMs = 0;
   sandbox::Report sandbox;

@@ -1,9 +1,10 @@
-// box.h - the only place where a long-term secret meets a peer's public key. Process: vaultd alone. See docs/protocol.md §2, §3.
+// box.h - the only place where a long-term secret meets a peer's public key. Process: vaultd alone. See
+// docs/protocol.md §2, §3.
 //
-// There is no "box", "open" or "shared key" here, only whole steps of curve_tun: each takes the fixed fields of that step, builds
-// the nonce prefix from the role, and gives out what goes on the wire. A caller that is taken over can carry out handshakes,
-// and nothing else: it can't have a text of its choice sealed, nor a recorded box of another kind opened.
-// No other file of vaultd may call crypto_box*, crypto_scalarmult or anything that takes LongTermBox's secret.
+// There is no "box", "open" or "shared key" here, only whole steps of curve_tun: each takes the fixed fields of that
+// step, builds the nonce prefix from the role, and gives out what goes on the wire. A caller that is taken over can
+// carry out handshakes, and nothing else: it can't have a text of its choice sealed, nor a recorded box of another kind
+// opened. No other file of vaultd may call crypto_box*, crypto_scalarmult or anything that takes LongTermBox's secret.
 #pragma once
 
 #include <optional>
@@ -23,7 +24,7 @@ using Refusal = proto::Refusal;
 // Overwrites the dead stack that crypto calls have left behind; once after each batch.
 void wipeDeadStack();
 
-// Computes a known box and opens it again, with keys of its own. False: this build or machine computes wrongly.
+// Computes a known box and opens it again, with published test keys. False: this build or machine computes wrongly.
 bool boxSelfTest();
 
 class LongTermBox {
@@ -36,10 +37,10 @@ class LongTermBox {
   std::span<const std::byte, 32> secretForNonceKeys() const { return secret_.expose<32>(); }
 
   struct HelloStep {
-    PublicKey clientEphemeral;                                    // EC
+    PublicKey clientEphemeral;  // EC
     std::span<const std::byte, wire::HELLO_BOX_BYTES> box;
-    PublicKey serverEphemeral;                                    // ES
-    std::span<const std::byte, wire::COOKIE_BYTES> cookie;        // K
+    PublicKey serverEphemeral;                              // ES
+    std::span<const std::byte, wire::COOKIE_BYTES> cookie;  // K
   };
   // Opens the Hello's box (64 zero bytes under "CurveCP-client-H" 0), then seals ES, K to EC. One X25519 for both.
   // Refuses lowOrderKey, badBox, nonceUnavailable; a nonce is drawn only for a genuine Hello.
@@ -47,10 +48,10 @@ class LongTermBox {
                                              std::span<std::byte, wire::COOKIE_PACKET_BOX_BYTES> out);
 
   struct VouchStep {
-    PublicKey client;                                             // C
-    LongNonceBytes nonce;                                         // R2
-    std::span<const std::byte, wire::VOUCH_BYTES> box;            // V
-    PublicKey clientEphemeral;                                    // EC, as this connection has proved it
+    PublicKey client;                                   // C
+    LongNonceBytes nonce;                               // R2
+    std::span<const std::byte, wire::VOUCH_BYTES> box;  // V
+    PublicKey clientEphemeral;                          // EC, as this connection has proved it
   };
   // Opens V and compares its content with EC. `remember`: keep the shared key if the vouch is genuine.
   // Refuses lowOrderKey, badBox. `cached` says whether it cost an X25519.
@@ -58,11 +59,12 @@ class LongTermBox {
 
   // Boxes EC to `server`. Its shared key is always remembered: servers come from the configuration alone.
   Result<LongNonceBytes, Refusal> makeVouch(const PublicKey& server, const PublicKey& clientEphemeral,
-                                            NonceSource<BoxRole::Vouch>& nonces, std::span<std::byte, wire::VOUCH_BYTES> out,
-                                            bool& cached);
+                                            NonceSource<BoxRole::Vouch>& nonces,
+                                            std::span<std::byte, wire::VOUCH_BYTES> out, bool& cached);
 
  private:
-  // The shared key with `peer`, in the scratch slot (wipe it after use) or in the cache. Nothing if `peer` is of low order.
+  // The shared key with `peer`, in the scratch slot (wipe it after use) or in the cache. Nothing if `peer` is of low
+  // order.
   std::optional<SharedKeyView> sharedKey(const PublicKey& peer, bool& cached);
 
   SharedKeyCache& cache_;

@@ -12,9 +12,9 @@ const std::array<std::string_view, Counters::COUNTS> Counters::NAMES = {
 
 // In the order of proto::Refusal.
 const std::array<std::string_view, Counters::REFUSALS> Counters::REFUSAL_NAMES = {
-    "refused_unspecified",       "refused_unknown_entry",     "refused_unknown_key", "refused_peer_not_allowed",
-    "refused_bad_box",           "refused_bad_size",          "refused_low_order_key", "refused_rate_limited",
-    "refused_nonce_unavailable", "refused_locked",            "refused_too_many",    "refused_not_permitted",
+    "refused_unspecified",       "refused_unknown_entry", "refused_unknown_key",   "refused_peer_not_allowed",
+    "refused_bad_box",           "refused_bad_size",      "refused_low_order_key", "refused_rate_limited",
+    "refused_nonce_unavailable", "refused_locked",        "refused_too_many",      "refused_not_permitted",
     "refused_bad_config"};
 static_assert(static_cast<size_t>(proto::Refusal::BAD_CONFIG) + 1 == Counters::REFUSALS);
 

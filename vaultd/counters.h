@@ -13,19 +13,19 @@ namespace sallyport::vaultd {
 
 // X(enumerator, name)
 #define SALLYPORT_VAULT_COUNTS(X) \
-  X(CookiesSealed,      "cookies_sealed") \
-  X(CookiesRefused,     "cookies_refused") \
-  X(VouchesVerified,    "vouches_verified") \
-  X(VouchesRefused,     "vouches_refused") \
-  X(VouchesMade,        "vouches_made") \
-  X(VouchesNotMade,     "vouches_not_made") \
-  X(SharedKeyHits,      "shared_key_hits") \
-  X(SharedKeyMisses,    "shared_key_misses") \
-  X(PublicKeysGiven,    "public_keys_given") \
-  X(Pings,              "pings") \
-  X(SelfTestFailures,   "self_test_failures") \
-  X(Reloads,            "reloads") \
-  X(ReloadsRefused,     "reloads_refused")
+  X(CookiesSealed, "cookies_sealed") \
+  X(CookiesRefused, "cookies_refused") \
+  X(VouchesVerified, "vouches_verified") \
+  X(VouchesRefused, "vouches_refused") \
+  X(VouchesMade, "vouches_made") \
+  X(VouchesNotMade, "vouches_not_made") \
+  X(SharedKeyHits, "shared_key_hits") \
+  X(SharedKeyMisses, "shared_key_misses") \
+  X(PublicKeysGiven, "public_keys_given") \
+  X(Pings, "pings") \
+  X(SelfTestFailures, "self_test_failures") \
+  X(Reloads, "reloads") \
+  X(ReloadsRefused, "reloads_refused")
 
 enum class Count : uint8_t {
 #define X(id, text) id,

@@ -18,7 +18,8 @@ Problem inFile(const fs::path& path, const Problem& problem) {
 
 Result<void, Problem> checkName(std::string_view name) {
   if (isKeyName(name)) return {};
-  return refuse(Problem{"not a name for a key: 1 to 64 letters, digits, `.`, `_` and `-` are wanted, a letter or digit first", {}});
+  return refuse(Problem{
+      "not a name for a key: 1 to 64 letters, digits, `.`, `_` and `-` are wanted, a letter or digit first", {}});
 }
 
 Result<KeyHeader, Problem> storeNew(const fs::path& folder, std::string_view name, const LongTermSecret& secret,
@@ -62,13 +63,15 @@ Result<SealedKey, Problem> readKeyFile(const fs::path& folder, std::string_view 
   auto sealed = parseKeyText(text->expose());
   if (!sealed) return refuse(inFile(path, sealed.error()));
   if (sealed->header.name != name) {
-    return refuse(Problem{path.string() + ": the file holds the key `" + sealed->header.name + "`, not `" + std::string(name) + "`",
-                          "rename it to " + sealed->header.name + ".key, or put the right file there"});
+    return refuse(Problem{
+        path.string() + ": the file holds the key `" + sealed->header.name + "`, not `" + std::string(name) + "`",
+        "rename it to " + sealed->header.name + ".key, or put the right file there"});
   }
   return sealed;
 }
 
-Result<OpenedKey, Problem> loadKey(const fs::path& folder, std::string_view name, const Unlocker& unlock, const FileOwners& owners) {
+Result<OpenedKey, Problem> loadKey(const fs::path& folder, std::string_view name, const Unlocker& unlock,
+                                   const FileOwners& owners) {
   auto sealed = readKeyFile(folder, name, owners);
   if (!sealed) return refuse(sealed.error());
   SecretText secret;
@@ -91,7 +94,8 @@ Result<KeyHeader, Problem> importKey(const fs::path& folder, std::string_view na
   return storeNew(folder, name, secret, sealing);
 }
 
-Result<void, Problem> resealKey(const fs::path& folder, std::string_view name, const Unlocker& unlock, const Sealing& sealing) {
+Result<void, Problem> resealKey(const fs::path& folder, std::string_view name, const Unlocker& unlock,
+                                const Sealing& sealing) {
   auto opened = loadKey(folder, name, unlock);
   if (!opened) return refuse(opened.error());
   auto text = sealedText(name, opened->secret, sealing, opened->header.created);
@@ -115,7 +119,8 @@ Result<RotatedKey, Problem> rotateKey(const fs::path& folder, std::string_view n
   for (unsigned number = 1;; ++number) {
     archive = path.string() + "." + std::to_string(number);
     if (::link(path.c_str(), archive.c_str()) == 0) break;
-    if (errno != EEXIST) return refuse(Problem{archive.string() + ": can't keep the old key: " + std::strerror(errno), {}});
+    if (errno != EEXIST)
+      return refuse(Problem{archive.string() + ": can't keep the old key: " + std::strerror(errno), {}});
   }
   int error = syncFolder(folder);
   if (error != 0) return refuse(Problem{archive.string() + ": can't be made durable: " + std::strerror(error), {}});
@@ -133,12 +138,15 @@ Result<std::vector<ListedKey>, Problem> listKeys(const fs::path& folder) {
     listed.name = entry->path().stem().string();
     if (listed.name.empty() || listed.name.front() == '.') continue;
     auto sealed = readKeyFile(folder, listed.name);
-    if (sealed) listed.header = std::move(sealed->header);
-    else listed.problem = sealed.error();
+    if (sealed)
+      listed.header = std::move(sealed->header);
+    else
+      listed.problem = sealed.error();
     keys.push_back(std::move(listed));
   }
   if (failure) return refuse(Problem{folder.string() + ": can't list: " + failure.message(), {}});
-  std::sort(keys.begin(), keys.end(), [](const ListedKey& left, const ListedKey& right) { return left.name < right.name; });
+  std::sort(keys.begin(), keys.end(),
+            [](const ListedKey& left, const ListedKey& right) { return left.name < right.name; });
   return keys;
 }
 

@@ -144,15 +144,16 @@ Result<SealingKey, Problem> sealingKey(const KeyHeader& header, const SecretText
   SealingKey key;
   if (header.seal == SealKind::Passphrase) {
     if (header.cost.opsLimit < crypto_pwhash_argon2id_OPSLIMIT_MIN || header.cost.opsLimit > MAX_OPS_LIMIT ||
-        header.cost.memLimitBytes < crypto_pwhash_argon2id_MEMLIMIT_MIN || header.cost.memLimitBytes > MAX_MEM_LIMIT_BYTES) {
+        header.cost.memLimitBytes < crypto_pwhash_argon2id_MEMLIMIT_MIN ||
+        header.cost.memLimitBytes > MAX_MEM_LIMIT_BYTES) {
       return refuse(damaged("passphrase costs out of range"));
     }
     if (crypto_pwhash_argon2id(key.exposeData(), SealingKey::SIZE, secret.expose().data(), secret.size(),
                                uchars(ByteSpan(header.salt)), header.cost.opsLimit, header.cost.memLimitBytes,
                                crypto_pwhash_argon2id_ALG_ARGON2ID13) != 0) {
-      return refuse(Problem{"not enough memory to try the passphrase (" +
-                                std::to_string(header.cost.memLimitBytes >> 20) + " MiB)",
-                            "raise the memory limit of this process"});
+      return refuse(Problem{
+          "not enough memory to try the passphrase (" + std::to_string(header.cost.memLimitBytes >> 20) + " MiB)",
+          "raise the memory limit of this process"});
     }
     return key;
   }
@@ -160,9 +161,9 @@ Result<SealingKey, Problem> sealingKey(const KeyHeader& header, const SecretText
     return refuse(Problem{"the credential `" + header.credential + "` is shorter than 32 bytes",
                           "make it from 32 random bytes, e.g. `head -c32 /dev/urandom | systemd-creds encrypt`"});
   }
-  CHECK(crypto_generichash_blake2b_salt_personal(key.exposeData(), SealingKey::SIZE,
-                                                 reinterpret_cast<const unsigned char*>(secret.expose().data()), secret.size(),
-                                                 nullptr, 0, uchars(ByteSpan(header.salt)), CREDENTIAL_PERSONAL) == 0);
+  CHECK(crypto_generichash_blake2b_salt_personal(
+            key.exposeData(), SealingKey::SIZE, reinterpret_cast<const unsigned char*>(secret.expose().data()),
+            secret.size(), nullptr, 0, uchars(ByteSpan(header.salt)), CREDENTIAL_PERSONAL) == 0);
   return key;
 }
 
@@ -176,18 +177,16 @@ std::string nowUtc() {
 }
 
 std::string headerText(const KeyHeader& header) {
-  std::string text = std::string(FIRST_LINE_WORD) + "1\nname: " + header.name + "\nkind: x25519\npublic: " +
-                     toBase64(header.publicKey.span()) + "\ncreated: " + header.created + "\nseal: ";
+  std::string text = std::string(FIRST_LINE_WORD) + "1\nname: " + header.name +
+                     "\nkind: x25519\npublic: " + toBase64(header.publicKey.span()) + "\ncreated: " + header.created +
+                     "\nseal: ";
   switch (header.seal) {
-    case SealKind::Plain:
-      return text + "plain\n";
+    case SealKind::Plain: return text + "plain\n";
     case SealKind::Passphrase:
       text += "passphrase " + std::string(ALGORITHM) + " opslimit=" + std::to_string(header.cost.opsLimit) +
               " memlimit=" + std::to_string(header.cost.memLimitBytes);
       break;
-    case SealKind::SystemdCredential:
-      text += "systemd-credential name=" + header.credential;
-      break;
+    case SealKind::SystemdCredential: text += "systemd-credential name=" + header.credential; break;
   }
   return text + " salt=" + toBase64(header.salt) + "\nnonce: " + toBase64(header.nonce) + "\n";
 }
@@ -224,24 +223,29 @@ PublicKey publicKeyOf(const LongTermSecret& secret) {
 Result<SealedKey, Problem> parseKeyText(std::string_view text) {
   Lines lines(text);
   const auto first = lines.next();
-  if (!first) return refuse(text.starts_with(FIRST_LINE_WORD) ? damaged("it is cut off") : damaged("it is empty or has no lines"));
+  if (!first)
+    return refuse(text.starts_with(FIRST_LINE_WORD) ? damaged("it is cut off")
+                                                    : damaged("it is empty or has no lines"));
   if (auto good = parseFirstLine(*first); !good) return refuse(good.error());
 
   SealedKey sealed;
   KeyHeader& header = sealed.header;
   const auto wrong = [&](std::string_view line) {
-    return refuse(lines.cutHere() ? damaged("it is cut off") : damaged("the line `" + std::string(line) + ":` is wrong or missing"));
+    return refuse(lines.cutHere() ? damaged("it is cut off")
+                                  : damaged("the line `" + std::string(line) + ":` is wrong or missing"));
   };
   const auto name = lines.value("name");
   if (!name || !isKeyName(*name)) return wrong("name");
   header.name = std::string(*name);
   const auto kind = lines.value("kind");
   if (!kind) return wrong("kind");
-  if (*kind != "x25519") return refuse(Problem{"a key of a kind that this version doesn't know", "use a newer sallyport"});
+  if (*kind != "x25519")
+    return refuse(Problem{"a key of a kind that this version doesn't know", "use a newer sallyport"});
   const auto publicKey = lines.value("public");
   if (!publicKey || !decodeExactly(*publicKey, header.publicKey.mutableSpan())) return wrong("public");
   const auto created = lines.value("created");
-  if (!created || created->size() > 40 || created->find_first_not_of("0123456789-:TZ") != std::string_view::npos) return wrong("created");
+  if (!created || created->size() > 40 || created->find_first_not_of("0123456789-:TZ") != std::string_view::npos)
+    return wrong("created");
   header.created = std::string(*created);
   const auto seal = lines.value("seal");
   if (!seal || !parseSeal(*seal, header)) return wrong("seal");
@@ -266,14 +270,15 @@ Result<LongTermSecret, Problem> openSealed(const SealedKey& sealed, const Secret
     auto key = sealingKey(header, secret);
     if (!key) return refuse(key.error());
     const ByteSpan authenticated = asBytes(sealed.authenticated);
-    if (crypto_aead_xchacha20poly1305_ietf_decrypt(opened.exposeData(), nullptr, nullptr, sealed.payload.exposeData(), SEALED_BYTES,
-                                                   uchars(authenticated), authenticated.size(),
+    if (crypto_aead_xchacha20poly1305_ietf_decrypt(opened.exposeData(), nullptr, nullptr, sealed.payload.exposeData(),
+                                                   SEALED_BYTES, uchars(authenticated), authenticated.size(),
                                                    uchars(ByteSpan(header.nonce)), key->exposeData()) != 0) {
       const bool passphrase = header.seal == SealKind::Passphrase;
-      return refuse(Problem{passphrase ? "the passphrase is wrong, or the file was changed"
-                                       : "the credential `" + header.credential + "` is another one, or the file was changed",
-                            passphrase ? "try again; if the passphrase is right, restore the file from a backup"
-                                       : "use the credential that the key was sealed with, or restore the file from a backup"});
+      return refuse(
+          Problem{passphrase ? "the passphrase is wrong, or the file was changed"
+                             : "the credential `" + header.credential + "` is another one, or the file was changed",
+                  passphrase ? "try again; if the passphrase is right, restore the file from a backup"
+                             : "use the credential that the key was sealed with, or restore the file from a backup"});
     }
   }
   // A plain file has no seal that proves its header; and a public key that doesn't belong to the secret would make us
@@ -301,9 +306,11 @@ Result<SecretText, Problem> sealedText(std::string_view name, const LongTermSecr
     std::memcpy(payload.exposeData(), secret.exposeData(), SECRET_BYTES);
   } else {
     CHECK(sealing.secret != nullptr);
-    if (sealing.secret->empty()) return refuse(Problem{"an empty passphrase protects nothing", "give one, or make a plain key"});
+    if (sealing.secret->empty())
+      return refuse(Problem{"an empty passphrase protects nothing", "give one, or make a plain key"});
     if (sealing.kind == SealKind::SystemdCredential && !isKeyName(sealing.credential)) {
-      return refuse(Problem{"not a name for a credential: `" + sealing.credential + "`", "use letters, digits, `.`, `_` and `-`"});
+      return refuse(Problem{"not a name for a credential: `" + sealing.credential + "`",
+                            "use letters, digits, `.`, `_` and `-`"});
     }
     fillRandom(header.salt);
     fillRandom(header.nonce);
@@ -327,11 +334,13 @@ Result<LongTermSecret, Problem> parseSecret(std::string_view text) {
   LongTermSecret secret;
   size_t size = 0;
   const char* end = nullptr;
-  const bool hex = text.size() == 2 * SECRET_BYTES &&
-                   sodium_hex2bin(secret.exposeData(), SECRET_BYTES, text.data(), text.size(), nullptr, &size, &end) == 0 &&
-                   size == SECRET_BYTES && end == text.data() + text.size();
+  const bool hex =
+      text.size() == 2 * SECRET_BYTES &&
+      sodium_hex2bin(secret.exposeData(), SECRET_BYTES, text.data(), text.size(), nullptr, &size, &end) == 0 &&
+      size == SECRET_BYTES && end == text.data() + text.size();
   if (!hex && !decodeExactly(text, secret.exposeMutable())) {
-    return refuse(Problem{"not a secret key: 32 bytes in base64 (44 characters) or hex (64 characters) are wanted", {}});
+    return refuse(
+        Problem{"not a secret key: 32 bytes in base64 (44 characters) or hex (64 characters) are wanted", {}});
   }
   if (sodium_is_zero(secret.exposeData(), SECRET_BYTES)) return refuse(Problem{"the secret key is all zeros", {}});
   return secret;

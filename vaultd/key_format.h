@@ -1,5 +1,5 @@
-// key_format.h - the text of a key file: parsing, sealing, opening. Part of: vaultd's key library. docs/protocol.md §9.
-// Pure: no file, no terminal.
+// key_format.h - the text of a key file: parsing, sealing, opening. Part of: vaultd's key library. Pure: no file or
+// tty. Pure: no file, no terminal.
 //
 //   sallyport key 1
 //   name: server
@@ -12,10 +12,11 @@
 //   nonce: <base64 of 24 bytes>                                 (not with plain)
 //   payload: <base64>
 //
-// The lines stand in this order, each ends with one newline, and nothing follows. The payload is the 32 secret bytes (plain),
-// or their XChaCha20-Poly1305 under the sealing key with every byte before `payload:` as additional data: no line of the
-// header can be changed without the passphrase. The sealing key is Argon2id13 of the passphrase, or BLAKE2b-256 (salt,
-// personal "sallyport-cred-1") of the credential's content. After opening, the public key must follow from the secret.
+// The lines stand in this order, each ends with one newline, and nothing follows. The payload is the 32 secret bytes
+// (plain), or their XChaCha20-Poly1305 under the sealing key with every byte before `payload:` as additional data: no
+// line of the header can be changed without the passphrase. The sealing key is Argon2id13 of the passphrase, or
+// BLAKE2b-256 (salt, personal "sallyport-cred-1") of the credential's content. After opening, the public key must
+// follow from the secret.
 #pragma once
 
 #include <array>
@@ -37,8 +38,8 @@ using LongTermSecret = SecretBytes<LongTermSecretTag, 32>;
 enum class SealKind : uint8_t { Plain, Passphrase, SystemdCredential };
 std::string_view describe(SealKind kind);  // "plain file", "passphrase", "systemd credential"
 
-// The cost of one guess at a passphrase. 64 MiB and 3 passes is above RFC 9106's recommendation for small memory, and still
-// lets a vault with a few keys start in under a second.
+// The cost of one guess at a passphrase. 64 MiB and 3 passes are what RFC 9106 recommends where memory is short, and
+// still let a vault with a few keys start in under a second.
 struct PassphraseCost {
   uint64_t opsLimit = 3;
   uint64_t memLimitBytes = 64 * 1024 * 1024;
@@ -46,15 +47,16 @@ struct PassphraseCost {
 // A file that asks for more is refused: the header is read before anything proves that we wrote it.
 inline constexpr uint64_t MAX_OPS_LIMIT = 20;
 inline constexpr uint64_t MAX_MEM_LIMIT_BYTES = uint64_t{1} << 30;
-inline constexpr size_t MIN_CREDENTIAL_BYTES = 32;  // a credential is not stretched: it must be random, not a passphrase
+inline constexpr size_t MIN_CREDENTIAL_BYTES =
+    32;  // a credential is not stretched: it must be random, not a passphrase
 
 struct KeyHeader {
   std::string name;
   PublicKey publicKey;
-  std::string created;          // UTC, "2026-11-21T04:00:00Z"
+  std::string created;  // UTC, "2026-11-21T04:00:00Z"
   SealKind seal = SealKind::Plain;
-  PassphraseCost cost;          // Passphrase
-  std::string credential;       // SystemdCredential: its name
+  PassphraseCost cost;     // Passphrase
+  std::string credential;  // SystemdCredential: its name
   std::array<std::byte, 16> salt{};
   std::array<std::byte, 24> nonce{};
 };
@@ -62,7 +64,7 @@ struct KeyHeader {
 // A parsed file, still sealed.
 struct SealedKey {
   KeyHeader header;
-  std::string authenticated;    // the text before `payload:`
+  std::string authenticated;  // the text before `payload:`
   SecretBytes<struct PayloadTag, 48> payload;
 };
 
@@ -80,7 +82,8 @@ PublicKey publicKeyOf(const LongTermSecret& secret);
 
 // Problems of this file don't name the file: the caller puts its path in front.
 Result<SealedKey, Problem> parseKeyText(std::string_view text);
-// `secret` as in Sealing; ignored for a plain key. A wrong passphrase, a changed header and a changed payload look the same.
+// `secret` as in Sealing; ignored for a plain key. A wrong passphrase, a changed header and a changed payload look the
+// same.
 Result<LongTermSecret, Problem> openSealed(const SealedKey& sealed, const SecretText& secret);
 // The text of a file. `created` is kept when not empty (a re-sealed key keeps its age).
 Result<SecretText, Problem> sealedText(std::string_view name, const LongTermSecret& secret, const Sealing& sealing,

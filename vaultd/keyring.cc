@@ -22,12 +22,14 @@ void VaultKey::setRate(uint32_t handshakesPerSecond) {
   makeRate.setRate(handshakesPerSecond);
 }
 
-Result<Keyring, Problem> Keyring::load(const Config& config, SecretArena& arena, SharedKeyCache& cache, const Unlocker& unlock,
-                                       const FileOwners& owners, uint64_t nowMs, std::vector<Problem>& warnings) {
+Result<Keyring, Problem> Keyring::load(const Config& config, SecretArena& arena, SharedKeyCache& cache,
+                                       const Unlocker& unlock, const FileOwners& owners, uint64_t nowMs,
+                                       std::vector<Problem>& warnings) {
   Keyring ring;
   for (const std::string& name : keysUsed(config)) {
     // Two slots a key; what remains is the cache's and was taken before.
-    if (arena.freeBytes() < 2 * SecretSlot::SLOT_BYTES) return refuse(Problem{"more keys than the secret memory holds", {}});
+    if (arena.freeBytes() < 2 * SecretSlot::SLOT_BYTES)
+      return refuse(Problem{"more keys than the secret memory holds", {}});
     auto opened = loadKey(config.vault.keys, name, unlock, owners);
     if (!opened) return refuse(opened.error());
     if (opened->header.seal == SealKind::Plain) {
@@ -45,7 +47,8 @@ Result<Keyring, Problem> Keyring::load(const Config& config, SecretArena& arena,
       usable = false;
       ledger = NonceLedger::unusable(ledger.error().problem.message);
     } else if (!(*ledger)->ready()) {
-      warnings.push_back({"key " + name + " makes no nonces: " + (*ledger)->describe(), "handshakes with it are refused until a restart"});
+      warnings.push_back({"key " + name + " makes no nonces: " + (*ledger)->describe(),
+                          "handshakes with it are refused until a restart"});
     } else if (!(*ledger)->renewed().empty()) {
       warnings.push_back({path.string() + ": made a fresh nonce key: " + (*ledger)->renewed(), {}});
     }

@@ -1,5 +1,5 @@
-// keyring.h - the vault's keys: each configured one loaded once, with its box, its nonces and its rates. Process: vaultd alone.
-// Filled before lock-down; never grows afterwards. A key that no entry names is not loaded.
+// keyring.h - the vault's keys: each configured one loaded once, with its box, its nonces and its rates. Process:
+// vaultd alone. Filled before lock-down; never grows afterwards. A key that no entry names is not loaded.
 #pragma once
 
 #include <map>
@@ -44,8 +44,9 @@ class Keyring {
 
   // Loads every key that an entry of `config` names. `warnings` gets what an operator should read though we start.
   // A problem ends the start: a key file that is missing or can't be opened, or a nonce file that another vault has.
-  static Result<Keyring, Problem> load(const Config& config, SecretArena& arena, SharedKeyCache& cache, const Unlocker& unlock,
-                                       const FileOwners& owners, uint64_t nowMs, std::vector<Problem>& warnings);
+  static Result<Keyring, Problem> load(const Config& config, SecretArena& arena, SharedKeyCache& cache,
+                                       const Unlocker& unlock, const FileOwners& owners, uint64_t nowMs,
+                                       std::vector<Problem>& warnings);
 
   // Null if no such key is loaded. Stays valid for the life of the ring.
   VaultKey* find(std::string_view name) const;

@@ -32,8 +32,8 @@ Listeners openListeners(const Config& config, const sandbox::Options& options) {
   listeners.admin = listenAt(config.vault.adminSocket);
   listeners.appUsers = {0, started, sandbox::targetIdentity(options).uid};
   if (started != 0) {
-    // Without root everything runs as one user. In a namespace of our own that user may be the only one with a number: root
-    // then shows as the overflow uid. Nobody but this user and root gets past the mode of the socket.
+    // Without root everything runs as one user. In a namespace of our own that user may be the only one with a number:
+    // root then shows as the overflow uid. Nobody but this user and root gets past the mode of the socket.
     listeners.appUsers.insert(OVERFLOW_UID);
   }
   listeners.netUsers = listeners.appUsers;

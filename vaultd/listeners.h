@@ -1,5 +1,6 @@
 // listeners.h - the vault's three sockets and who may use each. Process: vaultd alone, before lock-down.
-// The socket's file mode keeps others away; SO_PEERCRED is checked again for each client. See vault.capnp for what each one gets.
+// The socket's file mode keeps others away; SO_PEERCRED is checked again for each client. See vault.capnp for what each
+// one gets.
 #pragma once
 
 #include <set>
@@ -12,14 +13,15 @@
 namespace sallyport::vaultd {
 
 struct Listeners {
-  int net;    // listening descriptors, to be taken over by RpcServer
+  int net;  // listening descriptors, to be taken over by RpcServer
   int app;
   int admin;
   std::set<uid_t> netUsers;  // who may connect to `net`
   std::set<uid_t> appUsers;  // to `app` and `admin`
 };
 
-// Makes missing folders, binds the sockets, and gives the net socket to netd's user if we are root. Throws kj::Exception.
+// Makes missing folders, binds the sockets, and gives the net socket to netd's user if we are root. Throws
+// kj::Exception.
 Listeners openListeners(const Config& config, const sandbox::Options& options);
 
 // Whose key files this process accepts: its own, root's, and those of the user that it is going to be.
@@ -28,8 +30,8 @@ FileOwners keyOwners(const sandbox::Options& options);
 // A Bootstrap that gives `make()` to the users named, and null to others.
 template <typename Make>
 RpcServer::Bootstrap admit(std::set<uid_t> users, Make make) {
-  return [users = std::move(users), make = std::move(make)](
-             const PeerCredentials& peer) -> kj::Maybe<capnp::Capability::Client> {
+  return [users = std::move(users),
+          make = std::move(make)](const PeerCredentials& peer) -> kj::Maybe<capnp::Capability::Client> {
     if (!users.contains(peer.uid)) return nullptr;
     return capnp::Capability::Client(make());
   };

@@ -13,8 +13,8 @@ NonceKey deriveNonceKey(std::span<const std::byte, 32> secret, BoxRole role, con
   std::memcpy(message.data() + DOMAIN.size(), prefix.data(), prefix.size());
   std::memcpy(message.data() + DOMAIN.size() + prefix.size(), instance.data(), instance.size());
   NonceKey key;
-  CHECK(crypto_generichash_blake2b(key.exposeData(), NonceKey::SIZE, message.data(), message.size(), uchars(ByteSpan(secret)),
-                                   secret.size()) == 0);
+  CHECK(crypto_generichash_blake2b(key.exposeData(), NonceKey::SIZE, message.data(), message.size(),
+                                   uchars(ByteSpan(secret)), secret.size()) == 0);
   return key;
 }
 

@@ -3,12 +3,13 @@
 //   nonce     = AES-256(nonce key, be64 counter || 8 random bytes)                         one block, one permutation
 //   nonce key = BLAKE2b-256(key = long-term secret, "sallyport nonce key 1" || prefix || instance id)
 //
-// The counter comes from a NonceLedger, which never gives one out twice under the same instance id. AES is a permutation: distinct
-// counters give distinct nonces with certainty; the random half covers what the ledger can't see (a restored virtual machine).
-// curve_tun's text scrambles with a 128-bit TEA; the peer can't tell the difference, and AES-256 is what NaCl's author wished for.
+// The counter comes from a NonceLedger, which never gives one out twice under the same instance id. AES is a
+// permutation: distinct counters give distinct nonces with certainty; the random half covers what the ledger can't see
+// (a restored virtual machine). curve_tun's text scrambles with a widened TEA; the peer can't tell the difference, and
+// AES-256 is what NaCl's author wished for.
 //
-// What must never happen: a nonce made outside NonceSource, used twice, or used under another prefix. So LongTermNonce has no
-// public constructor, is move-only, carries its role in its type, and is spent by the seal that uses it.
+// What must never happen: a nonce made outside NonceSource, used twice, or used under another prefix. So LongTermNonce
+// has no public constructor, is move-only, carries its role in its type, and is spent by the seal that uses it.
 #pragma once
 
 #include <array>
@@ -32,8 +33,8 @@ using NonceKey = SecretBytes<NonceKeyTag, 32>;
 // `secret`: the long-term secret key, where it lives.
 NonceKey deriveNonceKey(std::span<const std::byte, 32> secret, BoxRole role, const InstanceId& instance);
 
-// AES-256 on single blocks. The key schedule lives in OpenSSL's context (wiped by it when it dies): it hides the counter, it
-// is not a box key. Make it before lock-down: OpenSSL reads its configuration on first use.
+// AES-256 on single blocks. The key schedule lives in OpenSSL's context (wiped by it when it dies): it hides the
+// counter, it is not a box key. Make it before lock-down: OpenSSL reads its configuration on first use.
 class NonceCipher {
  public:
   explicit NonceCipher(const NonceKey& key);

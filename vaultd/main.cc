@@ -1,5 +1,5 @@
-// vaultd - holds the long-term keys and carries out protocol steps with them. The process with the keys and nothing else:
-// after lock-down it has its open sockets, its nonce files, and no way to open another. See docs/architecture.md.
+// vaultd - holds the long-term keys and carries out protocol steps with them. The process with the keys and nothing
+// else: after lock-down it has its open sockets, its nonce files, and no way to open another. See docs/architecture.md.
 // Order: read the configuration, open everything, load keys, reserve nonces, lock down, serve.
 #include <openssl/crypto.h>
 #include <sodium.h>
@@ -35,7 +35,8 @@ constexpr const char* HELP =
 
 // For the admin socket: a configuration may be longer than what netd or a program ever has to say.
 constexpr size_t MAX_ADMIN_MESSAGE_BYTES = 1024 * 1024;
-constexpr uint64_t MAX_OPEN_FILES = 1024;  // three sockets of at most 256 clients each, the nonce files, and what the loop needs
+constexpr uint64_t MAX_OPEN_FILES =
+    1024;  // three sockets of at most 256 clients each, the nonce files, and what the loop needs
 
 struct Arguments {
   std::filesystem::path configFile;
@@ -118,7 +119,8 @@ int serve(const Config& config) {
   const auto nowMs = [&loop] { return loop.nowMs(); };
 
   std::vector<Problem> warnings;
-  auto keys = Keyring::load(config, **arena, cache, unlockerFor(config.vault.passphraseFile, owners), owners, nowMs(), warnings);
+  auto keys = Keyring::load(config, **arena, cache, unlockerFor(config.vault.passphraseFile, owners), owners, nowMs(),
+                            warnings);
   if (!keys) return fail(keys.error());
   for (const Problem& warning : warnings) warn(warning);
   if (keys->noneUsable()) return fail({"no key can be used", "see the warnings above"});
@@ -136,11 +138,13 @@ int serve(const Config& config) {
   adminLimits.maxMessageBytes = MAX_ADMIN_MESSAGE_BYTES;
   RpcServer net(loop, sockets.net, admit(sockets.netUsers, [&] { return kj::heap<NetService>(state); }), limits);
   RpcServer app(loop, sockets.app, admit(sockets.appUsers, [&] { return kj::heap<AppService>(state); }), limits);
-  RpcServer admin(loop, sockets.admin, admit(sockets.appUsers, [&] { return kj::heap<AdminService>(state, facts); }), adminLimits);
+  RpcServer admin(loop, sockets.admin, admit(sockets.appUsers, [&] { return kj::heap<AdminService>(state, facts); }),
+                  adminLimits);
   facts.servers = {&net, &app, &admin};
 
   SignalWatcher signals(loop, {SIGTERM, SIGINT, SIGHUP}, [&](int signal) {
-    if (signal == SIGHUP) return logWarning("SIGHUP ignored: the vault can't open files any more, use `sallyport reload`");
+    if (signal == SIGHUP)
+      return logWarning("SIGHUP ignored: the vault can't open files any more, use `sallyport reload`");
     loop.stop();
   });
 
@@ -176,7 +180,5 @@ int main(int argc, char** argv) {
     return sallyport::vaultd::run(argc, argv);
   } catch (const kj::Exception& e) {
     return sallyport::vaultd::fail({sallyport::sanitized({e.getDescription().begin(), e.getDescription().size()}), {}});
-  } catch (const std::exception& e) {
-    return sallyport::vaultd::fail({e.what(), {}});
-  }
+  } catch (const std::exception& e) { return sallyport::vaultd::fail({e.what(), {}}); }
 }

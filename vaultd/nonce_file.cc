@@ -42,18 +42,24 @@ uint64_t wallSeconds() {
 
 std::array<std::byte, 16> hash16(std::string_view domain, ByteSpan content) {
   std::array<std::byte, 16> result;
-  CHECK(crypto_generichash_blake2b(reinterpret_cast<unsigned char*>(result.data()), result.size(), uchars(content), content.size(),
-                                   reinterpret_cast<const unsigned char*>(domain.data()), domain.size()) == 0);
+  CHECK(crypto_generichash_blake2b(reinterpret_cast<unsigned char*>(result.data()), result.size(), uchars(content),
+                                   content.size(), reinterpret_cast<const unsigned char*>(domain.data()),
+                                   domain.size()) == 0);
   return result;
 }
 
-// Changes when the file is copied, restored from a backup, or carried to another machine.
+// Changes when the file is copied, restored from a backup, or carried to another machine: machine id, inode number, and
+// where the file system knows it the time of the file's birth (inode numbers are used again).
 std::array<std::byte, 16> placeOf(int fd) {
   std::string place;
   std::ifstream("/etc/machine-id") >> place;
-  struct stat status;
-  CHECK(::fstat(fd, &status) == 0);
-  return hash16("sallyport place", asBytes(place + " " + std::to_string(status.st_ino)));
+  struct statx status;
+  CHECK(::statx(fd, "", AT_EMPTY_PATH, STATX_INO | STATX_BTIME, &status) == 0);
+  place += " " + std::to_string(status.stx_ino);
+  if ((status.stx_mask & STATX_BTIME) != 0) {
+    place += " " + std::to_string(status.stx_btime.tv_sec) + "." + std::to_string(status.stx_btime.tv_nsec);
+  }
+  return hash16("sallyport place", asBytes(place));
 }
 
 NonceFacts factsOf(int fd, const PublicKey& key) { return {hash16("sallyport key id", key.span()), placeOf(fd)}; }
@@ -69,7 +75,8 @@ bool lock(int fd) {
 bool fill(int fd, const PublicKey& key) {
   if (!lock(fd)) return false;
   // Allocated now, so that a later write in place doesn't meet a full disk.
-  if (const int error = ::posix_fallocate(fd, 0, NonceLedger::FILE_BYTES); error != 0 && error != EOPNOTSUPP && error != EINVAL) {
+  if (const int error = ::posix_fallocate(fd, 0, NonceLedger::FILE_BYTES);
+      error != 0 && error != EOPNOTSUPP && error != EINVAL) {
     errno = error;
     return false;
   }
@@ -84,7 +91,8 @@ bool fill(int fd, const PublicKey& key) {
 
 NonceFileProblem inUse(const fs::path& path) {
   return {NonceFileProblem::Kind::InUse,
-          {path.string() + " is in use: another vaultd runs with this key", "stop it first, or give this one keys of its own"}};
+          {path.string() + " is in use: another vaultd runs with this key",
+           "stop it first, or give this one keys of its own"}};
 }
 
 }  // namespace

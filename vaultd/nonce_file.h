@@ -1,6 +1,7 @@
-// nonce_file.h - NAME.nonces: the file beneath a NonceLedger. Process: vaultd alone, opened before lock-down; afterwards only
-// pwrite and fdatasync on the open descriptor. Holds no secret. Two vaults never share one: the file stays locked (OFD) for the
-// life of the process. A missing file is made new, with a fresh instance id, so deleting it is always safe.
+// nonce_file.h - NAME.nonces: the file beneath a NonceLedger. Process: vaultd alone, opened before lock-down;
+// afterwards only pwrite and fdatasync on the open descriptor. Holds no secret. Two vaults never share one: the file
+// stays locked (OFD) for the life of the process. A missing file is made new, with a fresh instance id, so deleting it
+// is always safe.
 #pragma once
 
 #include <filesystem>
@@ -20,9 +21,10 @@ struct NonceFileProblem {
   Problem problem;  // names the file
 };
 
-// Opens or makes the file and makes the first reservation durable. When the disk doesn't let us make the file, the ledger is
-// there but gives out nothing, and says why.
-Result<std::unique_ptr<NonceLedger>, NonceFileProblem> openNonceFile(const std::filesystem::path& path, const PublicKey& key,
+// Opens or makes the file and makes the first reservation durable. When the disk doesn't let us make the file, the
+// ledger is there but gives out nothing, and says why.
+Result<std::unique_ptr<NonceLedger>, NonceFileProblem> openNonceFile(const std::filesystem::path& path,
+                                                                     const PublicKey& key,
                                                                      const FileOwners& owners = {});
 
 }  // namespace sallyport::vaultd

@@ -12,7 +12,8 @@ namespace sallyport::vaultd {
 
 namespace {
 
-// magic 8 | generation be64 | bound be64 | wall be64 | instance 16 | key id 16 | place 16 | zeros | BLAKE2b-256 of all before
+// magic 8 | generation be64 | bound be64 | wall be64 | instance 16 | key id 16 | place 16 | zeros | BLAKE2b-256 of all
+// before
 constexpr std::string_view MAGIC = "SPNONCE1";
 constexpr size_t GENERATION_AT = 8;
 constexpr size_t BOUND_AT = 16;
@@ -39,14 +40,18 @@ uint64_t getBe64(ByteSpan in) {
 }
 
 template <size_t N>
-void put(MutableByteSpan out, const std::array<std::byte, N>& value) { std::memcpy(out.data(), value.data(), N); }
+void put(MutableByteSpan out, const std::array<std::byte, N>& value) {
+  std::memcpy(out.data(), value.data(), N);
+}
 template <size_t N>
-void get(ByteSpan in, std::array<std::byte, N>& value) { std::memcpy(value.data(), in.data(), N); }
+void get(ByteSpan in, std::array<std::byte, N>& value) {
+  std::memcpy(value.data(), in.data(), N);
+}
 
 std::array<std::byte, CHECKSUM_BYTES> checksum(ByteSpan bytes) {
   std::array<std::byte, CHECKSUM_BYTES> sum;
-  CHECK(crypto_generichash_blake2b(reinterpret_cast<unsigned char*>(sum.data()), sum.size(), uchars(bytes), bytes.size(), nullptr,
-                                   0) == 0);
+  CHECK(crypto_generichash_blake2b(reinterpret_cast<unsigned char*>(sum.data()), sum.size(), uchars(bytes),
+                                   bytes.size(), nullptr, 0) == 0);
   return sum;
 }
 
@@ -112,8 +117,9 @@ NonceLedger::Image NonceLedger::newImage(const NonceFacts& facts, uint64_t wallS
   return image;
 }
 
-Result<std::unique_ptr<NonceLedger>, Problem> NonceLedger::open(std::unique_ptr<NonceDisk> disk, const NonceFacts& facts,
-                                                                WallClock clock, uint64_t reservation) {
+Result<std::unique_ptr<NonceLedger>, Problem> NonceLedger::open(std::unique_ptr<NonceDisk> disk,
+                                                                const NonceFacts& facts, WallClock clock,
+                                                                uint64_t reservation) {
   std::unique_ptr<NonceLedger> ledger(new NonceLedger);
   ledger->disk_ = std::move(disk);
   ledger->clock_ = std::move(clock);
@@ -133,15 +139,17 @@ Result<void, Problem> NonceLedger::readState(const NonceFacts& facts) {
   Image image;
   const ssize_t got = disk_->read(0, image);
   if (got < 0) return refuse(Problem{std::string("can't read: ") + std::strerror(static_cast<int>(-got)), {}});
-  const char* const remedy = "move the file away: the next start makes a new one, under a fresh nonce key, which is safe";
+  const char* const remedy =
+      "move the file away: the next start makes a new one, under a fresh nonce key, which is safe";
   if (got != static_cast<ssize_t>(FILE_BYTES)) return refuse(Problem{"the nonce state is cut off", remedy});
 
   std::array<Slot, 2> slots;
   std::array<SlotState, 2> states;
   for (size_t i = 0; i < 2; ++i) states[i] = decode(ByteSpan(image).subspan(i * SLOT_BYTES, SLOT_BYTES), i, slots[i]);
   if (states[0] == SlotState::OtherVersion || states[1] == SlotState::OtherVersion) {
-    return refuse(Problem{"the nonce state is of another version",
-                          "use the version of sallyport that wrote it, or move the file away: the next start makes a new one"});
+    return refuse(
+        Problem{"the nonce state is of another version",
+                "use the version of sallyport that wrote it, or move the file away: the next start makes a new one"});
   }
   const bool good0 = states[0] == SlotState::Good;
   const bool good1 = states[1] == SlotState::Good;
@@ -165,6 +173,11 @@ Result<void, Problem> NonceLedger::readState(const NonceFacts& facts) {
   applyClock();
   next_ = std::max(next_, floorAt(state_.wallSeconds));
   bound_ = next_;
+
+  // What we read may be in the kernel's cache alone: left by a vault that was killed between write and fdatasync, or
+  // whose fdatasync failed. Before the other slot is touched this one must be on the disk, or a power cut could take
+  // both. The same bytes in the same place can't tear. (Found by the property test.)
+  writeSlot(newest, ByteSpan(image).subspan(newest * SLOT_BYTES, SLOT_BYTES));
   return {};
 }
 
@@ -195,9 +208,10 @@ bool NonceLedger::refill() {
   return true;
 }
 
-bool NonceLedger::store() {
-  const auto bytes = encode(state_);
-  const ssize_t written = disk_->write((state_.generation % 2) * SLOT_BYTES, bytes);
+bool NonceLedger::store() { return writeSlot(state_.generation % 2, encode(state_)); }
+
+bool NonceLedger::writeSlot(size_t index, ByteSpan bytes) {
+  const ssize_t written = disk_->write(index * SLOT_BYTES, bytes);
   if (written != static_cast<ssize_t>(bytes.size())) {
     poison("can't write the nonce state: " +
            std::string(written < 0 ? std::strerror(static_cast<int>(-written)) : "short write"));

@@ -21,7 +21,8 @@ std::optional<fs::path> credentialPath(std::string_view name) {
   return fs::path(folder) / name;
 }
 
-// systemd keeps credentials in a folder that only this service can enter, with modes of its own: they are taken as they are.
+// systemd keeps credentials in a folder that only this service can enter, with modes of its own: they are taken as they
+// are.
 Result<SecretText, Problem> readCredential(const fs::path& path) {
   const int fd = ::open(path.c_str(), O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
   if (fd < 0) return refuse(Problem{path.string() + ": can't open: " + std::strerror(errno), {}});
@@ -53,9 +54,7 @@ Result<SecretText, Problem> askTerminal(const std::string& name) {
   (void)!::write(STDERR_FILENO, prompt.data(), prompt.size());
   SecretText text;
   ssize_t got;
-  do {
-    got = ::read(STDIN_FILENO, text.room().data(), text.room().size());
-  } while (got < 0 && errno == EINTR);
+  do { got = ::read(STDIN_FILENO, text.room().data(), text.room().size()); } while (got < 0 && errno == EINTR);
   ::tcsetattr(STDIN_FILENO, TCSAFLUSH, &old);
   (void)!::write(STDERR_FILENO, "\n", 1);
   if (got <= 0) return refuse(Problem{"no passphrase was entered", {}});
@@ -63,7 +62,8 @@ Result<SecretText, Problem> askTerminal(const std::string& name) {
   return firstLine(std::move(text));
 }
 
-Result<SecretText, Problem> findPassphrase(const KeyHeader& header, const fs::path& passphraseFile, const FileOwners& owners) {
+Result<SecretText, Problem> findPassphrase(const KeyHeader& header, const fs::path& passphraseFile,
+                                           const FileOwners& owners) {
   if (!passphraseFile.empty()) {
     auto text = readPrivate(passphraseFile, owners);
     if (!text) return refuse(text.error());
@@ -75,18 +75,21 @@ Result<SecretText, Problem> findPassphrase(const KeyHeader& header, const fs::pa
     return firstLine(std::move(*text));
   }
   if (::isatty(STDIN_FILENO) == 1) return askTerminal(header.name);
-  return refuse(Problem{"the key is sealed with a passphrase, and there is nobody to ask",
-                        "set [vault] passphrase_file, give systemd a credential named `passphrase`, or start on a terminal"});
+  return refuse(
+      Problem{"the key is sealed with a passphrase, and there is nobody to ask",
+              "set [vault] passphrase_file, give systemd a credential named `passphrase`, or start on a terminal"});
 }
 
 Result<SecretText, Problem> findCredential(const KeyHeader& header) {
   const auto path = credentialPath(header.credential);
   if (!path) {
-    return refuse(Problem{"the key is sealed with the systemd credential `" + header.credential + "`, but systemd gave none",
-                          "add LoadCredentialEncrypted=" + header.credential + " to the unit"});
+    return refuse(
+        Problem{"the key is sealed with the systemd credential `" + header.credential + "`, but systemd gave none",
+                "add LoadCredentialEncrypted=" + header.credential + " to the unit"});
   }
   auto text = readCredential(*path);
-  if (!text) return refuse(Problem{text.error().message, "add LoadCredentialEncrypted=" + header.credential + " to the unit"});
+  if (!text)
+    return refuse(Problem{text.error().message, "add LoadCredentialEncrypted=" + header.credential + " to the unit"});
   return text;
 }
 

@@ -8,8 +8,9 @@
 
 namespace sallyport::vaultd {
 
-// Asks, in this order, [vault] passphrase_file, $CREDENTIALS_DIRECTORY/passphrase, and the terminal on standard input (once for
-// all keys). A key sealed by a systemd credential is opened with $CREDENTIALS_DIRECTORY/NAME, NAME from its header.
+// Asks, in this order, [vault] passphrase_file, $CREDENTIALS_DIRECTORY/passphrase, and the terminal on standard input
+// (once for all keys). A key sealed by a systemd credential is opened with $CREDENTIALS_DIRECTORY/NAME, NAME from its
+// header.
 Unlocker unlockerFor(const std::filesystem::path& passphraseFile, const FileOwners& owners);
 
 }  // namespace sallyport::vaultd

@@ -36,8 +36,9 @@ const ConnectRule* Policy::connect(std::string_view entry) const {
 }
 
 bool Policy::knows(const VaultKey& key, const PublicKey& peer) const {
-  return std::any_of(listens_.begin(), listens_.end(),
-                     [&](const auto& entry) { return entry.second.key == &key && entry.second.allowed.contains(peer); }) ||
+  return std::any_of(
+             listens_.begin(), listens_.end(),
+             [&](const auto& entry) { return entry.second.key == &key && entry.second.allowed.contains(peer); }) ||
          std::any_of(connects_.begin(), connects_.end(),
                      [&](const auto& entry) { return entry.second.key == &key && entry.second.server == peer; });
 }

@@ -1,6 +1,6 @@
 // policy.h - which key an entry uses, and which peers may meet it there. Process: vaultd alone.
-// Made whole from a configuration and never changed: a reload replaces it. netd applies the same lists, but the vault doesn't
-// rely on that.
+// Made whole from a configuration and never changed: a reload replaces it. netd applies the same lists, but the vault
+// doesn't rely on that.
 #pragma once
 
 #include <functional>
@@ -15,8 +15,8 @@ namespace sallyport::vaultd {
 
 // A [[listen]] entry.
 struct ListenRule {
-  VaultKey* key = nullptr;                                               // null: not loaded
-  std::unordered_map<PublicKey, std::string, PublicKeyHash> allowed;     // client key -> its name in [peers]
+  VaultKey* key = nullptr;                                            // null: not loaded
+  std::unordered_map<PublicKey, std::string, PublicKeyHash> allowed;  // client key -> its name in [peers]
 };
 // A [[connect]] entry.
 struct ConnectRule {

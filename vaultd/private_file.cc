@@ -24,7 +24,8 @@ std::string octal(mode_t mode) {
 
 Problem systemProblem(const fs::path& path, const char* what, int error) {
   Problem problem{path.string() + ": " + what + ": " + std::strerror(error), {}};
-  if (error == EACCES || error == EPERM) problem.hint = "run as the user who owns it, or give it to this user with chown";
+  if (error == EACCES || error == EPERM)
+    problem.hint = "run as the user who owns it, or give it to this user with chown";
   if (error == ENOSPC || error == EDQUOT) problem.hint = "make room on that file system, then try again";
   if (error == EROFS) problem.hint = "the file system is mounted read-only: put the keys folder on a writable one";
   return problem;
@@ -79,8 +80,9 @@ Result<void, Problem> checkPrivate(const fs::path& path, int fd, const FileOwner
   if (::fstat(fd, &status) != 0) return refuse(systemProblem(path, "can't examine", errno));
   if (!S_ISREG(status.st_mode)) return refuse(Problem{path.string() + " is not a regular file", {}});
   if (!owners.allows(status.st_uid)) {
-    return refuse(Problem{path.string() + " belongs to another user (uid " + std::to_string(status.st_uid) + ")",
-                          "give it to the user who runs this program: chown " + std::to_string(::geteuid()) + " " + path.string()});
+    return refuse(Problem{
+        path.string() + " belongs to another user (uid " + std::to_string(status.st_uid) + ")",
+        "give it to the user who runs this program: chown " + std::to_string(::geteuid()) + " " + path.string()});
   }
   if ((status.st_mode & 077) != 0) {
     return refuse(Problem{path.string() + " can be used by others (mode " + octal(status.st_mode) + ")",
@@ -117,7 +119,8 @@ Result<SecretText, Problem> readPrivate(const fs::path& path, const FileOwners& 
   SecretText text;
   while (true) {
     if (text.room().empty()) {
-      return refuse(Problem{path.string() + " is longer than " + std::to_string(SecretText::CAPACITY - 1) + " bytes", {}});
+      return refuse(
+          Problem{path.string() + " is longer than " + std::to_string(SecretText::CAPACITY - 1) + " bytes", {}});
     }
     const ssize_t got = ::read(fd->get(), text.room().data(), text.room().size());
     if (got < 0 && errno == EINTR) continue;
@@ -154,7 +157,8 @@ Result<void, Problem> replacePrivate(const fs::path& path, std::string_view cont
   if (!fd) return refuse(fd.error());
   struct stat old;
   // Root re-sealing the key of a service user must not take the file away from it.
-  if (::stat(path.c_str(), &old) == 0 && old.st_uid != ::geteuid() && ::fchown(fd->get(), old.st_uid, old.st_gid) != 0) {
+  if (::stat(path.c_str(), &old) == 0 && old.st_uid != ::geteuid() &&
+      ::fchown(fd->get(), old.st_uid, old.st_gid) != 0) {
     const int error = errno;
     ::unlink(temporary.c_str());
     return refuse(systemProblem(path, "can't keep the owner", error));
@@ -174,7 +178,8 @@ Result<void, Problem> checkFolder(const fs::path& folder, bool create) {
   if (::stat(folder.c_str(), &status) != 0) {
     if (errno != ENOENT || !create) {
       Problem problem = systemProblem(folder, "can't open the folder", errno);
-      if (errno == ENOENT) problem.hint = "make a key with `sallyport key new NAME`, or set [vault] keys to the right folder";
+      if (errno == ENOENT)
+        problem.hint = "make a key with `sallyport key new NAME`, or set [vault] keys to the right folder";
       return refuse(std::move(problem));
     }
     std::error_code failure;

@@ -1,6 +1,7 @@
-// private_file.h - small files that nobody else may read: key files, nonce files, passphrase files. Part of: vaultd's key library.
-// Reading refuses whatever another user could have read or written. Writing is atomic and durable, and creation never
-// overwrites: a new file appears whole under its name or not at all. Only before lock-down, and in the CLI.
+// private_file.h - small files that nobody else may read: key files, nonce files, passphrase files. Part of: vaultd's
+// key library. Reading refuses whatever another user could have read or written. Writing is atomic and durable, and
+// creation never overwrites: a new file appears whole under its name or not at all. Only before lock-down, and in the
+// CLI.
 #pragma once
 
 #include <sys/types.h>
@@ -29,18 +30,20 @@ struct FileOwners {
 Result<kj::AutoCloseFd, Problem> openPrivate(const std::filesystem::path& path, int flags, const FileOwners& owners,
                                              bool* missing = nullptr);
 // The whole of a private file; longer than SecretText::CAPACITY is a problem.
-Result<SecretText, Problem> readPrivate(const std::filesystem::path& path, const FileOwners& owners, bool* missing = nullptr);
+Result<SecretText, Problem> readPrivate(const std::filesystem::path& path, const FileOwners& owners,
+                                        bool* missing = nullptr);
 
 // Makes the file with mode 0600: temporary file, fsync, rename that never replaces, fsync of the folder. `lockedFd`, if
-// given, gets the open descriptor after `prepare` has run on it (before the rename), so that a lock taken there is held from
-// the moment the name exists. EEXIST is a problem with `exists` set.
+// given, gets the open descriptor after `prepare` has run on it (before the rename), so that a lock taken there is held
+// from the moment the name exists. EEXIST is a problem with `exists` set.
 struct Creation {
-  std::function<bool(int fd)> prepare;   // may be empty; false gives up (errno says why)
+  std::function<bool(int fd)> prepare;  // may be empty; false gives up (errno says why)
   bool exists = false;
 };
 Result<kj::AutoCloseFd, Problem> createPrivate(const std::filesystem::path& path, std::string_view content,
                                                Creation* creation = nullptr);
-// Replaces an existing file atomically: the old content or the new one, whatever happens. The owner stays when we may set it.
+// Replaces an existing file atomically: the old content or the new one, whatever happens. The owner stays when we may
+// set it.
 Result<void, Problem> replacePrivate(const std::filesystem::path& path, std::string_view content);
 
 // A folder in which another user could put files is refused. With `create`, a missing one is made with mode 0700.

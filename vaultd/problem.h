@@ -1,4 +1,5 @@
-// problem.h - an error for people: what is wrong, naming the file, and what to do about it. Part of: vaultd's key library.
+// problem.h - an error for people: what is wrong, naming the file, and what to do about it. Part of: vaultd's key
+// library.
 #pragma once
 
 #include <string>

@@ -89,8 +89,8 @@ bool SecretArena::mapMemfdSecret() {
   // The mapping is shared, so a child would see the secrets: it must not inherit the mapping at all.
   good = madvise(data_, capacity_, MADV_DONTFORK) == 0;
   if (!good) return false;
-  // Touch every page now: a later fault that finds no memory would be a SIGBUS in the middle of a handshake. RLIMIT_MEMLOCK
-  // was checked by mmap already.
+  // Touch every page now: a later fault that finds no memory would be a SIGBUS in the middle of a handshake.
+  // RLIMIT_MEMLOCK was checked by mmap already.
   std::memset(data_, 0, capacity_);
   return true;
 }
@@ -124,9 +124,7 @@ SecretArena::~SecretArena() {
   if (!sealedMapping_) munmap(mapping_, mappingBytes_);
 }
 
-std::string_view SecretArena::describe() const {
-  return kind_ == Kind::MemfdSecret ? "memfd_secret" : "locked memory";
-}
+std::string_view SecretArena::describe() const { return kind_ == Kind::MemfdSecret ? "memfd_secret" : "locked memory"; }
 
 SecretSlot SecretArena::takeSlot() {
   if (freeSlots_.empty()) return SecretSlot(this, takeBlock(SecretSlot::SLOT_BYTES).data());

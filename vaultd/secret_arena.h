@@ -1,10 +1,10 @@
 // secret_arena.h - the one piece of memory in which long-term secrets live. Part of: vaultd (and its tests).
 //
-// Made once at start, before lock-down, and never grown: memfd_secret where the kernel has it (no other process can read
-// such pages, not even root through ptrace or procfs; they are never swapped nor dumped), else anonymous memory that is locked,
-// kept out of core dumps and zeroed in children. Guard pages stand on both sides. The arena is wiped when it dies.
-// What must never happen here: a secret copied out into ordinary memory, a slot handed out twice, a silent fallback.
-// docs/threat-model.md says what this does not protect from.
+// Made once at start, before lock-down, and never grown: memfd_secret where the kernel has it (no other process can
+// read such pages, not even root through ptrace or procfs; they are never swapped nor dumped), else anonymous memory
+// that is locked, kept out of core dumps and zeroed in children. Guard pages stand on both sides. The arena is wiped
+// when it dies. What must never happen here: a secret copied out into ordinary memory, a slot handed out twice, a
+// silent fallback. docs/threat-model.md says what this does not protect from.
 #pragma once
 
 #include <cstddef>
@@ -20,7 +20,8 @@ namespace sallyport::vaultd {
 
 class SecretArena;
 
-// SLOT_BYTES of the arena: move-only, zero when handed out, wiped and given back when it dies. Must die before its arena.
+// SLOT_BYTES of the arena: move-only, zero when handed out, wiped and given back when it dies. Must die before its
+// arena.
 class SecretSlot {
  public:
   static constexpr size_t SLOT_BYTES = 64;
@@ -71,7 +72,7 @@ class SecretArena {
   SecretArena& operator=(const SecretArena&) = delete;
 
   Kind kind() const { return kind_; }
-  std::string_view describe() const;  // "memfd_secret" or "locked memory"
+  std::string_view describe() const;                     // "memfd_secret" or "locked memory"
   bool sealedMapping() const { return sealedMapping_; }  // mseal held: not even this process can unmap or reprotect it
 
   // Ends the process when the arena is full: callers take a number of slots that configuration bounds before.
@@ -89,7 +90,7 @@ class SecretArena {
 
   Kind kind_ = Kind::LockedMemory;
   bool sealedMapping_ = false;
-  std::byte* mapping_ = nullptr;   // guard page, data, guard page
+  std::byte* mapping_ = nullptr;  // guard page, data, guard page
   size_t mappingBytes_ = 0;
   std::byte* data_ = nullptr;
   size_t capacity_ = 0;

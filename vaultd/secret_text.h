@@ -1,6 +1,6 @@
-// secret_text.h - secret text of variable length: passphrases, credentials, the text of a key file. Part of: vaultd's key library.
-// A fixed buffer inside the object, wiped when it dies or is moved from; never a std::string, which would leave copies on the
-// heap when it grows.
+// secret_text.h - secret text of variable length: passphrases, credentials, the text of a key file. Part of: vaultd's
+// key library. A fixed buffer inside the object, wiped when it dies or is moved from; never a std::string, which would
+// leave copies on the heap when it grows.
 #pragma once
 
 #include <string_view>

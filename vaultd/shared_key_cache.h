@@ -1,7 +1,7 @@
 // shared_key_cache.h - the shared keys of known peers, so that they cost no X25519. Process: vaultd alone.
-// A shared key dh(S, C) lets its thief be C towards S, so it stays in the secret arena, is never exported, and is wiped when it is
-// evicted or its peer is revoked. Bounded: the least recently used goes. Only what a genuine box of an allowed peer, or our own
-// configuration, made us compute gets in: strangers can't push known peers out.
+// A shared key dh(S, C) lets its thief be C towards S, so it stays in the secret arena, is never exported, and is wiped
+// when it is evicted or its peer is revoked. Bounded: the least recently used goes. Only what a genuine box of an
+// allowed peer, or our own configuration, made us compute gets in: strangers can't push known peers out.
 #pragma once
 
 #include <cstdint>

@@ -23,8 +23,8 @@ std::span<std::byte, N> writable(capnp::Data::Builder data) {
 
 void copyInto(capnp::Data::Builder data, ByteSpan bytes) { std::memcpy(data.begin(), bytes.data(), bytes.size()); }
 
-// Enough for the answer in one piece: the first segment never has to grow. Words: list tag, and per item the struct, its
-// pointers' content rounded up.
+// Enough for the answer in one piece: the first segment never has to grow. Words: list tag, and per item the struct,
+// its pointers' content rounded up.
 capnp::MessageSize answerSize(size_t items, size_t wordsPerItem) { return {8 + items * wordsPerItem, 0}; }
 
 // Answers each item of a list by itself, in order; a list that is too long is refused whole, with one outcome.
@@ -117,7 +117,8 @@ Result<void, Refusal> NetService::verifyVouch(proto::Vouch::Reader vouch, proto:
   const auto allowed = rule->allowed.find(clientKey);
   const bool mayEnter = allowed != rule->allowed.end();
   bool cached = false;
-  auto genuine = rule->key->box.verifyVouch({clientKey, LongNonceBytes(*nonce), *box, PublicKey(*clientEphemeral)}, mayEnter, cached);
+  auto genuine = rule->key->box.verifyVouch({clientKey, LongNonceBytes(*nonce), *box, PublicKey(*clientEphemeral)},
+                                            mayEnter, cached);
   state_.counters.add(cached ? Count::SharedKeyHits : Count::SharedKeyMisses);
   if (!genuine) return refuse(genuine.error());
   if (!mayEnter) return refuse(Refusal::PEER_NOT_ALLOWED);
@@ -139,7 +140,8 @@ kj::Promise<void> NetService::makeVouches(MakeVouchesContext context) {
   });
 }
 
-Result<void, Refusal> NetService::makeVouch(proto::VouchRequest::Reader request, proto::MadeVouchOutcome::Builder outcome) {
+Result<void, Refusal> NetService::makeVouch(proto::VouchRequest::Reader request,
+                                            proto::MadeVouchOutcome::Builder outcome) {
   const ConnectRule* rule = state_.policy.connect(view(request.getEntry()));
   if (rule == nullptr) return refuse(Refusal::UNKNOWN_ENTRY);
   if (rule->key == nullptr) return refuse(Refusal::UNKNOWN_KEY);

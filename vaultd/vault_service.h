@@ -1,6 +1,6 @@
 // vault_service.h - what netd (Net) and local programs (App) may ask. Process: vaultd alone. See proto/vault.capnp.
-// Every method goes through guarded(): no exception text leaves the vault. Refusals are data and counted. The methods only
-// unpack, ask policy and rate, and call one step of box.h; they hold no secret.
+// Every method goes through guarded(): no exception text leaves the vault. Refusals are data and counted. The methods
+// only unpack, ask policy and rate, and call one step of box.h; they hold no secret.
 #pragma once
 
 #include <functional>
@@ -53,7 +53,7 @@ class AppService final : public proto::App::Server {
 
  private:
   VaultState& state_;
-  // The self-test costs four multiplications: at most once a second, or a program could slow down handshakes with it.
+  // The self-test costs two multiplications: at most once a second, or a program could slow down handshakes with it.
   uint64_t testedAtMs_ = 0;
   bool tested_ = false;
   bool testResult_ = false;

@@ -1,6 +1,8 @@
 #!/usr/bin/python3
 """Goal: each lint notices what it is there for.
 Method: a copy of a small, good tree for each test, one fault put into it, and the lint must name the fault.
+
+lint: refs: what is cited here belongs to those small trees.
 """
 
 import contextlib

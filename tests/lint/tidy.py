@@ -1,7 +1,7 @@
 #!/usr/bin/python3
 """Goal: the tree stays as readable as on its first day.
 Method: what a reviewer would otherwise have to say again and again, as rules. A file may ask for an exception in its first
-lines, with the reason: `lint: RULE: reason` (rules: size, width, words).
+lines, with the reason: `lint: RULE: reason` (rules: refs, size, width, words).
 
 usage: tidy.py SOURCE_ROOT
 """

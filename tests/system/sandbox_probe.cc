@@ -1,4 +1,5 @@
-// sandbox_probe.cc - takes over each kind of daemon and tries what must not be possible. Part of: tests (a program, not installed).
+// sandbox_probe.cc - takes over each kind of daemon and tries what must not be possible. Part of: tests (a program, not
+// installed).
 //
 //   sandbox_probe [--unprivileged] [--container] [PROFILE...]
 //
@@ -37,7 +38,7 @@ constexpr unsigned ATTACK_SECONDS = 10;
 struct ProfileUnderTest {
   const char* name;
   sandbox::Profile profile;
-  End Attack::* expected;
+  End Attack::*expected;
   std::string (*load)();
 };
 
@@ -200,7 +201,8 @@ int asChild(std::string_view mode) {
   lockDownOrExit(worker ? sandbox::Profile::NetdWorker : sandbox::Profile::NetdResolver, true);
   const std::string problem = worker ? workerLoad() : resolverLoad();
   if (problem.empty()) endNow(0);
-  const std::string line = std::string("  ") + (worker ? "the worker's" : "the resolver's") + " work fails: " + problem + "\n";
+  const std::string line =
+      std::string("  ") + (worker ? "the worker's" : "the resolver's") + " work fails: " + problem + "\n";
   (void)!write(STDERR_FILENO, line.data(), line.size());
   endNow(1);
 }
@@ -212,9 +214,12 @@ int run(int argc, char** argv) {
   for (int i = 1; i < argc; ++i) {
     const std::string_view argument = argv[i];
     if (argument == CHILD_WORKER || argument == CHILD_RESOLVER) return asChild(argument);
-    if (argument == "--unprivileged") unprivileged = true;
-    else if (argument == "--container") container = true;
-    else wanted.push_back(argument);
+    if (argument == "--unprivileged")
+      unprivileged = true;
+    else if (argument == "--container")
+      container = true;
+    else
+      wanted.push_back(argument);
   }
   if (unprivileged) becomeUnprivileged();
   if (container) becomeContained();

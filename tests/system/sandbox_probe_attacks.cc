@@ -1,5 +1,5 @@
-// sandbox_probe_attacks.cc - what someone who has taken over a daemon would try. Part of: tests. Raw system calls throughout: the C
-// library must not stand in the way.
+// sandbox_probe_attacks.cc - what someone who has taken over a daemon would try. Part of: tests. lint: width: a table.
+// Raw system calls throughout: the C library must not stand in the way.
 #include <fcntl.h>
 #include <linux/futex.h>
 #include <linux/perf_event.h>
@@ -30,10 +30,10 @@ namespace {
 constexpr long HIGH = 1L << 32;
 constexpr unsigned X32 = 0x40000000;
 
-char* page = nullptr;     // one page of ordinary memory
-int fileFd = -1;          // a file that is open for reading
-int streamFd = -1;        // one end of a connected Unix socket
-int tcpFd = -1;           // a TCP socket, not connected
+char* page = nullptr;  // one page of ordinary memory
+int fileFd = -1;       // a file that is open for reading
+int streamFd = -1;     // one end of a connected Unix socket
+int tcpFd = -1;        // a TCP socket, not connected
 pid_t parentPid = 0;
 
 long openPath(const char* path, int flags) { return syscall(SYS_openat, AT_FDCWD, path, flags, 0600); }

@@ -30,9 +30,9 @@ namespace sallyport::probe {
 
 namespace {
 
-int stateFd = -1;     // a nonce file
-int listenFd = -1;    // a TCP listener on loopback
-int clientFd = -1;    // connected to it, not yet accepted
+int stateFd = -1;   // a nonce file
+int listenFd = -1;  // a TCP listener on loopback
+int clientFd = -1;  // connected to it, not yet accepted
 int epollFd = -1;
 int control[2] = {-1, -1};
 
@@ -51,8 +51,7 @@ std::string useMemory() {
   std::free(grown);
   try {
     throw std::runtime_error("as a daemon may");
-  } catch (const std::exception&) {
-  }
+  } catch (const std::exception&) {}
   std::array<char, 32> random{};
   if (getrandom(random.data(), random.size(), 0) != 32) return failed("getrandom");
   return {};
@@ -128,7 +127,8 @@ std::string firstProblem(std::initializer_list<std::string> problems) {
 
 std::string useStateFile() {
   std::array<char, 4096> slot{};
-  if (pwrite(stateFd, slot.data(), slot.size(), 4096) != 4096 || fdatasync(stateFd) != 0) return failed("pwrite and fdatasync");
+  if (pwrite(stateFd, slot.data(), slot.size(), 4096) != 4096 || fdatasync(stateFd) != 0)
+    return failed("pwrite and fdatasync");
   if (pread(stateFd, slot.data(), slot.size(), 4096) != 4096) return failed("pread");
   return {};
 }
@@ -144,7 +144,8 @@ void prepareLoads() {
   address.sin_family = AF_INET;
   address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
   socklen_t size = sizeof address;
-  if (bind(listenFd, reinterpret_cast<sockaddr*>(&address), sizeof address) != 0 || listen(listenFd, 16) != 0) std::exit(2);
+  if (bind(listenFd, reinterpret_cast<sockaddr*>(&address), sizeof address) != 0 || listen(listenFd, 16) != 0)
+    std::exit(2);
   getsockname(listenFd, reinterpret_cast<sockaddr*>(&address), &size);
   clientFd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
   if (connect(clientFd, reinterpret_cast<sockaddr*>(&address), sizeof address) != 0) std::exit(2);
@@ -157,14 +158,17 @@ std::string vaultLoad() { return firstProblem({useMemory(), useStateFile(), serv
 std::string workerLoad() { return firstProblem({useMemory(), serveOneClient(), tuneSockets(), passSocket()}); }
 
 std::string monitorLoad() {
-  if (std::string problem = firstProblem({useMemory(), serveOneClient(), tuneSockets(), passSocket()}); !problem.empty()) return problem;
+  if (std::string problem = firstProblem({useMemory(), serveOneClient(), tuneSockets(), passSocket()});
+      !problem.empty())
+    return problem;
   // A new listener after a reload, and dialling it.
   const int listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
   sockaddr_in address{};
   address.sin_family = AF_INET;
   address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
   socklen_t size = sizeof address;
-  if (bind(listener, reinterpret_cast<sockaddr*>(&address), sizeof address) != 0 || listen(listener, 1) != 0) return failed("bind");
+  if (bind(listener, reinterpret_cast<sockaddr*>(&address), sizeof address) != 0 || listen(listener, 1) != 0)
+    return failed("bind");
   getsockname(listener, reinterpret_cast<sockaddr*>(&address), &size);
   const int dialled = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
   if (connect(dialled, reinterpret_cast<sockaddr*>(&address), sizeof address) != 0) return failed("connect");

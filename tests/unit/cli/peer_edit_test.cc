@@ -80,8 +80,8 @@ TEST(PeerEdit, WorksWhileEntriesAreStillWrong) {
 
 TEST(PeerEdit, RefusesWhatItCannotEditLineByLine) {
   for (const std::string text :
-       {"peers = { " + BOB_LINE + " }\n", "peers." + BOB_LINE + "\n", std::string("peers = 3\n"), "[[peers]]\n" + BOB_LINE,
-        std::string("[peers\n"), std::string("[peers]\nbob = \"AAAA\"\n")}) {
+       {"peers = { " + BOB_LINE + " }\n", "peers." + BOB_LINE + "\n", std::string("peers = 3\n"),
+        "[[peers]]\n" + BOB_LINE, std::string("[peers\n"), std::string("[peers]\nbob = \"AAAA\"\n")}) {
     EXPECT_FALSE(withPeer(text, "alice", alice(), "x.toml")) << text;
     EXPECT_FALSE(withoutPeer(text, "bob", "x.toml")) << text;
   }

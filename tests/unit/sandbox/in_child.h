@@ -38,7 +38,8 @@ inline ChildEnd inChild(const std::function<std::string()>& work) {
   close(channel[1]);
   ChildEnd end;
   char buffer[4096];
-  for (ssize_t got; (got = read(channel[0], buffer, sizeof buffer)) > 0;) end.text.append(buffer, static_cast<size_t>(got));
+  for (ssize_t got; (got = read(channel[0], buffer, sizeof buffer)) > 0;)
+    end.text.append(buffer, static_cast<size_t>(got));
   close(channel[0]);
   waitpid(child, &end.status, 0);
   return end;

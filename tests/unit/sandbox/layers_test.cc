@@ -1,4 +1,6 @@
-// layers_test.cc - what holds after lock-down, and what becomes of it where the kernel offers less.
+// layers_test.cc - the layers one by one. Part of: tests.
+// Goal: each layer takes away what it says, keeps what a daemon needs, and says so when the host doesn't offer it.
+// Method: children put layers up and then try; without the filter, so that the layer itself has to answer.
 #include <grp.h>
 #include <linux/capability.h>
 #include <pwd.h>
@@ -62,8 +64,8 @@ void writeFile(const fs::path& path) { std::ofstream(path) << "text"; }
 
 // Without the filter a test can look around; the layers are the same ones, in the same order, but for seccomp.
 std::string lockDownWithoutFilter(Options options) {
-  for (const Layer& layer : {becomeUser(options), forbidDumps(), setLimits(options), dropCapabilities(), setNoNewPrivileges(),
-                             forbidNewCode(), restrictPaths(options)}) {
+  for (const Layer& layer : {becomeUser(options), forbidDumps(), setLimits(options), dropCapabilities(),
+                             setNoNewPrivileges(), forbidNewCode(), restrictPaths(options)}) {
     if (layer.state != LayerState::Active) return layer.name + ": " + layer.detail;
   }
   return {};
@@ -179,12 +181,14 @@ TEST(Landlock, LetsTheMonitorReachItsOwnPathsOnly) {
   writeFile(elsewhere / "secret");
   const ChildEnd end = inChild([&] {
     Options options = optionsFor(Profile::Netd);
-    options.paths = {{.path = config.path(), .access = PathAccess::Read}, {.path = sockets.path(), .access = PathAccess::Sockets}};
+    options.paths = {{.path = config.path(), .access = PathAccess::Read},
+                     {.path = sockets.path(), .access = PathAccess::Sockets}};
     if (std::string problem = lockDownWithoutFilter(options); !problem.empty()) return problem;
     return join({openingSays(config / "sallyport.toml", O_RDONLY), openingSays(config / "sallyport.toml", O_WRONLY),
-                 openingSays(config / "new", O_CREAT | O_WRONLY), bindingSays(config / "socket"), bindingSays(sockets / "socket"),
-                 std::to_string(unlink((sockets / "socket").c_str())), openingSays(sockets / "new", O_CREAT | O_WRONLY),
-                 openingSays(elsewhere / "secret", O_RDONLY), bindingSays(elsewhere / "socket")});
+                 openingSays(config / "new", O_CREAT | O_WRONLY), bindingSays(config / "socket"),
+                 bindingSays(sockets / "socket"), std::to_string(unlink((sockets / "socket").c_str())),
+                 openingSays(sockets / "new", O_CREAT | O_WRONLY), openingSays(elsewhere / "secret", O_RDONLY),
+                 bindingSays(elsewhere / "socket")});
   });
   EXPECT_EQ(end.text, "opened EACCES EACCES EACCES bound 0 EACCES EACCES EACCES");
 }
@@ -218,8 +222,10 @@ TEST(Landlock, FailsOnAMissingPathUnlessItIsOptional) {
       options.paths = {{.path = "/no/such/folder", .access = PathAccess::Read, .optional = optional}};
       return outcomeOf(Sandbox(options).lockDown());
     });
-    if (optional) EXPECT_EQ(end.text, "full");
-    else EXPECT_EQ(end.text, "refused: the sandbox can't be put up: landlock: /no/such/folder: No such file or directory");
+    if (optional)
+      EXPECT_EQ(end.text, "full");
+    else
+      EXPECT_EQ(end.text, "refused: the sandbox can't be put up: landlock: /no/such/folder: No such file or directory");
   }
 }
 
@@ -252,7 +258,8 @@ TEST(Enter, OfTheMonitorKeepsTheRightToLowPortsUntilLockDown) {
   const ChildEnd end = inChild([] {
     Options options = optionsFor(Profile::Netd);
     becomeUser(options);
-    const bool before = hasCapability(CAP_NET_BIND_SERVICE) && !hasCapability(CAP_DAC_OVERRIDE) && !hasCapability(CAP_SETUID);
+    const bool before =
+        hasCapability(CAP_NET_BIND_SERVICE) && !hasCapability(CAP_DAC_OVERRIDE) && !hasCapability(CAP_SETUID);
     dropCapabilities();
     return std::string(before && !hasCapability(CAP_NET_BIND_SERVICE) ? "as meant" : "not so");
   });

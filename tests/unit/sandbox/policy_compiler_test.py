@@ -1,5 +1,9 @@
 #!/usr/bin/python3
-"""What compile_policy.py accepts and refuses: policy_compiler_test.py COMPILER SECCOMP_SYSCALLS_H"""
+"""Goal: no policy compiles that lacks a reason, an order, a condition where one is needed, or that allows the unthinkable.
+Method: small policies, each with one fault, through the compiler's own functions.
+
+usage: policy_compiler_test.py COMPILER SECCOMP_SYSCALLS_H
+"""
 import importlib.util
 import sys
 import unittest

@@ -1,4 +1,6 @@
-// report_test.cc - the judgement over layers, without locking anything down.
+// report_test.cc - the judgement over layers. Part of: tests.
+// Goal: `full` serves with nothing less than the mandatory layers and without a failed one; people can read why.
+// Method: reports made by hand; nothing is locked down.
 #include <signal.h>
 
 #include <gtest/gtest.h>
@@ -22,8 +24,9 @@ Report reportOf(Profile profile, std::vector<Layer> layers) {
 
 TEST(Report, IsFullOnlyIfEveryLayerIsActive) {
   EXPECT_EQ(reportOf(Profile::Vaultd, {layer("root", LayerState::Active)}).verdict(), Verdict::Full);
-  EXPECT_EQ(reportOf(Profile::Vaultd, {layer("root", LayerState::Active), layer("x", LayerState::Unavailable)}).verdict(),
-            Verdict::Degraded);
+  EXPECT_EQ(
+      reportOf(Profile::Vaultd, {layer("root", LayerState::Active), layer("x", LayerState::Unavailable)}).verdict(),
+      Verdict::Degraded);
   EXPECT_EQ(reportOf(Profile::Vaultd, {layer("root", LayerState::Active), layer("x", LayerState::Failed)}).verdict(),
             Verdict::Degraded);
 }
@@ -34,14 +37,16 @@ TEST(Report, IsNoneIfNothingWasPutUp) {
 }
 
 TEST(Report, FindsALayerByName) {
-  const Report report = reportOf(Profile::Vaultd, {layer("root", LayerState::Active), layer("seccomp", LayerState::Failed)});
+  const Report report =
+      reportOf(Profile::Vaultd, {layer("root", LayerState::Active), layer("seccomp", LayerState::Failed)});
   ASSERT_NE(report.find("seccomp"), nullptr);
   EXPECT_EQ(report.find("seccomp")->state, LayerState::Failed);
   EXPECT_EQ(report.find("moat"), nullptr);
 }
 
 TEST(Report, DescribesOneLineALayer) {
-  Report report = reportOf(Profile::Vaultd, {layer("root", LayerState::Active), layer("landlock", LayerState::Unavailable)});
+  Report report =
+      reportOf(Profile::Vaultd, {layer("root", LayerState::Active), layer("landlock", LayerState::Unavailable)});
   EXPECT_EQ(describe(report),
             "sandbox degraded\n"
             "  root         active      because\n"
@@ -51,13 +56,15 @@ TEST(Report, DescribesOneLineALayer) {
 }
 
 TEST(Problems, FullRefusesAFailedLayer) {
-  const Report report = reportOf(Profile::Vaultd, {layer("root", LayerState::Active), layer("rlimits", LayerState::Failed)});
+  const Report report =
+      reportOf(Profile::Vaultd, {layer("root", LayerState::Active), layer("rlimits", LayerState::Failed)});
   ASSERT_EQ(problems(report, SandboxRequirement::Full).size(), 1u);
   EXPECT_EQ(problems(report, SandboxRequirement::Full)[0], "rlimits: because");
 }
 
 TEST(Problems, FullAcceptsWhatTheHostDoesNotOffer) {
-  const Report report = reportOf(Profile::Vaultd, {layer("root", LayerState::Unavailable), layer("landlock", LayerState::Active)});
+  const Report report =
+      reportOf(Profile::Vaultd, {layer("root", LayerState::Unavailable), layer("landlock", LayerState::Active)});
   EXPECT_TRUE(problems(report, SandboxRequirement::Full).empty());
 }
 
@@ -68,9 +75,11 @@ TEST(Problems, FullRefusesAMandatoryLayerThatTheHostDoesNotOffer) {
 
 TEST(Problems, KeysAndNetworkBytesNeedPathsShutOneWayOrTheOther) {
   for (Profile profile : {Profile::Vaultd, Profile::NetdWorker}) {
-    const Report neither = reportOf(profile, {layer("root", LayerState::Unavailable), layer("landlock", LayerState::Unavailable)});
+    const Report neither =
+        reportOf(profile, {layer("root", LayerState::Unavailable), layer("landlock", LayerState::Unavailable)});
     EXPECT_EQ(problems(neither, SandboxRequirement::Full).size(), 1u);
-    const Report root = reportOf(profile, {layer("root", LayerState::Active), layer("landlock", LayerState::Unavailable)});
+    const Report root =
+        reportOf(profile, {layer("root", LayerState::Active), layer("landlock", LayerState::Unavailable)});
     EXPECT_TRUE(problems(root, SandboxRequirement::Full).empty());
   }
   const Report monitor = reportOf(Profile::Netd, {layer("landlock", LayerState::Unavailable)});

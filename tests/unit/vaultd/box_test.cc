@@ -12,36 +12,38 @@ using test::hex;
 using test::vector;
 
 // NaCl itself, for the other side of each box.
-std::vector<std::byte> naclBox(ByteSpan text, std::string_view prefix, ByteSpan rest, const PublicKey& to, ByteSpan secret) {
+std::vector<std::byte> naclBox(ByteSpan text, std::string_view prefix, ByteSpan rest, const PublicKey& to,
+                               ByteSpan secret) {
   std::array<unsigned char, 24> nonce{};
   std::memcpy(nonce.data(), prefix.data(), prefix.size());
   std::memcpy(nonce.data() + prefix.size(), rest.data(), rest.size());
   std::vector<std::byte> box(text.size() + 16);
-  CHECK(crypto_box_easy(uchars(MutableByteSpan(box)), uchars(text), text.size(), nonce.data(), to.data(), uchars(secret)) == 0);
+  CHECK(crypto_box_easy(uchars(MutableByteSpan(box)), uchars(text), text.size(), nonce.data(), to.data(),
+                        uchars(secret)) == 0);
   return box;
 }
 
-std::optional<std::vector<std::byte>> naclOpen(ByteSpan box, std::string_view prefix, ByteSpan rest, const PublicKey& from,
-                                               ByteSpan secret) {
+std::optional<std::vector<std::byte>> naclOpen(ByteSpan box, std::string_view prefix, ByteSpan rest,
+                                               const PublicKey& from, ByteSpan secret) {
   std::array<unsigned char, 24> nonce{};
   std::memcpy(nonce.data(), prefix.data(), prefix.size());
   std::memcpy(nonce.data() + prefix.size(), rest.data(), rest.size());
   std::vector<std::byte> text(box.size() - 16);
-  if (crypto_box_open_easy(uchars(MutableByteSpan(text)), uchars(box), box.size(), nonce.data(), from.data(), uchars(secret)) != 0) {
+  if (crypto_box_open_easy(uchars(MutableByteSpan(text)), uchars(box), box.size(), nonce.data(), from.data(),
+                           uchars(secret)) != 0) {
     return std::nullopt;
   }
   return text;
 }
 
 // The points of order 1, 2, 4 and 8, and their non-canonical spellings (libsodium's and RFC 7748's list).
-const char* const LOW_ORDER[] = {
-    "0000000000000000000000000000000000000000000000000000000000000000",
-    "0100000000000000000000000000000000000000000000000000000000000000",
-    "e0eb7a7c3b41b8ae1656e3faf19fc46ada098deb9c32b1fd866205165f49b800",
-    "5f9c95bca3508c24b1d0b1559c83ef5b04445cc4581c8e86d8224eddd09f1157",
-    "ecffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
-    "edffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
-    "eeffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f"};
+const char* const LOW_ORDER[] = {"0000000000000000000000000000000000000000000000000000000000000000",
+                                 "0100000000000000000000000000000000000000000000000000000000000000",
+                                 "e0eb7a7c3b41b8ae1656e3faf19fc46ada098deb9c32b1fd866205165f49b800",
+                                 "5f9c95bca3508c24b1d0b1559c83ef5b04445cc4581c8e86d8224eddd09f1157",
+                                 "ecffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
+                                 "edffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
+                                 "eeffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f"};
 
 class Box : public testing::Test {
  protected:
@@ -88,12 +90,14 @@ TEST_F(Box, AnswersTheHelloOfTheVectorsWithACookieThatTheClientOpens) {
   EXPECT_EQ(toHex(*text), toHex(ES.span()) + toHex(K));
 }
 
-// The box of the vectors' cookie packet, made under its nonce by NaCl: the layout that our seal produces is the original's.
+// The box of the vectors' cookie packet, made under its nonce by NaCl: the layout that our seal produces is the
+// original's.
 TEST_F(Box, TheLayoutIsThatOfTheVectors) {
   const auto cookie = vector("cookie");
   std::vector<std::byte> text(ES.span().begin(), ES.span().end());
   text.insert(text.end(), K.begin(), K.end());
-  EXPECT_EQ(toHex(naclBox(text, "CurveCPK", ByteSpan(cookie).subspan(8, 16), EC, vector("Ss"))), toHex(ByteSpan(cookie).subspan(24)));
+  EXPECT_EQ(toHex(naclBox(text, "CurveCPK", ByteSpan(cookie).subspan(8, 16), EC, vector("Ss"))),
+            toHex(ByteSpan(cookie).subspan(24)));
 }
 
 TEST_F(Box, TwoCookiesHaveTwoNonces) {
@@ -202,7 +206,8 @@ TEST_F(Box, AVouchUnderAnotherNonceIsRefused) {
 TEST_F(Box, ABoxOfAnotherRoleIsRefused) {
   const LongNonceBytes nonce(vector("client_safe_nonce"));
   for (const char* prefix : {"CurveCPK", "minute-k", "hybriddI"}) {
-    EXPECT_EQ(verify(C, nonce, naclBox(EC.span(), prefix, nonce.span(), S, vector("Cs")), EC).error(), Refusal::BAD_BOX);
+    EXPECT_EQ(verify(C, nonce, naclBox(EC.span(), prefix, nonce.span(), S, vector("Cs")), EC).error(),
+              Refusal::BAD_BOX);
   }
 }
 

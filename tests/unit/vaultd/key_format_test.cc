@@ -22,7 +22,8 @@ std::string passphraseText(const SecretText& passphrase) {
 SecretText credential() { return SecretText::copyOf("0123456789abcdef0123456789abcdef"); }
 
 std::string credentialText(const SecretText& content) {
-  return std::string(sealedText("server", testSecret(), {SealKind::SystemdCredential, &content, CHEAP, "sallyport-keys"})->expose());
+  return std::string(
+      sealedText("server", testSecret(), {SealKind::SystemdCredential, &content, CHEAP, "sallyport-keys"})->expose());
 }
 
 std::string replaced(std::string text, std::string_view from, std::string_view to) {
@@ -35,7 +36,8 @@ bool isTestSecret(const LongTermSecret& secret) { return equalsConstantTime(secr
 
 TEST(KeyFormat, APlainKeyIsReadableTextAndOpens) {
   const std::string text = plainText();
-  EXPECT_TRUE(text.starts_with("sallyport key 1\nname: server\nkind: x25519\npublic: UQ1lNB1tiMRWWyJbAxOWA9cr0gnykne8mfVO6F5xJS8=\n"));
+  EXPECT_TRUE(text.starts_with(
+      "sallyport key 1\nname: server\nkind: x25519\npublic: UQ1lNB1tiMRWWyJbAxOWA9cr0gnykne8mfVO6F5xJS8=\n"));
   auto parsed = parseKeyText(text);
   ASSERT_TRUE(parsed.has_value());
   EXPECT_EQ(parsed->header.seal, SealKind::Plain);
@@ -117,14 +119,15 @@ TEST(KeyFormat, APlainFileGivesItsKeyOrNothing) {
       auto parsed = parseKeyText(changed);
       if (!parsed) continue;
       auto opened = openSealed(*parsed, NO_SECRET);
-      if (opened) EXPECT_EQ(publicKeyOf(*opened), publicKeyOf(testSecret())) << "byte " << at;
+      if (opened) { EXPECT_EQ(publicKeyOf(*opened), publicKeyOf(testSecret())) << "byte " << at; }
     }
   }
 }
 
 TEST(KeyFormat, EveryTruncationIsRefused) {
   for (const std::string& text : {plainText(), passphraseText(SecretText::copyOf("p")), credentialText(credential())}) {
-    for (size_t size = 0; size < text.size(); ++size) EXPECT_FALSE(parseKeyText(text.substr(0, size)).has_value()) << size;
+    for (size_t size = 0; size < text.size(); ++size)
+      EXPECT_FALSE(parseKeyText(text.substr(0, size)).has_value()) << size;
     EXPECT_TRUE(parseKeyText(text).has_value());
   }
 }
@@ -149,11 +152,18 @@ TEST(KeyFormat, SomethingElseIsNotAKey) {
 
 TEST(KeyFormat, RefusesWhatItWouldNotHaveWritten) {
   const std::string text = plainText();
-  const std::pair<const char*, const char*> changes[] = {
-      {"name: server", "name: ../server"}, {"name: server", "name: "},        {"name: server", "Name: server"},
-      {"kind: x25519", "kind: ed25519"},   {"public: ", "public:"},           {"seal: plain", "seal: none"},
-      {"seal: plain", "seal: plain "},     {"kind: x25519\n", ""},            {"name: server\n", "name: server\nname: server\n"},
-      {"created: 2", "created: \x1b[31m2"}, {"payload: ", "payload:  "},      {"\nseal", "\r\nseal"}};
+  const std::pair<const char*, const char*> changes[] = {{"name: server", "name: ../server"},
+                                                         {"name: server", "name: "},
+                                                         {"name: server", "Name: server"},
+                                                         {"kind: x25519", "kind: ed25519"},
+                                                         {"public: ", "public:"},
+                                                         {"seal: plain", "seal: none"},
+                                                         {"seal: plain", "seal: plain "},
+                                                         {"kind: x25519\n", ""},
+                                                         {"name: server\n", "name: server\nname: server\n"},
+                                                         {"created: 2", "created: \x1b[31m2"},
+                                                         {"payload: ", "payload:  "},
+                                                         {"\nseal", "\r\nseal"}};
   for (const auto& [from, to] : changes) EXPECT_FALSE(parseKeyText(replaced(text, from, to)).has_value()) << to;
   EXPECT_FALSE(parseKeyText(text + "\n").has_value());
   EXPECT_FALSE(parseKeyText(text + "payload: AAAA\n").has_value());
@@ -200,7 +210,8 @@ TEST(KeyFormat, NamesOfKeysAreFileNamesAndNothingMore) {
 
 TEST(KeyFormat, ImportsBase64AndHex) {
   const auto bytes = test::vector("Ss");
-  for (const std::string& text : {toHex(bytes), toBase64(bytes), "  " + toBase64(bytes) + "\r\n", toHex(bytes) + "\n"}) {
+  for (const std::string& text :
+       {toHex(bytes), toBase64(bytes), "  " + toBase64(bytes) + "\r\n", toHex(bytes) + "\n"}) {
     auto secret = parseSecret(text);
     ASSERT_TRUE(secret.has_value()) << text;
     EXPECT_TRUE(isTestSecret(*secret));
@@ -209,8 +220,9 @@ TEST(KeyFormat, ImportsBase64AndHex) {
 
 TEST(KeyFormat, RefusesToImportAnythingElse) {
   const std::string hex = toHex(test::vector("Ss"));
-  for (const std::string& text : {std::string(), hex.substr(1), hex + "0", "g" + hex.substr(1), hex.substr(0, 62), hex + " x",
-                                  std::string(64, '0'), std::string(43, 'A') + "=", std::string(44, 'A'), std::string(5000, 'A')}) {
+  for (const std::string& text :
+       {std::string(), hex.substr(1), hex + "0", "g" + hex.substr(1), hex.substr(0, 62), hex + " x",
+        std::string(64, '0'), std::string(43, 'A') + "=", std::string(44, 'A'), std::string(5000, 'A')}) {
     EXPECT_FALSE(parseSecret(text).has_value()) << text;
   }
 }

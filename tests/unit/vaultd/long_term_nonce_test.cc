@@ -95,7 +95,7 @@ TEST_F(Nonces, CanBeTracedBackToTheirCountersWithTheSecretAlone) {
   std::optional<uint64_t> last;
   for (int i = 0; i < 100; ++i) {
     const uint64_t counter = test::counterOf(std::move(*source.draw()).spend(), key);
-    if (last) EXPECT_EQ(counter, *last + 1);
+    if (last) { EXPECT_EQ(counter, *last + 1); }
     last = counter;
   }
 }
@@ -133,7 +133,7 @@ TEST_F(Nonces, CanNotBeSpentTwice) {
   (void)std::move(*nonce).spend();
   EXPECT_DEATH((void)std::move(*nonce).spend(), "invariant broken");
   auto moved = source.draw();
-  auto target = std::move(*moved);
+  [[maybe_unused]] auto target = std::move(*moved);
   EXPECT_DEATH((void)std::move(*moved).spend(), "invariant broken");
 }
 

@@ -15,7 +15,7 @@ namespace sallyport::vaultd::test {
 // Writes reach the image at once; errors can be ordered. The image outlives the ledger.
 struct DiskState {
   NonceLedger::Image image{};
-  int failWriteWith = 0;   // an errno
+  int failWriteWith = 0;  // an errno
   int failSyncWith = 0;
   size_t shortWriteBytes = NonceLedger::SLOT_BYTES;
   int writes = 0;

@@ -51,7 +51,7 @@ TEST_F(NonceFiles, CountersGrowOverRestarts) {
   for (int i = 0; i < 20; ++i) {
     auto ledger = open();
     EXPECT_EQ(ledger->renewed(), "");
-    if (i > 0) EXPECT_EQ(ledger->instance(), instance);
+    if (i > 0) { EXPECT_EQ(ledger->instance(), instance); }
     instance = ledger->instance();
     const uint64_t counter = *ledger->draw();
     EXPECT_GT(counter, last);
@@ -97,8 +97,8 @@ TEST_F(NonceFiles, TruncationAndDamageAreRefusedAndNothingIsOverwritten) {
   std::string garbled = good;
   garbled[50] ^= 1;
   garbled[4096 + 50] ^= 1;
-  for (const std::string& bad : {std::string(), good.substr(0, 100), good.substr(0, 4096), good.substr(0, 8191), garbled,
-                                 std::string(8192, '\0'), std::string(8192, 'x')}) {
+  for (const std::string& bad : {std::string(), good.substr(0, 100), good.substr(0, 4096), good.substr(0, 8191),
+                                 garbled, std::string(8192, '\0'), std::string(8192, 'x')}) {
     writeFile(file, bad);
     const NonceFileProblem p = problem();
     EXPECT_EQ(p.kind, NonceFileProblem::Kind::Unusable);

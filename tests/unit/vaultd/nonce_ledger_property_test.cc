@@ -28,9 +28,9 @@ enum class Fault { None, CrashBefore, CrashAfter, Error, ShortWrite };
 
 struct Life {
   unsigned draws = 0;
-  std::map<unsigned, Fault> faults;   // by number of the system call in this life
-  bool powerCut = false;              // at its end, or where it crashes: what isn't durable may be lost; else the cache lives on
-  unsigned seed = 0;                  // which sectors survive
+  std::map<unsigned, Fault> faults;  // by number of the system call in this life
+  bool powerCut = false;  // at its end, or where it crashes: what isn't durable may be lost; else the cache lives on
+  unsigned seed = 0;      // which sectors survive
   int clockStep = 0;
 };
 using Scenario = std::vector<Life>;
@@ -49,7 +49,9 @@ class FaultyDisk {
   }
   void crash() {
     for (size_t sector : dirtySectors) {
-      if (random_() % 2 == 0) std::copy_n(cached.begin() + static_cast<long>(sector * SECTOR), SECTOR, durable.begin() + static_cast<long>(sector * SECTOR));
+      if (random_() % 2 == 0)
+        std::copy_n(cached.begin() + static_cast<long>(sector * SECTOR), SECTOR,
+                    durable.begin() + static_cast<long>(sector * SECTOR));
     }
     dirtySectors.clear();
     cached = durable;
@@ -75,7 +77,9 @@ class FaultyDisk {
       cached = seen;
       return -EIO;
     }
-    for (size_t sector : dirtySectors) std::copy_n(cached.begin() + static_cast<long>(sector * SECTOR), SECTOR, durable.begin() + static_cast<long>(sector * SECTOR));
+    for (size_t sector : dirtySectors)
+      std::copy_n(cached.begin() + static_cast<long>(sector * SECTOR), SECTOR,
+                  durable.begin() + static_cast<long>(sector * SECTOR));
     dirtySectors.clear();
     if (fault == Fault::CrashAfter) throw Crash();
     return 0;
@@ -112,7 +116,7 @@ using Counter = std::pair<InstanceId, uint64_t>;
 
 struct Subject {
   virtual ~Subject() = default;
-  virtual bool open() = 0;                       // false: it refuses this state
+  virtual bool open() = 0;  // false: it refuses this state
   virtual std::optional<Counter> draw() = 0;
   virtual uint64_t durableBound(const FaultyDisk& disk) { return UINT64_MAX; }  // for subjects that promise one
 };
@@ -125,9 +129,10 @@ uint64_t be64At(const NonceLedger::Image& image, size_t at) {
 
 template <typename View = DiskView>
 struct Ours : Subject {
-  Ours(FaultyDisk& disk, const uint64_t& wall) : disk(disk), wall(wall) {}
+  Ours(FaultyDisk& ourDisk, const uint64_t& ourWall) : disk(ourDisk), wall(ourWall) {}
   bool open() override {
-    auto opened = NonceLedger::open(std::make_unique<View>(disk), {}, [this] { return wall; }, SMALL_R);
+    auto opened = NonceLedger::open(
+        std::make_unique<View>(disk), {}, [this] { return wall; }, SMALL_R);
     if (!opened) return false;
     ledger = std::move(*opened);
     return true;
@@ -148,7 +153,7 @@ struct Ours : Subject {
 // "Whenever the counter C passes a multiple of B we store C + 2 B on disk, and start from there": read literally, the
 // first counters after a start are used before anything is stored.
 struct LiteralCurveTun : Subject {
-  LiteralCurveTun(FaultyDisk& disk, const uint64_t&) : disk(disk) {}
+  LiteralCurveTun(FaultyDisk& itsDisk, const uint64_t&) : disk(itsDisk) {}
   bool open() override {
     counter = be64At(disk.cached, 0);
     return true;
@@ -197,7 +202,8 @@ template <typename S>
 std::optional<std::string> run(const Scenario& scenario) {
   FaultyDisk disk;
   uint64_t wall = 1000;  // before 2020: no help from the clock floor
-  disk.durable = disk.cached = std::is_base_of_v<LiteralCurveTun, S> ? NonceLedger::Image{} : NonceLedger::newImage({}, wall);
+  disk.durable = disk.cached =
+      std::is_base_of_v<LiteralCurveTun, S> ? NonceLedger::Image{} : NonceLedger::newImage({}, wall);
   std::set<Counter> seen;
   for (const Life& life : scenario) {
     disk.start(life);
@@ -214,8 +220,7 @@ std::optional<std::string> run(const Scenario& scenario) {
         if (!seen.insert(*counter).second) return "counter " + std::to_string(counter->second) + " was given out twice";
       }
       if (!drew && life.draws > 0 && life.faults.empty()) return "nothing given out though nothing failed";
-    } catch (const Crash&) {
-    }
+    } catch (const Crash&) {}
     if (life.powerCut) disk.crash();
   }
   return std::nullopt;
@@ -274,7 +279,8 @@ std::string print(const Scenario& scenario) {
   static const char* const NAMES[] = {"none", "crash before", "crash after", "error", "short write"};
   std::ostringstream text;
   for (const Life& life : scenario) {
-    text << "  life: " << life.draws << " draws, clock " << life.clockStep << ", seed " << life.seed << (life.powerCut ? ", power cut" : "");
+    text << "  life: " << life.draws << " draws, clock " << life.clockStep << ", seed " << life.seed
+         << (life.powerCut ? ", power cut" : "");
     for (const auto& [call, fault] : life.faults) text << ", call " << call << ": " << NAMES[static_cast<int>(fault)];
     text << "\n";
   }
@@ -304,13 +310,9 @@ TEST(NonceLedgerProperty, FindsThatTheLiteralCurveTunRuleRepeats) {
   EXPECT_EQ((*failure)[0].draws + (*failure)[1].draws, 2u) << print(*failure);
 }
 
-TEST(NonceLedgerProperty, FindsAMissingFsync) {
-  EXPECT_TRUE(findFailure<Ours<NeverSyncs>>().has_value());
-}
+TEST(NonceLedgerProperty, FindsAMissingFsync) { EXPECT_TRUE(findFailure<Ours<NeverSyncs>>().has_value()); }
 
-TEST(NonceLedgerProperty, FindsARetriedFsync) {
-  EXPECT_TRUE(findFailure<Ours<RetriesSync>>().has_value());
-}
+TEST(NonceLedgerProperty, FindsARetriedFsync) { EXPECT_TRUE(findFailure<Ours<RetriesSync>>().has_value()); }
 
 TEST(NonceLedgerProperty, FindsAnIgnoredShortWrite) {
   EXPECT_TRUE(findFailure<Ours<IgnoresShortWrites>>().has_value());

@@ -35,7 +35,7 @@ peer = "bob"
 
 [peers]
 alice = "D6poTtKIZ7l/Smot7l34zpdOdrcBjj8iocTPJnhXDyA="
-bob   = "ew1H2TQn+DEWB4Ecfxc/2J+IlwrvSQ2KoO4ZpMuKGxQ="
+bob   = "ew1H2TQn+DERYHgcfHM/2J+IlwrvSQ2KoO4ZpMuKGxQ="
 )";
 
 class Policies : public testing::Test {
@@ -137,7 +137,8 @@ protocol = "curve"
 key = "later"
 allow = ["alice"]
 service = "echo"
-)"), *ring);
+)"),
+                      *ring);
   EXPECT_EQ(policy.listen("new")->key, nullptr);
   EXPECT_EQ(policy.missingKeys(), "later");
 }

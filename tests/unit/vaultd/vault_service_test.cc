@@ -44,11 +44,11 @@ peer = "server"
 
 [peers]
 alice = "D6poTtKIZ7l/Smot7l34zpdOdrcBjj8iocTPJnhXDyA="
-bob = "ewtH2TQn+DEWB4Ecc3P/2J+IlwrvSQ2KoO4ZpMuKGxQ="
+bob = "ew1H2TQn+DERYHgcfHM/2J+IlwrvSQ2KoO4ZpMuKGxQ="
 server = "UQ1lNB1tiMRWWyJbAxOWA9cr0gnykne8mfVO6F5xJS8="
 )";
 
-capnp::Data::Reader data(ByteSpan bytes) { return {reinterpret_cast<const kj::byte*>(bytes.data()), bytes.size()}; }
+capnp::Data::Reader raw(ByteSpan bytes) { return {reinterpret_cast<const kj::byte*>(bytes.data()), bytes.size()}; }
 std::vector<std::byte> bytes(capnp::Data::Reader data) {
   const auto* begin = reinterpret_cast<const std::byte*>(data.begin());
   return {begin, begin + data.size()};
@@ -67,6 +67,8 @@ class Services : public testing::Test {
   std::optional<RpcServer> netServer, appServer, adminServer;
   std::optional<RpcClient> netClient, appClient, adminClient;
 
+  ~Services() noexcept override {}
+
   void SetUp() override {
     const auto folder = temporary.path() / "keys";
     ASSERT_TRUE(importKey(folder, "server", LongTermSecret(vector("Ss")), {}).has_value());
@@ -82,8 +84,10 @@ class Services : public testing::Test {
     facts.pid = 42;
     facts.sandbox.layers = {{"seccomp", sandbox::LayerState::Active, "38 rules", true}};
     const std::set<uid_t> us = {geteuid()};
-    netServer.emplace(loop, listenUnix(path("net"), 0600), admit(us, [this] { return kj::heap<NetService>(*state); }), LinkLimits());
-    appServer.emplace(loop, listenUnix(path("app"), 0600), admit(us, [this] { return kj::heap<AppService>(*state); }), LinkLimits());
+    netServer.emplace(loop, listenUnix(path("net"), 0600), admit(us, [this] { return kj::heap<NetService>(*state); }),
+                      LinkLimits());
+    appServer.emplace(loop, listenUnix(path("app"), 0600), admit(us, [this] { return kj::heap<AppService>(*state); }),
+                      LinkLimits());
     adminServer.emplace(loop, listenUnix(path("admin"), 0600),
                         admit(us, [this] { return kj::heap<AdminService>(*state, facts); }), LinkLimits());
     facts.servers = {&*netServer, &*appServer, &*adminServer};
@@ -106,10 +110,10 @@ class Services : public testing::Test {
   using Spoil = std::function<void(proto::Hello::Builder)>;
   void fill(proto::Hello::Builder hello) {
     hello.setEntry("db");
-    hello.setClientEphemeral(data(vector("EC")));
-    hello.setBox(data(ByteSpan(vector("hello")).subspan(48)));
-    hello.setServerEphemeral(data(vector("ES")));
-    hello.setCookie(data(vector("K")));
+    hello.setClientEphemeral(raw(vector("EC")));
+    hello.setBox(raw(ByteSpan(vector("hello")).subspan(48)));
+    hello.setServerEphemeral(raw(vector("ES")));
+    hello.setCookie(raw(vector("K")));
   }
   auto hellos(unsigned count, const Spoil& change = {}) {
     auto request = net().sealCookiesRequest();
@@ -135,7 +139,7 @@ class Services : public testing::Test {
     auto request = net().makeVouchesRequest();
     auto one = request.initRequests(1)[0];
     one.setEntry("out");
-    one.setClientEphemeral(data(vector("EC")));
+    one.setClientEphemeral(raw(vector("EC")));
     auto answer = loop.await(request.send());
     EXPECT_TRUE(answer.getOutcomes()[0].isMade());
     auto made = answer.getOutcomes()[0].getMade();
@@ -145,10 +149,10 @@ class Services : public testing::Test {
     auto request = net().verifyVouchesRequest();
     auto one = request.initVouches(1)[0];
     one.setEntry("db");
-    one.setClient(data(vouch.client));
-    one.setNonce(data(vouch.nonce));
-    one.setBox(data(vouch.box));
-    one.setClientEphemeral(data(vector("EC")));
+    one.setClient(raw(vouch.client));
+    one.setNonce(raw(vouch.nonce));
+    one.setBox(raw(vouch.box));
+    one.setClientEphemeral(raw(vector("EC")));
     if (change) change(one);
     return loop.await(request.send());
   }
@@ -175,7 +179,8 @@ TEST_F(Services, SealsACookieThatTheClientOpens) {
   std::memcpy(nonce + 8, sealed.getNonce().begin(), 16);
   unsigned char text[128];
   ASSERT_EQ(crypto_box_open_easy(text, sealed.getBox().begin(), 144, nonce, PublicKey(vector("S")).data(),
-                                 uchars(ByteSpan(vector("ECs")))), 0);
+                                 uchars(ByteSpan(vector("ECs")))),
+            0);
   EXPECT_EQ(toHex(std::as_bytes(std::span(text))), toHex(vector("ES")) + toHex(vector("K")));
   EXPECT_EQ(state->counters.get(Count::CookiesSealed), 1u);
 }
@@ -186,7 +191,7 @@ TEST_F(Services, JudgesEachItemOfABatchByItself) {
   for (unsigned i = 0; i < 64; ++i) {
     fill(list[i]);
     if (i % 3 == 1) list[i].setEntry("nothing");
-    if (i % 3 == 2) list[i].setServerEphemeral(data(ByteSpan(vector("ES")).first(31)));
+    if (i % 3 == 2) list[i].setServerEphemeral(raw(ByteSpan(vector("ES")).first(31)));
   }
   auto answer = loop.await(request.send());
   ASSERT_EQ(answer.getOutcomes().size(), 64u);
@@ -221,7 +226,8 @@ TEST_F(Services, MoreThan64ItemsAreRefusedWhole) {
 }
 
 TEST_F(Services, HellosAreRefusedByReason) {
-  EXPECT_EQ(helloRefusal([](auto h) { h.setEntry("out"); }), Refusal::UNKNOWN_ENTRY) << "a connect entry answers no Hello";
+  EXPECT_EQ(helloRefusal([](auto h) { h.setEntry("out"); }), Refusal::UNKNOWN_ENTRY)
+      << "a connect entry answers no Hello";
   EXPECT_EQ(helloRefusal([](auto h) { h.setEntry(""); }), Refusal::UNKNOWN_ENTRY);
   EXPECT_EQ(helloRefusal([](auto h) { h.disownEntry(); }), Refusal::UNKNOWN_ENTRY);
   EXPECT_EQ(helloRefusal([](auto h) { h.initClientEphemeral(31); }), Refusal::BAD_SIZE);
@@ -246,8 +252,8 @@ TEST_F(Services, VouchesAreRefusedByReason) {
   EXPECT_EQ(vouchRefusal([](auto v) { v.initNonce(24); }), Refusal::BAD_SIZE);
   EXPECT_EQ(vouchRefusal([](auto v) { v.initBox(0); }), Refusal::BAD_SIZE);
   EXPECT_EQ(vouchRefusal([](auto v) { v.initClientEphemeral(1); }), Refusal::BAD_SIZE);
-  EXPECT_EQ(vouchRefusal([](auto v) { v.setClientEphemeral(data(vector("ES"))); }), Refusal::BAD_BOX);
-  EXPECT_EQ(vouchRefusal([](auto v) { v.setClient(data(vector("EC"))); }), Refusal::BAD_BOX);
+  EXPECT_EQ(vouchRefusal([](auto v) { v.setClientEphemeral(raw(vector("ES"))); }), Refusal::BAD_BOX);
+  EXPECT_EQ(vouchRefusal([](auto v) { v.setClient(raw(vector("EC"))); }), Refusal::BAD_BOX);
   EXPECT_EQ(vouchRefusal([](auto v) { v.initClient(32); }), Refusal::LOW_ORDER_KEY);
 }
 
@@ -336,8 +342,8 @@ TEST_F(Services, PingTestsTheBoxAtMostOnceASecond) {
 }
 
 TEST_F(Services, AnotherUserIsTurnedAway) {
-  RpcServer strict(loop, listenUnix(path("strict"), 0600), admit({geteuid() + 1}, [this] { return kj::heap<NetService>(*state); }),
-                   LinkLimits());
+  RpcServer strict(loop, listenUnix(path("strict"), 0600),
+                   admit({geteuid() + 1}, [this] { return kj::heap<NetService>(*state); }), LinkLimits());
   bool gone = false;
   RpcClient client(loop, connectUnix(path("strict")), LinkLimits(), [&] { gone = true; });
   EXPECT_ANY_THROW(loop.await(client.bootstrap().castAs<proto::Net>().pingRequest().send()));
@@ -391,8 +397,8 @@ TEST_F(Services, AReloadChangesTheRate) {
 }
 
 TEST_F(Services, ABadReloadChangesNothing) {
-  for (const std::string& text : {std::string("[vault"), std::string(CONFIG) + "\nnonsense = 1\n", std::string("\xff\xfe"),
-                                  std::string(CONFIG).substr(0, 400)}) {
+  for (const std::string& text : {std::string("[vault"), std::string(CONFIG) + "\nnonsense = 1\n",
+                                  std::string("\xff\xfe"), std::string(CONFIG).substr(0, 400)}) {
     auto answer = reload(text);
     ASSERT_TRUE(answer.getOutcome().isRefused()) << text;
     EXPECT_EQ(answer.getOutcome().getRefused().getReason(), Refusal::BAD_CONFIG);

@@ -1,0 +1,95 @@
+// Goal: `check` says what a configuration means and what would keep the daemons from starting. Method: folders with and
+// without what it needs.
+#include "cli/config_view.h"
+
+#include <unistd.h>
+
+#include <gtest/gtest.h>
+
+#include "vaultd/key_file.h"
+
+namespace sallyport::cli {
+namespace {
+
+constexpr std::string_view TEXT = R"(
+[[listen]]
+name = "db"
+address = "[::]:7001"
+key = "server"
+allow = ["alice"]
+service = "channel"
+[[connect]]
+name = "out"
+listen = "unix:sockets/out.sock"
+address = "example.com:7001"
+key = "server"
+peer = "alice"
+[peers]
+alice = "hSDwCYkwp1R0i33ctD73Wg2/Og0mOBr066SpjqqbTmo="
+)";
+
+class ConfigView : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    std::string name = (std::filesystem::temp_directory_path() / "config_view_test.XXXXXX").string();
+    folder_ = ::mkdtemp(name.data());
+  }
+  void TearDown() override { std::filesystem::remove_all(folder_); }
+  Config config(std::string_view text = TEXT) const {
+    const auto parsed = parseConfig(text, folder_ / "sallyport.toml");
+    EXPECT_TRUE(parsed);
+    return *parsed;
+  }
+  std::filesystem::path folder_;
+};
+
+TEST_F(ConfigView, SaysWhatListensDialsAndIsAllowed) {
+  const auto lines = describeEntries(config());
+  ASSERT_EQ(lines.size(), 3u);
+  EXPECT_EQ(lines[0],
+            "listen `db`: encrypted on [::]:7001, key `server`, allows alice, leads to programs that accept `db`");
+  EXPECT_EQ(lines[1], "connect `out`: plain on unix:" + (folder_ / "sockets/out.sock").string() +
+                          ", dials example.com:7001, key `server`, expects peer alice");
+}
+
+TEST_F(ConfigView, NamesEveryFolderThatNeedsASocket) {
+  EXPECT_EQ(socketFolders(config()), (std::vector<std::filesystem::path>{folder_ / "run", folder_ / "sockets"}));
+}
+
+TEST_F(ConfigView, AMissingKeyIsAnErrorWithItsRemedy) {
+  const auto findings = inspectSurroundings(config());
+  ASSERT_EQ(findings.errors.size(), 1u);
+  EXPECT_NE(findings.errors[0].find("sallyport key new server"), std::string::npos);
+}
+
+TEST_F(ConfigView, ABrokenKeyFileIsAnErrorThatNamesIt) {
+  ASSERT_TRUE(vaultd::generateKey(folder_ / "keys", "server", {}));
+  std::filesystem::resize_file(folder_ / "keys/server.key", 10);
+  const auto findings = inspectSurroundings(config());
+  ASSERT_EQ(findings.errors.size(), 1u);
+  EXPECT_NE(findings.errors[0].find("server.key"), std::string::npos);
+}
+
+TEST_F(ConfigView, AGoodKeyIsNoFinding) {
+  ASSERT_TRUE(vaultd::generateKey(folder_ / "keys", "server", {}));
+  EXPECT_TRUE(inspectSurroundings(config()).errors.empty());
+}
+
+TEST_F(ConfigView, APeerWithOurOwnKeyIsDoubtful) {
+  const auto key = vaultd::generateKey(folder_ / "keys", "server", {});
+  ASSERT_TRUE(key);
+  const auto text = std::string(TEXT) + "me = \"" + toBase64(key->publicKey.span()) + "\"\n";
+  const auto findings = inspectSurroundings(config(text));
+  EXPECT_TRUE(findings.errors.empty());
+  EXPECT_NE(findings.warnings.at(0).find("peer `me`"), std::string::npos);
+}
+
+TEST_F(ConfigView, AMissingPassphraseFileIsAnError) {
+  ASSERT_TRUE(vaultd::generateKey(folder_ / "keys", "server", {}));
+  const auto findings = inspectSurroundings(config("[vault]\npassphrase_file = \"none\"\n"));
+  ASSERT_EQ(findings.errors.size(), 1u);
+  EXPECT_NE(findings.errors[0].find("passphrase_file"), std::string::npos);
+}
+
+}  // namespace
+}  // namespace sallyport::cli

@@ -1,0 +1,95 @@
+// Goal: status shows what both daemons tell, also when one doesn't, and nothing of theirs moves the terminal.
+// Method: answers built here.
+#include "cli/status_view.h"
+
+#include <capnp/message.h>
+#include <gtest/gtest.h>
+
+namespace sallyport::cli {
+namespace {
+
+bool contains(std::string_view text, std::string_view part) { return text.find(part) != text.npos; }
+
+class StatusView : public ::testing::Test {
+ protected:
+  StatusView() {
+    auto vault = vaultMessage_.initRoot<proto::VaultStatus>();
+    vault.setVersion("0.1.0");
+    vault.setPid(12);
+    vault.setUptimeSeconds(61);
+    vault.setSandboxVerdict("degraded");
+    vault.setMemory("memfd_secret");
+    auto layers = vault.initSandbox(3);
+    setLayer(layers[0], "seccomp", "active", "ok");
+    setLayer(layers[1], "landlock", "unavailable", "not in this kernel");
+    setLayer(layers[2], "namespaces", "unavailable", "not in this kernel");
+    auto key = vault.initKeys(1)[0];
+    key.setName("ser\x1bver");
+    key.setState("active");
+    const kj::byte bytes[32] = {1};
+    key.setPublicKey(kj::arrayPtr(bytes, 32));
+    auto counters = vault.initCounters(2);
+    counters[0].setName("cookies_sealed");
+    counters[0].setValue(7);
+    counters[1].setName("never");
+
+    auto net = netMessage_.initRoot<proto::NetStatus>();
+    net.setVault("connected");
+    net.initWorkers(2);
+    auto entry = net.initEntries(1)[0];
+    entry.setName("db");
+    entry.setProblem("address in use");
+    auto drop = net.initDrops(1)[0];
+    drop.setName("bad_box");
+    drop.setValue(3);
+
+    both_.vault = vault.asReader();
+    both_.net = net.asReader();
+  }
+
+  static void setLayer(proto::SandboxLayer::Builder layer, const char* name, const char* state, const char* detail) {
+    layer.setName(name);
+    layer.setState(state);
+    layer.setDetail(detail);
+  }
+
+  capnp::MallocMessageBuilder vaultMessage_;
+  capnp::MallocMessageBuilder netMessage_;
+  BothStatus both_;
+};
+
+TEST_F(StatusView, ShowsProcessesKeysEntriesAndCounters) {
+  const auto text = statusText(both_);
+  for (const auto* part : {"vaultd 0.1.0, pid 12, up 1 min 1 s, sandbox degraded", "AQAAAAAA", "cookies_sealed  7",
+                           "worker 1", "address in use", "bad_box  3"}) {
+    EXPECT_TRUE(contains(text, part)) << part << "\n" << text;
+  }
+  EXPECT_FALSE(contains(text, "never"));
+}
+
+TEST_F(StatusView, TellsAReasonOnceForAllLayersThatShareIt) {
+  EXPECT_TRUE(contains(statusText(both_), "  landlock, namespaces (vaultd): not in this kernel\n"));
+}
+
+TEST_F(StatusView, PrintsNothingRaw) {
+  EXPECT_FALSE(contains(statusText(both_), "\x1b"));
+  EXPECT_FALSE(contains(statusJson(both_), "\x1b"));
+}
+
+TEST_F(StatusView, JsonHoldsEveryCounterByName) {
+  const auto text = statusJson(both_);
+  for (const auto* part : {"\"vaultd\": {", "\"netd\": {", "\"cookies_sealed\": 7", "\"never\": 0",
+                           "\"drops\": {\n      \"bad_box\": 3", "\"state\": \"unavailable\"", "\"draining\": false"}) {
+    EXPECT_TRUE(contains(text, part)) << part << "\n" << text;
+  }
+}
+
+TEST_F(StatusView, ADaemonThatDoesNotAnswerIsAnError) {
+  both_.net.reset();
+  both_.netProblem = "is not running";
+  EXPECT_TRUE(contains(statusText(both_), "\nnetd is not running\n"));
+  EXPECT_TRUE(contains(statusJson(both_), "\"netd\": {\n    \"error\": \"is not running\"\n  }"));
+}
+
+}  // namespace
+}  // namespace sallyport::cli
