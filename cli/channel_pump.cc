@@ -17,6 +17,8 @@ constexpr unsigned MAX_SENDING = 4;                               // calls witho
 constexpr unsigned MAX_RECEIVING = 2;
 constexpr size_t MAX_OUTPUT_BYTES = 4 << 20;  // more than that queued: nothing more is asked for
 
+constexpr uint32_t CLOSE_TIMEOUT_MS = 2000;
+
 }  // namespace
 
 ChannelPump::ChannelPump(EventLoop& loop, proto::Channel::Client channel, PumpOptions options)
@@ -205,17 +207,19 @@ void ChannelPump::settle() {
   }
   const bool allSent = endSent_ && sending_ == 0;
   const bool allReceived = (options_.messages ? idle_ : peerEnded_) && output_.queued() == 0;
-  if (!allSent || !allReceived) return;
-  done_ = true;
-  tasks_.add(channel_.closeRequest().send().then([this](auto&&) { fulfiller_->fulfill(std::string()); },
-                                                 [this](kj::Exception&&) { fulfiller_->fulfill(std::string()); }));
+  if (allSent && allReceived) finish({});
 }
 
 void ChannelPump::finish(std::string problem) {
   if (done_) return;
   done_ = true;
   input_.pause();
-  fulfiller_->fulfill(std::move(problem));
+  problem_ = std::move(problem);
+  // Closed in so many words: netd need not find out by our disappearance. But a netd that doesn't answer can't keep us.
+  kj::Promise<capnp::Response<proto::Channel::CloseResults>> closing = channel_.closeRequest().send();
+  tasks_.add(within(loop_, CLOSE_TIMEOUT_MS, kj::mv(closing))
+                 .then([this](auto&&) { fulfiller_->fulfill(std::string(problem_)); },
+                       [this](kj::Exception&&) { fulfiller_->fulfill(std::string(problem_)); }));
 }
 
 void ChannelPump::onFailure(kj::Exception&& failure) { finish("netd " + describeFailure(failure)); }

@@ -1,6 +1,6 @@
 // config.h - sallyport.toml as values. Part of: common (vaultd, netd's monitor and the CLI; a worker never reads it).
-// The format is docs/man/sallyport.toml.5; relative paths start at the file's folder. Unknown keys, wrong types, missing
-// peers and duplicate names are errors with the line. Parsing is pure: it opens no file and resolves no name.
+// The format is docs/man/sallyport.toml.5; relative paths start at the file's folder. Unknown keys, wrong types,
+// missing peers and duplicate names are errors with the line. Parsing is pure: it opens no file and resolves no name.
 #pragma once
 
 #include <cstdint>
@@ -24,7 +24,7 @@ struct ConfigError {
   std::string hint;  // may be empty
 };
 
-// "HOST:PORT" with a numeric or symbolic host ("[::1]:80", "db.example.com:80"), or "unix:PATH" (absolute after parsing).
+// "HOST:PORT" with a numeric or symbolic host ("[::1]:80", "db.example.com:80"), or "unix:PATH" (then absolute).
 struct TcpAddress {
   std::string host;
   uint16_t port = 0;
@@ -71,10 +71,10 @@ struct ConnectEntry {
 struct VaultConfig {
   std::filesystem::path keys = "keys";
   std::filesystem::path socket = "run/vault.sock";         // programs (App)
-  std::filesystem::path netSocket;                         // netd (Net); default: socket with "-net" before its extension
+  std::filesystem::path netSocket;                         // netd (Net); default: socket with "-net" before its end
   std::filesystem::path adminSocket;                       // operators (Admin); default: socket with "-admin" likewise
   std::string user = "sallyport-vault";                    // when started as root
-  std::filesystem::path passphraseFile;                    // empty: a systemd credential named "passphrase", else the terminal
+  std::filesystem::path passphraseFile;                    // empty: systemd credential "passphrase", else the terminal
   uint32_t handshakesPerSecond = 20000;                    // per key
   SandboxRequirement requireSandbox = SandboxRequirement::Full;
 };
@@ -119,8 +119,8 @@ struct Config {
 
 // `file` is used for relative paths and messages only; `text` is the content.
 Result<Config, ConfigError> parseConfig(std::string_view text, const std::filesystem::path& file);
-// [vault] and [peers] alone, whatever is wrong in the other sections: making keys and naming peers is how a file whose entries
-// refer to them becomes right.
+// [vault] and [peers] alone, whatever is wrong in the other sections: making keys and naming peers is how a file whose
+// entries refer to them becomes right.
 Result<Config, ConfigError> parseVaultAndPeers(std::string_view text, const std::filesystem::path& file);
 // Reads and parses. An unreadable file is a ConfigError too.
 Result<Config, ConfigError> loadConfig(const std::filesystem::path& file);

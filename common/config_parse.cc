@@ -1,6 +1,6 @@
 // config_parse.cc - parseConfig of config.h. Part of: common (vaultd, netd's monitor and the CLI).
 // The format is docs/man/sallyport.toml.5. The first problem found is reported, with its line. What must never happen
-// here: an exception or a crash by any text (a reload hands text to a vault that serves), a key that is ignored in silence.
+// here: an exception or a crash by any text (a reload hands text to a vault that serves), a key ignored in silence.
 #include <map>
 #include <set>
 

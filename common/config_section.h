@@ -1,5 +1,5 @@
 // config_section.h - one table of sallyport.toml, read strictly. Part of: common, and private to config_parse.cc.
-// A Section knows the keys it may have and takes each of them with its type and range; the Reader keeps the first problem.
+// A Section knows the keys it may have and takes each with its type and range; the Reader keeps the first problem.
 #pragma once
 
 #include <algorithm>

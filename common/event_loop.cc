@@ -83,13 +83,14 @@ void EventLoop::turn(int maxSleepMs) {
     count = 0;
   }
   now_ = monotonicNow();
+  // Before the events: a delay that a watcher asks for counts from now, not from before the sleep.
+  timer_.advanceTo(now_);
   batchSize_ = static_cast<size_t>(count);
   for (batchNext_ = 0; batchNext_ < batchSize_;) {
     const epoll_event event = batch_[batchNext_++];
     if (event.data.ptr != nullptr) static_cast<Watcher*>(event.data.ptr)->onEvents(event.events);
   }
   batchSize_ = 0;
-  timer_.advanceTo(now_);
   runQueues();
 }
 

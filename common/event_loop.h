@@ -48,6 +48,9 @@ class EventLoop {
   // Runs `work` once, after the events and promises of this turn and before the loop sleeps.
   void defer(std::function<void()> work);
 
+  // Runs `work` once in the next turn, after that turn's events: for work that could go on for ever and must let others in.
+  void yield(std::function<void()> work);
+
   // Monotonic time as of this turn: cheap, and the same for all that happens in the turn.
   kj::TimePoint now() const { return now_; }
   uint64_t nowMs() const;
@@ -86,6 +89,7 @@ class EventLoop {
   kj::TimePoint now_;
   kj::TimerImpl timer_;
   std::vector<std::function<void()>> deferred_;
+  std::vector<std::function<void()>> yielded_;
   std::vector<epoll_event> batch_;
   size_t batchSize_ = 0;
   size_t batchNext_ = 0;

@@ -1,6 +1,7 @@
 @0xb1f2c3a4d5e6f708;
-# vault.capnp - what vaultd does for programs (docs/protocol.md §8). The contract: fields are added, never renumbered or reused; a field that
-# is no longer used is renamed obsoleteX. Every refusal is data; an RPC exception means a broken caller or a dying vault.
+# vault.capnp - what vaultd does for programs (docs/protocol.md §8). The contract: fields are added, never renumbered or
+# reused; a field that is no longer used is renamed obsoleteX. Every refusal is data; an RPC exception means a broken
+# caller or a dying vault.
 #
 # Which capability a caller gets is decided by the socket it connects to (and the peer credentials on it):
 #   [vault] net_socket   -> Net    (netd)

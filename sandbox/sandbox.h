@@ -14,7 +14,7 @@
 // Both must be called with one thread. What was opened before stays open. Every layer says in the Report whether it
 // holds. A layer that the kernel or the container doesn't offer is Unavailable; one that it offers but that could not
 // be set up is Failed. What must hold whatever the kernel: seccomp, no_new_privs, no capabilities, not root, not
-// dumpable, no core dumps, and one of {empty root, Landlock}. See docs/decisions and sandbox/*.policy. Nothing here
+// dumpable, no core dumps, and one of {empty root, Landlock}. The calls: sandbox/*.policy. Nothing here
 // reads a policy at run time.
 #pragma once
 

@@ -1,5 +1,5 @@
-// key_format.h - the text of a key file: parsing, sealing, opening. Part of: vaultd's key library. Pure: no file or
-// tty. Pure: no file, no terminal.
+// key_format.h - the text of a key file: parsing, sealing, opening. Part of: vaultd's key library.
+// Pure: no file, no terminal.
 //
 //   sallyport key 1
 //   name: server

@@ -58,6 +58,7 @@ Result<Keyring, Problem> Keyring::load(const Config& config, SecretArena& arena,
     key->usable = usable;
     ring.keys_.emplace(name, std::move(key));
   }
+  wipeDeadStack();  // what opening and deriving have left behind
   return ring;
 }
 

@@ -2,7 +2,8 @@
 
 #include <unistd.h>
 
-#include <kj/debug.h>
+#include <cerrno>
+#include <cstring>
 
 namespace sallyport::vaultd {
 
@@ -15,6 +16,14 @@ constexpr mode_t SOCKET_MODE = 0600;
 // What SO_PEERCRED shows for a user that our user namespace doesn't map.
 constexpr uid_t OVERFLOW_UID = 65534;
 
+// KJ puts the failed condition in front and the operands behind: neither is for people.
+std::string reason(const kj::Exception& failure) {
+  std::string text(failure.getDescription().begin(), failure.getDescription().size());
+  if (text.starts_with("expected ") && text.find("; ") != std::string::npos) text.erase(0, text.find("; ") + 2);
+  const size_t operands = text.find("; path");
+  return text.substr(0, operands);
+}
+
 int listenAt(const fs::path& path) {
   std::error_code ignored;
   // 0755 less the umask: netd, under another user, must be able to pass. If it can't be made, bind says why.
@@ -22,14 +31,24 @@ int listenAt(const fs::path& path) {
   return listenUnix(path, SOCKET_MODE);
 }
 
+Problem cannotListen(const fs::path& path, const kj::Exception& failure) {
+  return {path.string() + ": can't listen: " + reason(failure),
+          "stop the other vaultd, remove what is in the way, or set another path in [vault]"};
+}
+
 }  // namespace
 
-Listeners openListeners(const Config& config, const sandbox::Options& options) {
+Result<Listeners, Problem> openListeners(const Config& config, const sandbox::Options& options) {
   const uid_t started = ::geteuid();
   Listeners listeners;
-  listeners.net = listenAt(config.vault.netSocket);
-  listeners.app = listenAt(config.vault.socket);
-  listeners.admin = listenAt(config.vault.adminSocket);
+  const std::pair<const fs::path&, int&> sockets[] = {{config.vault.netSocket, listeners.net},
+                                                      {config.vault.socket, listeners.app},
+                                                      {config.vault.adminSocket, listeners.admin}};
+  for (const auto& [path, fd] : sockets) {
+    try {
+      fd = listenAt(path);
+    } catch (const kj::Exception& failure) { return refuse(cannotListen(path, failure)); }
+  }
   listeners.appUsers = {0, started, sandbox::targetIdentity(options).uid};
   if (started != 0) {
     // Without root everything runs as one user. In a namespace of our own that user may be the only one with a number:
@@ -44,8 +63,10 @@ Listeners openListeners(const Config& config, const sandbox::Options& options) {
     net.user = config.net.user;
     const sandbox::Identity identity = sandbox::targetIdentity(net);
     listeners.netUsers.insert(identity.uid);
-    const char* path = config.vault.netSocket.c_str();
-    KJ_SYSCALL(::chown(path, identity.uid, identity.gid), path);
+    const fs::path& path = config.vault.netSocket;
+    if (::chown(path.c_str(), identity.uid, identity.gid) != 0) {
+      return refuse(Problem{path.string() + ": can't give it to " + identity.name + ": " + std::strerror(errno), {}});
+    }
   }
   return listeners;
 }

@@ -13,16 +13,15 @@
 namespace sallyport::vaultd {
 
 struct Listeners {
-  int net;  // listening descriptors, to be taken over by RpcServer
-  int app;
-  int admin;
+  int net = -1;  // listening descriptors, to be taken over by RpcServer
+  int app = -1;
+  int admin = -1;
   std::set<uid_t> netUsers;  // who may connect to `net`
   std::set<uid_t> appUsers;  // to `app` and `admin`
 };
 
-// Makes missing folders, binds the sockets, and gives the net socket to netd's user if we are root. Throws
-// kj::Exception.
-Listeners openListeners(const Config& config, const sandbox::Options& options);
+// Makes missing folders, binds the sockets, and gives the net socket to netd's user if we are root.
+Result<Listeners, Problem> openListeners(const Config& config, const sandbox::Options& options);
 
 // Whose key files this process accepts: its own, root's, and those of the user that it is going to be.
 FileOwners keyOwners(const sandbox::Options& options);

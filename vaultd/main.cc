@@ -132,13 +132,14 @@ int serve(const Config& config) {
   facts.pid = static_cast<uint32_t>(getpid());
   facts.startedMs = loop.nowMs();
 
-  const Listeners sockets = openListeners(config, options);
+  const auto sockets = openListeners(config, options);
+  if (!sockets) return fail(sockets.error());
   const LinkLimits limits;
   LinkLimits adminLimits;
   adminLimits.maxMessageBytes = MAX_ADMIN_MESSAGE_BYTES;
-  RpcServer net(loop, sockets.net, admit(sockets.netUsers, [&] { return kj::heap<NetService>(state); }), limits);
-  RpcServer app(loop, sockets.app, admit(sockets.appUsers, [&] { return kj::heap<AppService>(state); }), limits);
-  RpcServer admin(loop, sockets.admin, admit(sockets.appUsers, [&] { return kj::heap<AdminService>(state, facts); }),
+  RpcServer net(loop, sockets->net, admit(sockets->netUsers, [&] { return kj::heap<NetService>(state); }), limits);
+  RpcServer app(loop, sockets->app, admit(sockets->appUsers, [&] { return kj::heap<AppService>(state); }), limits);
+  RpcServer admin(loop, sockets->admin, admit(sockets->appUsers, [&] { return kj::heap<AdminService>(state, facts); }),
                   adminLimits);
   facts.servers = {&net, &app, &admin};
 

@@ -92,7 +92,8 @@ def check_purity(table, objects, source, complain):
 
 
 def undefined_symbols(path):
-    return {line.split()[-1].split("@")[0] for line in run("nm", "--undefined-only", str(path)).splitlines() if line.split()}
+    lines = run("nm", "--undefined-only", str(path)).splitlines()
+    return {line.split()[-1].split("@")[0] for line in lines if line.split()}
 
 
 def check_calls(table, objects, source, build, complain):
@@ -100,14 +101,15 @@ def check_calls(table, objects, source, build, complain):
         checked = 0
         for object_path in objects:
             path = source_of(object_path, source)
-            if path is None or not matches(path, rule["sources"]) or matches(path, rule.get("except", [])):
+            chosen = matches(object_path, rule.get("objects", [])) or path and matches(path, rule.get("sources", []))
+            if not chosen or path and matches(path, rule.get("except", [])):
                 continue
             checked += 1
             for symbol in sorted(undefined_symbols(build / object_path)):
                 if matches(symbol, rule["forbidden"]):
-                    complain(f"{path} calls {symbol}: {rule['why']}")
+                    complain(f"{path or object_path} calls {symbol}: {rule['why']}")
         if not checked:
-            complain(f"[[calls]] {rule['sources']} matches no object")
+            complain(f"[[calls]] {rule.get('sources') or rule.get('objects')} matches no object")
 
 
 def check_programs(table, build, complain):

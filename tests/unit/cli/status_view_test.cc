@@ -13,7 +13,7 @@ bool contains(std::string_view text, std::string_view part) { return text.find(p
 class StatusView : public ::testing::Test {
  protected:
   StatusView() {
-    auto vault = vaultMessage_.initRoot<proto::VaultStatus>();
+    auto vault = vaultMessage_->initRoot<proto::VaultStatus>();
     vault.setVersion("0.1.0");
     vault.setPid(12);
     vault.setUptimeSeconds(61);
@@ -33,7 +33,7 @@ class StatusView : public ::testing::Test {
     counters[0].setValue(7);
     counters[1].setName("never");
 
-    auto net = netMessage_.initRoot<proto::NetStatus>();
+    auto net = netMessage_->initRoot<proto::NetStatus>();
     net.setVault("connected");
     net.initWorkers(2);
     auto entry = net.initEntries(1)[0];
@@ -53,8 +53,9 @@ class StatusView : public ::testing::Test {
     layer.setDetail(detail);
   }
 
-  capnp::MallocMessageBuilder vaultMessage_;
-  capnp::MallocMessageBuilder netMessage_;
+  // Behind pointers: their destructors may throw, and a fixture's may not.
+  std::unique_ptr<capnp::MallocMessageBuilder> vaultMessage_ = std::make_unique<capnp::MallocMessageBuilder>();
+  std::unique_ptr<capnp::MallocMessageBuilder> netMessage_ = std::make_unique<capnp::MallocMessageBuilder>();
   BothStatus both_;
 };
 

@@ -1,6 +1,6 @@
 // filter_test.cc - lock-down on other kernels, and the compiled-in policies. Part of: tests.
 // Goal: a layer that fails is refused or reported as require_sandbox says, and the filter does what its policy says.
-// Method: a filter of the test's own plays another kernel: it answers single calls with an errno before lock-down begins.
+// Method: a filter of the test's own plays another kernel: single calls answer with an errno.
 #include <signal.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
@@ -74,7 +74,8 @@ TEST(LockDown, InAContainerServesWithoutNamespaces) {
 }
 
 TEST(LockDown, WithoutLandlockServesWithAnEmptyRoot) {
-  const std::string text = lockDownOn({{SCMP_SYS(landlock_create_ruleset), EOPNOTSUPP}}, Profile::NetdWorker, "landlock");
+  const std::string text =
+      lockDownOn({{SCMP_SYS(landlock_create_ruleset), EOPNOTSUPP}}, Profile::NetdWorker, "landlock");
   if (text.find("neither an empty root") != std::string::npos) GTEST_SKIP() << "this host offers no empty root";
   EXPECT_EQ(text, "unavailable: landlock_create_ruleset: Operation not supported; degraded");
 }

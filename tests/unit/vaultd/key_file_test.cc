@@ -1,3 +1,5 @@
+// Goal: a key file is private, never overwritten, and never lost; a wrong one is told with its path and a remedy.
+// Method: real files in a temporary folder, spoilt in every way.
 #include "vaultd/key_file.h"
 
 #include <sys/stat.h>

@@ -1,3 +1,5 @@
+// Goal: a key file opens with its own secret alone, and no byte of it can be changed.
+// Method: round trips, then each byte, each length and each line of the text changed.
 #include "vaultd/key_format.h"
 
 #include "tests/unit/vaultd/support.h"

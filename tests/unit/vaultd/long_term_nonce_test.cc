@@ -1,3 +1,5 @@
+// Goal: a long-term nonce is AES-256 of counter and randomness, under a key of its role alone, and is spent once.
+// Method: known answers made with another program, and decryption with the secret that only a test has.
 #include "vaultd/long_term_nonce.h"
 
 #include <gtest/gtest.h>

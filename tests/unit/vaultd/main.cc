@@ -1,4 +1,4 @@
-// Runs the tests with libsodium initialised and KJ silent, as in the daemon.
+// main.cc - runs the tests with libsodium initialised and KJ silent, as in the daemon.
 #include <gtest/gtest.h>
 #include <sodium.h>
 

@@ -1,3 +1,5 @@
+// Goal: the file beneath the ledger is private, locked, whole from its first moment, and never overwritten when it is damaged.
+// Method: real files: copied, cut, deleted, locked by another, and on a full disk.
 #include "vaultd/nonce_file.h"
 
 #include <sys/resource.h>
@@ -70,9 +72,7 @@ TEST_F(NonceFiles, ASecondVaultIsTurnedAway) {
 
 TEST_F(NonceFiles, ACopyGetsAFreshNonceKey) {
   const InstanceId instance = open()->instance();
-  const std::string content = readFile(file);
-  fs::remove(file);
-  writeFile(temporary.path() / "backup", content);
+  writeFile(temporary.path() / "backup", readFile(file));
   fs::rename(temporary.path() / "backup", file);
   auto ledger = open();
   EXPECT_NE(ledger->instance(), instance);

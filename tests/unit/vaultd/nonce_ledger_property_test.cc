@@ -1,4 +1,5 @@
-// The ledger against a disk that fails, tears, reorders and loses writes, and a process that dies at any point.
+// Goal: no counter repeats, whatever the disk does and wherever the process dies.
+// Method: the ledger against a disk that fails, tears, reorders and loses writes, and a process that dies at any point.
 // A scenario is a list of lives; each opens the ledger, draws, and meets the faults planned for it. Promises checked:
 //   no (instance, counter) is ever given out twice;
 //   a counter is given out only while it is below the bound that is durable at that moment;

@@ -1,3 +1,5 @@
+// Goal: counters go up, only below a durable bound, and any doubt about the state gives a fresh nonce key.
+// Method: a disk in memory whose writes can fail, and whose slots can be changed.
 #include "vaultd/nonce_ledger.h"
 
 #include <cerrno>

@@ -1,3 +1,5 @@
+// Goal: a passphrase comes from the first of its three places, and the lack of one is told with a remedy.
+// Method: files and a credentials folder of the test's own; no terminal.
 #include "vaultd/passphrase.h"
 
 #include <cstdlib>

@@ -1,3 +1,5 @@
+// Goal: an entry has its key and its peers and no other, and a broken key disables itself alone.
+// Method: configurations as text, keys in a temporary folder.
 #include "vaultd/policy.h"
 
 #include "tests/unit/vaultd/support.h"

@@ -1,3 +1,5 @@
+// Goal: secrets live where no other process looks, and slots are never shared.
+// Method: children, a debugger and the guard pages try.
 #include "vaultd/secret_arena.h"
 
 #include <fcntl.h>

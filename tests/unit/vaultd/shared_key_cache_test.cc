@@ -1,3 +1,5 @@
+// Goal: the cache finds what was put in and forgets the least used, wiped.
+// Method: a model list beside it over random operations.
 #include "vaultd/shared_key_cache.h"
 
 #include <algorithm>

@@ -1,3 +1,5 @@
+// Goal: never more than the rate, whatever the clock does.
+// Method: times by hand.
 #include "vaultd/token_bucket.h"
 
 #include <gtest/gtest.h>

@@ -1,4 +1,5 @@
-// The services over real RPC, client and server on one loop.
+// Goal: each capability does its verbs, judges each item by itself, and refuses by the right name.
+// Method: the services over real RPC, client and server on one loop.
 #include "vaultd/vault_service.h"
 
 #include <sodium.h>
