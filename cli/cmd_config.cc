@@ -35,7 +35,7 @@ int reload(const Arguments& arguments) {
   const auto vault = reloadVault(loop, config->vault.adminSocket, *text);
   if (!vault.done) return fail("vaultd " + vault.text, "nothing was changed");
   putLine("vaultd: " + vault.text);
-  const auto net = reloadNet(loop, config->net.socket);
+  const auto net = reloadNet(config->net.adminSocket, file);
   if (net.done) putLine("netd: " + net.text);
   const int written = finishOutput();
   if (!net.done) return fail("netd " + net.text, "the vault has the new configuration, netd the old one: reload again");

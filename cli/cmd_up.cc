@@ -145,7 +145,7 @@ class Supervisor {
     const auto vault = reloadVault(loop_, config_.vault.adminSocket, *text);
     if (!vault.done) return warn("not reloaded: vaultd " + vault.text);
     say("vaultd: " + vault.text);
-    const auto net = reloadNet(loop_, config_.net.socket);
+    const auto net = reloadNet(config_.net.adminSocket, config_.file);
     if (!net.done) return warn("netd is not reloaded: it " + net.text);
     say("netd: " + net.text);
     config_.limits = fresh->limits;  // the drain time; sockets and users stay as they were at the start

@@ -1,15 +1,20 @@
 // daemon_client.cc - see daemon_client.h.
 #include "cli/daemon_client.h"
 
+#include <fcntl.h>
+#include <poll.h>
 #include <unistd.h>
 
 #include <cerrno>
 #include <cstring>
 
+#include "common/fd_passing.h"
 #include "common/log.h"
 
 namespace sallyport::cli {
 namespace {
+
+constexpr size_t MAX_ANSWER_BYTES = 64 * 1024;
 
 // Answers may be large: every message of a channel, every counter of every worker.
 LinkLimits clientLimits() {
@@ -60,14 +65,24 @@ ReloadOutcome reloadVault(EventLoop& loop, const std::filesystem::path& adminSoc
   return {false, "refused: " + sanitized(outcome.getRefused().getProblem().cStr())};
 }
 
-ReloadOutcome reloadNet(EventLoop& loop, const std::filesystem::path& netSocket) {
-  auto client = DaemonClient::connect(loop, netSocket);
-  if (!client) return {false, client.error()};
-  auto answer = answerOf(loop, (*client)->as<proto::Network>().reloadRequest().send());
-  if (!answer) return {false, answer.error()};
-  const auto outcome = answer->getOutcome();
-  if (outcome.isDone()) return {true, sanitized(outcome.getDone().cStr())};
-  return {false, "refused: " + sanitized(outcome.getRefused().getProblem().cStr())};
+ReloadOutcome reloadNet(const std::filesystem::path& adminSocket, const std::filesystem::path& configFile) {
+  const kj::AutoCloseFd file(::open(configFile.c_str(), O_RDONLY | O_CLOEXEC));
+  if (file.get() < 0) return {false, "can't read " + configFile.string() + ": " + std::strerror(errno)};
+  try {
+    const kj::AutoCloseFd socket(connectUnix(adminSocket, SOCK_SEQPACKET));
+    const int fd = file;
+    if (!sendDatagram(socket, asBytes("reload"), std::span(&fd, 1))) return {false, "doesn't take the configuration"};
+    pollfd waiting{.fd = socket, .events = POLLIN, .revents = 0};
+    if (::poll(&waiting, 1, static_cast<int>(ANSWER_TIMEOUT_MS)) != 1) return {false, "didn't answer in time"};
+    std::vector<std::byte> buffer(MAX_ANSWER_BYTES);
+    const auto answer = receiveDatagram(socket, buffer);
+    if (!answer || answer->bytes == 0) return {false, "didn't answer"};
+    const std::string text(reinterpret_cast<const char*>(buffer.data()), answer->bytes);
+    if (text[0] == '1') return {true, sanitized(text.substr(1))};
+    return {false, "refused: " + sanitized(text.substr(1))};
+  } catch (const kj::Exception&) {
+    return {false, "is not running: nobody listens on " + adminSocket.string()};
+  }
 }
 
 }  // namespace sallyport::cli

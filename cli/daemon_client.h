@@ -63,6 +63,7 @@ struct ReloadOutcome {
   std::string text;
 };
 ReloadOutcome reloadVault(EventLoop& loop, const std::filesystem::path& adminSocket, std::string_view configText);
-ReloadOutcome reloadNet(EventLoop& loop, const std::filesystem::path& netSocket);
+// Hands netd the open file: since it gave up root it may be unable to read it (netd/reload_socket.h).
+ReloadOutcome reloadNet(const std::filesystem::path& adminSocket, const std::filesystem::path& configFile);
 
 }  // namespace sallyport::cli

@@ -55,7 +55,8 @@ std::optional<std::vector<std::byte>> fromHex(std::string_view text) {
   size_t length = 0;
   const char* end = nullptr;
   if (text.size() % 2 != 0 ||
-      sodium_hex2bin(uchars(MutableByteSpan(bytes)), bytes.size(), text.data(), text.size(), nullptr, &length, &end) != 0 ||
+      sodium_hex2bin(uchars(MutableByteSpan(bytes)), bytes.size(), text.data(), text.size(), nullptr, &length, &end) !=
+          0 ||
       end != text.data() + text.size()) {
     wipe(bytes);
     return std::nullopt;
@@ -65,8 +66,9 @@ std::optional<std::vector<std::byte>> fromHex(std::string_view text) {
 }
 
 std::optional<std::vector<std::byte>> fromBase64(std::string_view text) {
-  const int variant = !text.empty() && (text.back() == '=' || text.size() % 4 == 0) ? sodium_base64_VARIANT_ORIGINAL
-                                                                                   : sodium_base64_VARIANT_ORIGINAL_NO_PADDING;
+  const int variant = !text.empty() && (text.back() == '=' || text.size() % 4 == 0)
+                          ? sodium_base64_VARIANT_ORIGINAL
+                          : sodium_base64_VARIANT_ORIGINAL_NO_PADDING;
   std::vector<std::byte> bytes(text.size() / 4 * 3 + 3);
   size_t length = 0;
   const char* end = nullptr;

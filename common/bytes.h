@@ -65,7 +65,7 @@ struct PublicKeyHash {
 };
 
 std::string toHex(ByteSpan bytes);
-std::string toBase64(ByteSpan bytes);                                // standard alphabet, padded
+std::string toBase64(ByteSpan bytes);  // standard alphabet, padded
 std::optional<std::vector<std::byte>> fromHex(std::string_view text);
 std::optional<std::vector<std::byte>> fromBase64(std::string_view text);  // standard alphabet, padding optional
 

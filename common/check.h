@@ -11,5 +11,6 @@ namespace sallyport {
 
 #define CHECK(condition) \
   do { \
-    if (!(condition)) [[unlikely]] ::sallyport::checkFailed(__FILE__, __LINE__, #condition); \
+    if (!(condition)) [[unlikely]] \
+      ::sallyport::checkFailed(__FILE__, __LINE__, #condition); \
   } while (false)

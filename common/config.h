@@ -52,37 +52,38 @@ struct ListenEntry {
   std::string name;
   Address address;
   Protocol protocol = Protocol::Curve;
-  std::string key;                  // name of a key of the vault
-  std::vector<std::string> allow;   // names of peers; never empty: an entry that allows nobody is an error
+  std::string key;                 // name of a key of the vault
+  std::vector<std::string> allow;  // names of peers; never empty: an entry that allows nobody is an error
   Service service;
   unsigned line = 0;
 };
 
 struct ConnectEntry {
   std::string name;
-  std::optional<Address> listen;    // none: programs and `sallyport pipe` only
+  std::optional<Address> listen;  // none: programs and `sallyport pipe` only
   Address address;
   Protocol protocol = Protocol::Curve;
   std::string key;
-  std::string peer;                 // name of the server in peers
+  std::string peer;  // name of the server in peers
   unsigned line = 0;
 };
 
 struct VaultConfig {
   std::filesystem::path keys = "keys";
-  std::filesystem::path socket = "run/vault.sock";         // programs (App)
-  std::filesystem::path netSocket;                         // netd (Net); default: socket with "-net" before its end
-  std::filesystem::path adminSocket;                       // operators (Admin); default: socket with "-admin" likewise
-  std::string user = "sallyport-vault";                    // when started as root
-  std::filesystem::path passphraseFile;                    // empty: systemd credential "passphrase", else the terminal
-  uint32_t handshakesPerSecond = 20000;                    // per key
+  std::filesystem::path socket = "run/vault.sock";  // programs (App)
+  std::filesystem::path netSocket;                  // netd (Net); default: socket with "-net" before its end
+  std::filesystem::path adminSocket;                // operators (Admin); default: socket with "-admin" likewise
+  std::string user = "sallyport-vault";             // when started as root
+  std::filesystem::path passphraseFile;             // empty: systemd credential "passphrase", else the terminal
+  uint32_t handshakesPerSecond = 100000;            // per key
   SandboxRequirement requireSandbox = SandboxRequirement::Full;
 };
 
 struct NetConfig {
-  std::filesystem::path socket = "run/net.sock";
-  uint32_t workers = 0;                                    // 0: one per core
-  std::optional<Address> metrics;                          // "unix:PATH" or a loopback HOST:PORT; none: no metrics page
+  std::filesystem::path socket = "run/net.sock";  // programs
+  std::filesystem::path adminSocket;  // `sallyport reload`; default: socket with "-admin" before its extension
+  uint32_t workers = 0;               // 0: one per core
+  std::optional<Address> metrics;     // "unix:PATH" or a loopback HOST:PORT; none: no metrics page
   std::string user = "sallyport-net";
   SandboxRequirement requireSandbox = SandboxRequirement::Full;
 };
@@ -95,23 +96,23 @@ struct LimitsConfig {
   uint32_t connectionsPerSource = 32768;
   uint32_t handshakeTimeoutMs = 5000;
   uint32_t dialTimeoutMs = 5000;
-  uint32_t idleTimeoutS = 0;         // 0: none
-  uint32_t acceptTimeoutMs = 5000;   // how long a channel waits for a local program to accept it
+  uint32_t idleTimeoutS = 0;        // 0: none
+  uint32_t acceptTimeoutMs = 5000;  // how long a channel waits for a local program to accept it
   uint32_t bufferMiB = 256;
   uint32_t drainTimeoutMs = 10000;
-  uint32_t keepaliveS = 60;          // TCP keepalive idle time; 0: off
-  uint32_t userTimeoutMs = 120000;   // TCP user timeout; 0: the kernel's default
+  uint32_t keepaliveS = 60;         // TCP keepalive idle time; 0: off
+  uint32_t userTimeoutMs = 120000;  // TCP user timeout; 0: the kernel's default
 };
 
 struct Config {
-  std::filesystem::path file;        // as given, made absolute
+  std::filesystem::path file;  // as given, made absolute
   VaultConfig vault;
   NetConfig net;
   LimitsConfig limits;
   std::vector<ListenEntry> listens;
   std::vector<ConnectEntry> connects;
   std::map<std::string, PublicKey> peers;
-  std::vector<std::string> warnings; // legal but doubtful, for `sallyport check` and the log
+  std::vector<std::string> warnings;  // legal but doubtful, for `sallyport check` and the log
 
   const ListenEntry* findListen(std::string_view name) const;
   const ConnectEntry* findConnect(std::string_view name) const;

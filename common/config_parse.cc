@@ -52,8 +52,10 @@ void readVault(const Section& root, VaultConfig& vault) {
 
 void readNet(const Section& root, NetConfig& net) {
   const Section section(root.reader(), tableOf(root, "net"), "[net]",
-                        {"socket", "workers", "metrics", "user", "require_sandbox"});
+                        {"socket", "admin_socket", "workers", "metrics", "user", "require_sandbox"});
   section.socketPath("socket", net.socket);
+  net.adminSocket = withSuffix(net.socket, "-admin");
+  section.socketPath("admin_socket", net.adminSocket);
   section.number("workers", net.workers, 0, 256);
   section.user(net.user);
   section.sandbox(net.requireSandbox);
@@ -102,9 +104,7 @@ void readPeers(const Section& root, Config& config) {
     const std::string name(key.str());
     const auto line = key.source().begin.line;
     const auto at = "peer " + ticked(name);
-    if (!isName(name)) {
-      reader.fail(line, at + " is not a name", NAME_RULE);
-    }
+    if (!isName(name)) { reader.fail(line, at + " is not a name", NAME_RULE); }
     const auto* value = node.as_string();
     if (value == nullptr) {
       reader.fail(line, at + " must be a string, not " + std::string(typeName(node)),
@@ -258,6 +258,7 @@ void checkBoundOnce(const Config& config, Reader& reader) {
   claim(UnixAddress{config.vault.netSocket}, "`net_socket` in [vault]", 0);
   claim(UnixAddress{config.vault.adminSocket}, "`admin_socket` in [vault]", 0);
   claim(UnixAddress{config.net.socket}, "`socket` in [net]", 0);
+  claim(UnixAddress{config.net.adminSocket}, "`admin_socket` in [net]", 0);
   if (config.net.metrics) claim(*config.net.metrics, "`metrics` in [net]", 0);
   for (const auto& entry : config.listens) claim(entry.address, "[[listen]] " + ticked(entry.name), entry.line);
   for (const auto& entry : config.connects) {
@@ -338,9 +339,7 @@ Result<Config, ConfigError> parseWith(std::string_view text, const fs::path& fil
     if (reader.ok()) return config;
   } catch (const toml::parse_error& e) {
     reader.fail(e.source().begin.line, std::string(e.description()));
-  } catch (const std::exception& e) {
-    reader.fail(0, std::string("can't be parsed: ") + e.what());
-  }
+  } catch (const std::exception& e) { reader.fail(0, std::string("can't be parsed: ") + e.what()); }
   return refuse(std::move(*reader.error));
 }
 

@@ -121,9 +121,7 @@ class Section {
   }
 
   void checkName(std::string_view key, const std::string& name) const {
-    if (reader_.ok() && !isName(name)) {
-      fail(key, "is not a name: " + ticked(name), NAME_RULE);
-    }
+    if (reader_.ok() && !isName(name)) { fail(key, "is not a name: " + ticked(name), NAME_RULE); }
   }
 
   void number(std::string_view key, uint32_t& value, uint32_t least, uint32_t most) const {

@@ -51,6 +51,8 @@ void EventLoop::remove(int fd, Watcher& watcher) {
 
 void EventLoop::defer(std::function<void()> work) { deferred_.push_back(std::move(work)); }
 
+void EventLoop::yield(std::function<void()> work) { yielded_.push_back(std::move(work)); }
+
 uint64_t EventLoop::nowMs() const {
   return static_cast<uint64_t>((now_ - kj::origin<kj::TimePoint>()) / kj::MILLISECONDS);
 }
@@ -69,8 +71,8 @@ void EventLoop::runQueues() {
 void EventLoop::turn(int maxSleepMs) {
   runQueues();
   int sleepMs = maxSleepMs;
-  if (stopped_) sleepMs = 0;
-  KJ_IF_MAYBE(next, timer_.nextEvent()) {
+  if (stopped_ || !yielded_.empty()) sleepMs = 0;
+  KJ_IF_MAYBE (next, timer_.nextEvent()) {
     // Rounded up: a timer that fires early would spin.
     auto wait = *next > now_ ? *next - now_ : 0 * kj::MILLISECONDS;
     auto ms = static_cast<int64_t>((wait + 999999 * kj::NANOSECONDS) / kj::MILLISECONDS);
@@ -91,6 +93,9 @@ void EventLoop::turn(int maxSleepMs) {
     if (event.data.ptr != nullptr) static_cast<Watcher*>(event.data.ptr)->onEvents(event.events);
   }
   batchSize_ = 0;
+  std::vector<std::function<void()>> yielded;
+  yielded.swap(yielded_);
+  for (auto& work : yielded) work();
   runQueues();
 }
 
@@ -102,12 +107,16 @@ void EventLoop::run() {
 void EventLoop::await(kj::Promise<void> promise) {
   kj::Maybe<kj::Exception> failure;
   bool done = false;
-  auto task = promise.then([&] { done = true; },
-                           [&](kj::Exception&& e) { failure = kj::mv(e); done = true; })
+  auto task = promise
+                  .then([&] { done = true; },
+                        [&](kj::Exception&& e) {
+                          failure = kj::mv(e);
+                          done = true;
+                        })
                   .eagerlyEvaluate(nullptr);
   runQueues();  // what needs no event is done before the first sleep
   while (!done) turn();
-  KJ_IF_MAYBE(e, failure) { kj::throwFatalException(kj::mv(*e)); }
+  KJ_IF_MAYBE (e, failure) { kj::throwFatalException(kj::mv(*e)); }
 }
 
 SignalWatcher::SignalWatcher(EventLoop& loop, std::vector<int> signals, std::function<void(int)> onSignal)

@@ -1,13 +1,14 @@
-// event_loop.h - the one loop of every daemon: epoll, timers, and KJ's promises riding on top. Part of: common (any process).
+// event_loop.h - the one loop of every daemon: epoll, timers, and KJ's promises riding on top. Part of: common (any
+// process).
 //
-// Why not kj::setupAsyncIo(): its streams cost a heap-allocated promise per read and write, an eventfd and a signalfd, and the
-// system calls of all of them widen every sandbox. Here file descriptors report straight to a Watcher (an epoll_wait and an
-// indirect call), and after each batch of events KJ's queue is run until it is empty. So sans-IO machines and sockets pay
-// nothing for promises, RPC works unchanged (common/link.h is our own MessageStream), and a daemon that serves needs just
-// epoll_wait, epoll_ctl, read, write and close.
+// Why not kj::setupAsyncIo(): its streams cost a heap-allocated promise per read and write, an eventfd and a signalfd,
+// and the system calls of all of them widen every sandbox. Here file descriptors report straight to a Watcher (an
+// epoll_wait and an indirect call), and after each batch of events KJ's queue is run until it is empty. So sans-IO
+// machines and sockets pay nothing for promises, RPC works unchanged (common/link.h is our own MessageStream), and a
+// daemon that serves needs just epoll_wait, epoll_ctl, read, write and close.
 //
-// One loop per thread, one thread per process. Everything happens on it. Nothing here may run before sandbox::lockDown has
-// returned except construction and add().
+// One loop per thread, one thread per process. Everything happens on it. Nothing here may run before sandbox::lockDown
+// has returned except construction and add().
 #pragma once
 
 #include <sys/epoll.h>
@@ -39,7 +40,8 @@ class EventLoop {
   EventLoop(const EventLoop&) = delete;
   EventLoop& operator=(const EventLoop&) = delete;
 
-  // `events` is a set of EPOLLIN, EPOLLOUT, ... ; level-triggered unless it holds EPOLLET. Throws kj::Exception on failure.
+  // `events` is a set of EPOLLIN, EPOLLOUT, ... ; level-triggered unless it holds EPOLLET. Throws kj::Exception on
+  // failure.
   void add(int fd, uint32_t events, Watcher& watcher);
   void modify(int fd, uint32_t events, Watcher& watcher);
   // After this no event of the batch at hand reaches the watcher any more. The descriptor stays open.
@@ -48,7 +50,8 @@ class EventLoop {
   // Runs `work` once, after the events and promises of this turn and before the loop sleeps.
   void defer(std::function<void()> work);
 
-  // Runs `work` once in the next turn, after that turn's events: for work that could go on for ever and must let others in.
+  // Runs `work` once in the next turn, after that turn's events: for work that could go on for ever and must let others
+  // in.
   void yield(std::function<void()> work);
 
   // Monotonic time as of this turn: cheap, and the same for all that happens in the turn.
@@ -57,8 +60,8 @@ class EventLoop {
   // Promise timers, e.g. loop.timer().afterDelay(5 * kj::SECONDS).
   kj::Timer& timer() { return timer_; }
 
-  // One turn: promises, deferred work, then at most one epoll_wait that sleeps no longer than `maxSleepMs` (-1: until something
-  // happens).
+  // One turn: promises, deferred work, then at most one epoll_wait that sleeps no longer than `maxSleepMs` (-1: until
+  // something happens).
   void turn(int maxSleepMs = -1);
   // Turns until stop().
   void run();
@@ -70,12 +73,20 @@ class EventLoop {
     std::optional<T> result;
     kj::Maybe<kj::Exception> failure;
     bool done = false;
-    auto task = promise.then([&](T&& value) { result = kj::mv(value); done = true; },
-                             [&](kj::Exception&& e) { failure = kj::mv(e); done = true; })
+    auto task = promise
+                    .then(
+                        [&](T&& value) {
+                          result = kj::mv(value);
+                          done = true;
+                        },
+                        [&](kj::Exception&& e) {
+                          failure = kj::mv(e);
+                          done = true;
+                        })
                     .eagerlyEvaluate(nullptr);
     runQueues();  // what needs no event is done before the first sleep
     while (!done) turn();
-    KJ_IF_MAYBE(e, failure) { kj::throwFatalException(kj::mv(*e)); }
+    KJ_IF_MAYBE (e, failure) { kj::throwFatalException(kj::mv(*e)); }
     return kj::mv(*result);
   }
   void await(kj::Promise<void> promise);

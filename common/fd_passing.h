@@ -1,5 +1,6 @@
-// fd_passing.h - datagrams with file descriptors between the processes of one daemon. Part of: common (netd's monitor and workers).
-// One plain sendmsg/recvmsg on a SOCK_SEQPACKET socketpair; descriptors never travel through Cap'n Proto: 0.9.2 can send a wrong one.
+// fd_passing.h - datagrams with file descriptors between the processes of one daemon. Part of: common (netd's monitor
+// and workers). One plain sendmsg/recvmsg on a SOCK_SEQPACKET socketpair; descriptors never travel through Cap'n Proto:
+// 0.9.2 can send a wrong one.
 #pragma once
 
 #include <array>
@@ -15,10 +16,10 @@ namespace sallyport {
 inline constexpr size_t MAX_PASSED_FDS = 64;
 
 struct ReceivedDatagram {
-  size_t bytes = 0;                                     // 0: the other side is gone
+  size_t bytes = 0;  // 0: the other side is gone
   std::array<kj::AutoCloseFd, MAX_PASSED_FDS> fds;
   size_t fdCount = 0;
-  bool truncated = false;                               // larger than the buffer, or descriptors were lost: don't use it
+  bool truncated = false;  // larger than the buffer, or descriptors were lost: don't use it
 };
 
 // False if the socket's queue is full or the other side is gone; the descriptors stay the caller's.

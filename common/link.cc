@@ -1,5 +1,5 @@
-// link.cc - see link.h. The header layout is Cap'n Proto's stream framing: le32 segments-1, then a le32 word count for each
-// segment, padded to 8 bytes, then the segments.
+// link.cc - see link.h. The header layout is Cap'n Proto's stream framing: le32 segments-1, then a le32 word count for
+// each segment, padded to 8 bytes, then the segments.
 #include "common/link.h"
 
 #include <sys/socket.h>
@@ -66,7 +66,9 @@ Header parseHeader(ByteSpan bytes, const LinkLimits& limits) {
 class OwnedMessage final : public capnp::MessageReader {
  public:
   OwnedMessage(ByteSpan bytes, const Header& header, capnp::ReaderOptions limits)
-      : capnp::MessageReader(limits), words_((header.messageBytes - header.headerBytes) / WORD), segments_(header.segments) {
+      : capnp::MessageReader(limits),
+        words_((header.messageBytes - header.headerBytes) / WORD),
+        segments_(header.segments) {
     if (!words_.empty()) std::memcpy(words_.data(), bytes.data() + header.headerBytes, words_.size() * WORD);
     size_t offset = 0;
     for (unsigned i = 0; i < header.segments; ++i) {
@@ -156,7 +158,7 @@ void Link::readAvailable() {
 }
 
 void Link::deliver() {
-  KJ_IF_MAYBE(fulfiller, reading_) {
+  KJ_IF_MAYBE (fulfiller, reading_) {
     const ByteSpan bytes = ByteSpan(in_).subspan(inStart_, inEnd_ - inStart_);
     // Back-pressure: who doesn't read its answers gets no more calls through.
     if (!broken_ && out_.size() - outStart_ > limits_.maxQueuedBytes) return;
@@ -188,23 +190,21 @@ void Link::deliver() {
 
 // The link is at its end: the RPC system hears "no more messages".
 void Link::finishRead() {
-  KJ_IF_MAYBE(fulfiller, reading_) {
+  KJ_IF_MAYBE (fulfiller, reading_) {
     auto done = kj::mv(*fulfiller);
     reading_ = nullptr;
     done->fulfill(nullptr);
   }
 }
 
-// Only what a client of ours may send passes: bootstrap, call, finish, release, abort; answers to nothing (we never call a
-// client); parameters without capabilities; and no more open questions than the limit.
+// Only what a client of ours may send passes: bootstrap, call, finish, release, abort; answers to nothing (we never
+// call a client); parameters without capabilities; and no more open questions than the limit.
 bool Link::screen(capnp::MessageReader& message) {
   if (side_ == LinkSide::Client) return true;
   try {
     auto root = message.getRoot<capnp::rpc::Message>();
     switch (root.which()) {
-      case capnp::rpc::Message::BOOTSTRAP:
-        questions_.insert(root.getBootstrap().getQuestionId());
-        break;
+      case capnp::rpc::Message::BOOTSTRAP: questions_.insert(root.getBootstrap().getQuestionId()); break;
       case capnp::rpc::Message::CALL: {
         auto call = root.getCall();
         if (call.getParams().getCapTable().size() != 0) return fail(CutOff::CapabilityInParams), false;
@@ -212,13 +212,10 @@ bool Link::screen(capnp::MessageReader& message) {
         questions_.insert(call.getQuestionId());
         break;
       }
-      case capnp::rpc::Message::FINISH:
-        questions_.erase(root.getFinish().getQuestionId());
-        break;
+      case capnp::rpc::Message::FINISH: questions_.erase(root.getFinish().getQuestionId()); break;
       case capnp::rpc::Message::RELEASE:
       case capnp::rpc::Message::ABORT:
-      case capnp::rpc::Message::UNIMPLEMENTED:
-        break;
+      case capnp::rpc::Message::UNIMPLEMENTED: break;
       case capnp::rpc::Message::RETURN:
       case capnp::rpc::Message::RESOLVE:
       case capnp::rpc::Message::DISEMBARGO:
@@ -227,12 +224,9 @@ bool Link::screen(capnp::MessageReader& message) {
       case capnp::rpc::Message::PROVIDE:
       case capnp::rpc::Message::ACCEPT:
       case capnp::rpc::Message::JOIN:
-      default:
-        return fail(CutOff::BadMessage), false;
+      default: return fail(CutOff::BadMessage), false;
     }
-  } catch (const kj::Exception&) {
-    return fail(CutOff::BadMessage), false;
-  }
+  } catch (const kj::Exception&) { return fail(CutOff::BadMessage), false; }
   if (questions_.size() > limits_.maxOpenQuestions) return fail(CutOff::TooManyCalls), false;
   return true;
 }

@@ -1,9 +1,10 @@
 // link.h - a bounded Cap'n Proto message stream over a connected Unix socket. Part of: common (any process).
 //
-// Debian's libcapnp 0.9.2 writes out of bounds on a message that begins FF FF FF FF, takes messages of 64 MiB, keeps any number
-// of unanswered calls and queues any amount of answers. This stream is what stands in front of it: the header is checked before
-// anything is allocated, every message is screened (kind, answers owed, capabilities), a peer that doesn't read is not
-// read from, and buffers are wiped. A violation ends the link with a CutOff reason; it never throws at the other clients.
+// Debian's libcapnp 0.9.2 writes out of bounds on a message that begins FF FF FF FF, takes messages of 64 MiB, keeps
+// any number of unanswered calls and queues any amount of answers. This stream is what stands in front of it: the
+// header is checked before anything is allocated, every message is screened (kind, answers owed, capabilities), a peer
+// that doesn't read is not read from, and buffers are wiped. A violation ends the link with a CutOff reason; it never
+// throws at the other clients.
 #pragma once
 
 #include <cstddef>
@@ -31,9 +32,9 @@ std::string_view name(CutOff reason);  // "bad_header", ...
 struct LinkLimits {
   size_t maxMessageBytes = 64 * 1024;
   unsigned maxSegments = 8;
-  size_t maxQueuedBytes = 256 * 1024;   // above it, nothing more is read until the peer has read
-  unsigned maxOpenQuestions = 256;      // calls and bootstraps without a Finish
-  uint32_t stallTimeoutMs = 10000;      // a queue that doesn't move for so long ends the link
+  size_t maxQueuedBytes = 256 * 1024;  // above it, nothing more is read until the peer has read
+  unsigned maxOpenQuestions = 256;     // calls and bootstraps without a Finish
+  uint32_t stallTimeoutMs = 10000;     // a queue that doesn't move for so long ends the link
 };
 
 enum class LinkSide : uint8_t { Server, Client };  // a server screens its client's calls; a client only sizes
@@ -47,12 +48,12 @@ class Link final : public capnp::MessageStream, private EventLoop::Watcher {
   CutOff cutOff() const { return cutOff_; }
 
   // capnp::MessageStream
-  kj::Promise<kj::Maybe<capnp::MessageReaderAndFds>> tryReadMessage(
-      kj::ArrayPtr<kj::AutoCloseFd> fdSpace, capnp::ReaderOptions options, kj::ArrayPtr<capnp::word> scratch) override;
+  kj::Promise<kj::Maybe<capnp::MessageReaderAndFds>> tryReadMessage(kj::ArrayPtr<kj::AutoCloseFd> fdSpace,
+                                                                    capnp::ReaderOptions options,
+                                                                    kj::ArrayPtr<capnp::word> scratch) override;
   kj::Promise<void> writeMessage(kj::ArrayPtr<const int> fds,
                                  kj::ArrayPtr<const kj::ArrayPtr<const capnp::word>> segments) override;
-  kj::Promise<void> writeMessages(
-      kj::ArrayPtr<kj::ArrayPtr<const kj::ArrayPtr<const capnp::word>>> messages) override;
+  kj::Promise<void> writeMessages(kj::ArrayPtr<kj::ArrayPtr<const kj::ArrayPtr<const capnp::word>>> messages) override;
   kj::Maybe<int> getSendBufferSize() override { return nullptr; }
   kj::Promise<void> end() override;
 

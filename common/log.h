@@ -1,6 +1,7 @@
 // log.h - one line an event to standard error. Part of: common (any process).
-// `netd-worker: drop reason=bad_box entry=db`: words, then key=value pairs; never a secret, never bytes of a peer unescaped.
-// Times are left to the journal; with a terminal or a file behind stderr the epoch in milliseconds is put in front.
+// `netd-worker: drop reason=bad_box entry=db`: words, then key=value pairs; never a secret, never bytes of a peer
+// unescaped. Times are left to the journal; with a terminal or a file behind stderr the epoch in milliseconds is put in
+// front.
 #pragma once
 
 #include <initializer_list>

@@ -1,4 +1,5 @@
-// match.h - std::visit with one lambda a case: std::visit(Match{[](A&) {}, [](B&) {}}, variant). Part of: common (any process).
+// match.h - std::visit with one lambda a case: std::visit(Match{[](A&) {}, [](B&) {}}, variant). Part of: common (any
+// process).
 #pragma once
 
 namespace sallyport {

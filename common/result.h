@@ -31,16 +31,28 @@ class [[nodiscard]] Result {
   bool has_value() const { return state_.index() == 0; }
   explicit operator bool() const { return has_value(); }
 
-  T& value() & { CHECK(has_value()); return *std::get_if<0>(&state_); }
-  const T& value() const& { CHECK(has_value()); return *std::get_if<0>(&state_); }
-  T&& value() && { CHECK(has_value()); return std::move(*std::get_if<0>(&state_)); }
+  T& value() & {
+    CHECK(has_value());
+    return *std::get_if<0>(&state_);
+  }
+  const T& value() const& {
+    CHECK(has_value());
+    return *std::get_if<0>(&state_);
+  }
+  T&& value() && {
+    CHECK(has_value());
+    return std::move(*std::get_if<0>(&state_));
+  }
   T& operator*() & { return value(); }
   const T& operator*() const& { return value(); }
   T&& operator*() && { return std::move(*this).value(); }
   T* operator->() { return &value(); }
   const T* operator->() const { return &value(); }
 
-  const E& error() const { CHECK(!has_value()); return *std::get_if<1>(&state_); }
+  const E& error() const {
+    CHECK(!has_value());
+    return *std::get_if<1>(&state_);
+  }
 
  private:
   std::variant<T, E> state_;
@@ -55,7 +67,10 @@ class [[nodiscard]] Result<void, E> {
 
   bool has_value() const { return !failed_; }
   explicit operator bool() const { return has_value(); }
-  const E& error() const { CHECK(failed_); return error_; }
+  const E& error() const {
+    CHECK(failed_);
+    return error_;
+  }
 
  private:
   bool failed_ = false;

@@ -31,7 +31,11 @@ struct RpcServer::Client {
 };
 
 RpcServer::RpcServer(EventLoop& loop, int listenFd, Bootstrap bootstrap, LinkLimits limits, size_t maxClients)
-    : loop_(loop), listenFd_(listenFd), bootstrap_(std::move(bootstrap)), limits_(limits), maxClients_(maxClients),
+    : loop_(loop),
+      listenFd_(listenFd),
+      bootstrap_(std::move(bootstrap)),
+      limits_(limits),
+      maxClients_(maxClients),
       alive_(std::make_shared<bool>(true)) {
   loop_.add(listenFd_, EPOLLIN, *this);
 }
@@ -61,19 +65,22 @@ void RpcServer::onEvents(uint32_t) {
     kj::Maybe<capnp::Capability::Client> capability;
     try {
       capability = bootstrap_(peerCredentials(fd));
-    } catch (const kj::Exception&) {
-      capability = nullptr;
-    }
-    KJ_IF_MAYBE(root, capability) {
+    } catch (const kj::Exception&) { capability = nullptr; }
+    KJ_IF_MAYBE (root, capability) {
       ++stats_.accepted;
       clients_.push_back(std::make_unique<Client>(loop_, fd, limits_, kj::mv(*root)));
       stats_.connected = clients_.size();
       auto self = std::prev(clients_.end());
       auto leave = [this, self] {
         // Not inside the promise that tells us: it belongs to the client that is to die.
-        loop_.defer([this, self, alive = alive_] { if (*alive) drop(self); });
+        loop_.defer([this, self, alive = alive_] {
+          if (*alive) drop(self);
+        });
       };
-      (*self)->watching = (*self)->network.onDisconnect().then([leave] { leave(); }, [leave](kj::Exception&&) { leave(); }).eagerlyEvaluate(nullptr);
+      (*self)->watching = (*self)
+                              ->network.onDisconnect()
+                              .then([leave] { leave(); }, [leave](kj::Exception&&) { leave(); })
+                              .eagerlyEvaluate(nullptr);
     } else {
       close(fd);
       ++stats_.refused;
@@ -125,8 +132,8 @@ namespace {
 sockaddr_un unixAddress(const std::filesystem::path& path) {
   sockaddr_un address{};
   address.sun_family = AF_UNIX;
-  KJ_REQUIRE(path.native().size() < sizeof address.sun_path, "the path of a Unix socket may have 107 characters at most",
-             path.c_str());
+  KJ_REQUIRE(path.native().size() < sizeof address.sun_path,
+             "the path of a Unix socket may have 107 characters at most", path.c_str());
   std::strncpy(address.sun_path, path.c_str(), sizeof address.sun_path - 1);
   return address;
 }
@@ -142,12 +149,13 @@ int unixSocket(int type) {
 int listenUnix(const std::filesystem::path& path, mode_t mode, int backlog, int type) {
   const sockaddr_un address = unixAddress(path);
   kj::AutoCloseFd fd(unixSocket(type));
-  struct stat info{};
+  struct stat info {};
   if (lstat(path.c_str(), &info) == 0) {
     KJ_REQUIRE(S_ISSOCK(info.st_mode), "something that is not a socket is in the way", path.c_str());
     kj::AutoCloseFd probe(unixSocket(type));
     // A living server with a full queue answers EAGAIN: it lives.
-    const bool lives = connect(probe, reinterpret_cast<const sockaddr*>(&address), sizeof address) == 0 || errno == EAGAIN;
+    const bool lives =
+        connect(probe, reinterpret_cast<const sockaddr*>(&address), sizeof address) == 0 || errno == EAGAIN;
     KJ_REQUIRE(!lives, "another process already serves this socket", path.c_str());
     KJ_SYSCALL(unlink(path.c_str()), path.c_str());
   }

@@ -1,6 +1,7 @@
 // rpc.h - Cap'n Proto over Unix sockets, with every limit set. Part of: common (any process).
-// RpcServer accepts on an inherited or freshly bound listening socket and gives each client a bootstrap capability; RpcClient
-// is one connection to such a server. Service methods go through `guarded()`, so that no exception text reaches a peer.
+// RpcServer accepts on an inherited or freshly bound listening socket and gives each client a bootstrap capability;
+// RpcClient is one connection to such a server. Service methods go through `guarded()`, so that no exception text
+// reaches a peer.
 #pragma once
 
 #include <sys/socket.h>
@@ -33,7 +34,7 @@ class RpcServer final : private EventLoop::Watcher {
 
   struct Stats {
     uint64_t accepted = 0;
-    uint64_t refused = 0;        // by Bootstrap, or over maxClients
+    uint64_t refused = 0;  // by Bootstrap, or over maxClients
     std::array<uint64_t, CUT_OFF_COUNT> cutOff{};
     size_t connected = 0;
   };
@@ -63,8 +64,8 @@ class RpcServer final : private EventLoop::Watcher {
 
 class RpcClient {
  public:
-  // Takes over `fd`, a connected non-blocking Unix socket. `onDisconnect` is called once, from the loop, when the connection
-  // ends (also when cut off); the client may then be destroyed, but not inside the call.
+  // Takes over `fd`, a connected non-blocking Unix socket. `onDisconnect` is called once, from the loop, when the
+  // connection ends (also when cut off); the client may then be destroyed, but not inside the call.
   RpcClient(EventLoop& loop, int fd, LinkLimits limits, std::function<void()> onDisconnect);
   ~RpcClient() noexcept(false);
 
@@ -82,15 +83,13 @@ kj::Promise<void> guarded(Method&& method) {
   try {
     method();
     return kj::READY_NOW;
-  } catch (...) {
-    return kj::Exception(kj::Exception::Type::FAILED, __FILE__, 0, kj::str("internal error"));
-  }
+  } catch (...) { return kj::Exception(kj::Exception::Type::FAILED, __FILE__, 0, kj::str("internal error")); }
 }
 
 // --- Unix sockets; all throw kj::Exception with the path in it -------------------------------------------------------
 
-// Binds and listens (non-blocking, close-on-exec). A stale socket file (nobody accepts on it) is replaced; a living one is an
-// error. The mode is set on the file before anyone can connect.
+// Binds and listens (non-blocking, close-on-exec). A stale socket file (nobody accepts on it) is replaced; a living one
+// is an error. The mode is set on the file before anyone can connect.
 int listenUnix(const std::filesystem::path& path, mode_t mode, int backlog = 1024, int type = SOCK_STREAM);
 // Connects (non-blocking: a server whose queue is full is an error, close-on-exec).
 int connectUnix(const std::filesystem::path& path, int type = SOCK_STREAM);

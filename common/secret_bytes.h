@@ -1,7 +1,7 @@
 // secret_bytes.h - fixed-size secrets: move-only, wiped, unprintable. Part of: common (any process).
 // The value lives inside the object, so an object of 32 bytes costs 32 bytes; long-term secrets live in the vault's
-// arena instead (vaultd/secret_arena.h). Tags keep kinds and directions of keys apart. The bytes are reached only through
-// `expose()`, which is easy to search for. There is no == : use equalsConstantTime.
+// arena instead (vaultd/secret_arena.h). Tags keep kinds and directions of keys apart. The bytes are reached only
+// through `expose()`, which is easy to search for. There is no == : use equalsConstantTime.
 #pragma once
 
 #include <array>

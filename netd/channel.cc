@@ -21,8 +21,10 @@ void Inbox::pop() {
   if (sizes_.empty()) {
     start_ = 0;
     // A burst must not be remembered by an idle channel.
-    if (bytes_.capacity() > wire::MAX_FRAME_BYTES) std::vector<std::byte>().swap(bytes_);
-    else bytes_.clear();
+    if (bytes_.capacity() > wire::MAX_FRAME_BYTES)
+      std::vector<std::byte>().swap(bytes_);
+    else
+      bytes_.clear();
   } else if (start_ > MAX_BYTES) {
     bytes_.erase(bytes_.begin(), bytes_.begin() + static_cast<ptrdiff_t>(start_));
     start_ = 0;
@@ -36,10 +38,13 @@ void Inbox::wipeAll() {
   start_ = 0;
 }
 
-ChannelConnection::ChannelConnection(Worker& worker, std::shared_ptr<const Entry> entry, const PublicKey& peer, WireSession wire,
-                                     std::shared_ptr<ChannelState> state)
-    : Connection(worker, std::move(entry), peer), socket_(kj::mv(wire.socket)), session_(std::move(wire.session)),
-      ticket_(std::move(wire.ticket)), state_(std::move(state)) {
+ChannelConnection::ChannelConnection(Worker& worker, std::shared_ptr<const Entry> entry, const PublicKey& peer,
+                                     WireSession wire, std::shared_ptr<ChannelState> state)
+    : Connection(worker, std::move(entry), peer),
+      socket_(kj::mv(wire.socket)),
+      session_(std::move(wire.session)),
+      ticket_(std::move(wire.ticket)),
+      state_(std::move(state)) {
   state_->connection = this;
   setNoDelay(socket_);
   worker_.loop().add(socket_, EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET, *this);
@@ -61,7 +66,7 @@ void ChannelConnection::release(bool failed) {
   if (failed && !state_->broken && !state_->ended) state_->broken = DropReason::PeerRevoked;
   state_->ended = true;
   // Not now: a program's object may be the caller.
-  worker_.again([state = state_] {
+  worker_.soon([state = state_] {
     if (state->onNews) state->onNews();
     if (state->onSent) state->onSent();
   });
@@ -100,16 +105,7 @@ void ChannelConnection::pump() {
   if (state_->inbox.count() != before && state_->onNews) state_->onNews();
   if (over()) return;
   worker_.setWaiting(*this, !toWire_.empty());
-  if (readable_ && !state_->inbox.full()) schedulePump();
-}
-
-void ChannelConnection::schedulePump() {
-  if (pumpScheduled_) return;
-  pumpScheduled_ = true;
-  worker_.again([this] {
-    pumpScheduled_ = false;
-    if (!over()) pump();
-  });
+  if (readable_ && !state_->inbox.full()) worker_.yield(*this);
 }
 
 bool ChannelConnection::readSome() {
@@ -140,7 +136,7 @@ bool ChannelConnection::readSome() {
 }
 
 void ChannelConnection::resumeReading() {
-  if (!over() && readable_ && !state_->inbox.full()) schedulePump();
+  if (!over() && readable_ && !state_->inbox.full()) worker_.yield(*this);
 }
 
 void ChannelConnection::send(std::span<const ByteSpan> messages) {
@@ -170,7 +166,8 @@ void ChannelConnection::send(std::span<const ByteSpan> messages) {
   worker_.stats().add(Counter::BytesSealed, bytes);
   touch();
   iovec part{.iov_base = frames.data(), .iov_len = total};
-  if (sendAll(socket_, std::span(&part, 1), toWire_, worker_.budget()) == IoState::Failed) return breakOff(DropReason::TransportError);
+  if (sendAll(socket_, std::span(&part, 1), toWire_, worker_.budget()) == IoState::Failed)
+    return breakOff(DropReason::TransportError);
   worker_.setWaiting(*this, !toWire_.empty());
 }
 

@@ -1,6 +1,7 @@
 // channel.h - a message channel between the wire and a local program. Part of: netd-worker (edge).
-// Whole messages, in order; what arrived before an end is delivered before the end is told. The inbox is bounded: while it is full the
-// wire is not read. The RPC object (channel_service.cc) and the connection share the inbox and die independently.
+// Whole messages, in order; what arrived before an end is delivered before the end is told. The inbox is bounded: while
+// it is full the wire is not read. The RPC object (channel_service.cc) and the connection share the inbox and die
+// independently.
 #pragma once
 
 #include <deque>
@@ -45,11 +46,11 @@ class Inbox {
 // What an RPC object sees of a channel.
 struct ChannelState {
   Inbox inbox;
-  ChannelConnection* connection = nullptr;              // null when the wire is gone
-  bool ended = false;                                   // no message will come any more
-  std::optional<wire::DropReason> broken;               // and this is why; nothing: the peer closed
-  std::function<void()> onNews;                         // messages came, or the end
-  std::function<void()> onSent;                         // what was given to send() has left, or the wire is gone
+  ChannelConnection* connection = nullptr;  // null when the wire is gone
+  bool ended = false;                       // no message will come any more
+  std::optional<wire::DropReason> broken;   // and this is why; nothing: the peer closed
+  std::function<void()> onNews;             // messages came, or the end
+  std::function<void()> onSent;             // what was given to send() has left, or the wire is gone
 };
 
 class ChannelConnection final : public Connection, EventLoop::Watcher {
@@ -59,6 +60,7 @@ class ChannelConnection final : public Connection, EventLoop::Watcher {
   ~ChannelConnection() noexcept(false) override;
 
   const SourceAddress* source() const override { return ticket_.source(); }
+  void resume() override { pump(); }
 
   // Seals all `messages` and starts to send them. Only when nothing waits (see sending()).
   void send(std::span<const ByteSpan> messages);
@@ -74,7 +76,6 @@ class ChannelConnection final : public Connection, EventLoop::Watcher {
   void release(bool failed) override;
   void pump();
   bool readSome();
-  void schedulePump();
 
   kj::AutoCloseFd socket_;
   Session session_;
@@ -85,7 +86,6 @@ class ChannelConnection final : public Connection, EventLoop::Watcher {
   bool readable_ = true;
   bool hungUp_ = false;
   bool closing_ = false;
-  bool pumpScheduled_ = false;
 };
 
 }  // namespace sallyport::netd

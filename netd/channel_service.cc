@@ -20,19 +20,22 @@ constexpr LinkLimits NET_LINK_LIMITS{.maxMessageBytes = 2 << 20,
 }  // namespace
 
 ChannelService::ChannelService(Worker& worker, kj::AutoCloseFd listener)
-    : worker_(worker), alive_(std::make_shared<bool>(true)),
-      server_(worker.loop(), listener.release(),
-              // Who may connect is decided by the socket file's owner and mode.
-              [&worker](const PeerCredentials&) -> kj::Maybe<capnp::Capability::Client> { return makeNetwork(worker); },
-              NET_LINK_LIMITS) {}
+    : worker_(worker),
+      alive_(std::make_shared<bool>(true)),
+      server_(
+          worker.loop(), listener.release(),
+          // Who may connect is decided by the socket file's owner and mode.
+          [&worker](const PeerCredentials&) -> kj::Maybe<capnp::Capability::Client> { return makeNetwork(worker); },
+          NET_LINK_LIMITS) {}
 
 ChannelService::~ChannelService() { *alive_ = false; }
 
-void ChannelService::offer(std::shared_ptr<const Entry> entry, const PublicKey& peer, std::string peerName, std::string address,
-                           WireSession wire) {
+void ChannelService::offer(std::shared_ptr<const Entry> entry, const PublicKey& peer, std::string peerName,
+                           std::string address, WireSession wire) {
   OfferedChannel offered{std::make_shared<ChannelState>(), std::move(peerName), peer, std::move(address)};
   const std::string name = entry->name;
-  if (names_[name].acceptors.empty() && waitingChannels_ >= MAX_WAITING_CHANNELS) return worker_.stats().drop(DropReason::NoAcceptor);
+  if (names_[name].acceptors.empty() && waitingChannels_ >= MAX_WAITING_CHANNELS)
+    return worker_.stats().drop(DropReason::NoAcceptor);
   worker_.own(std::make_unique<ChannelConnection>(worker_, std::move(entry), peer, std::move(wire), offered.state));
   Name& queue = names_[name];
   if (!queue.acceptors.empty()) {

@@ -1,6 +1,6 @@
-// channel_service.h - message channels and status for local programs. Part of: netd-worker 0 (edge: serves proto/net.capnp).
-// One worker serves [net] socket, and all listen entries whose service is "channel" are accepted there: a program and the channels
-// it accepts are in one process, so no message ever crosses workers.
+// channel_service.h - message channels and status for local programs. Part of: netd-worker 0 (edge: serves
+// proto/net.capnp). One worker serves [net] socket, and all listen entries whose service is "channel" are accepted
+// there: a program and the channels it accepts are in one process, so no message ever crosses workers.
 #pragma once
 
 #include <deque>
@@ -30,15 +30,17 @@ class ChannelService {
   ChannelService(Worker& worker, kj::AutoCloseFd listener);
   ~ChannelService();
 
-  // A fresh incoming session of a "channel" entry: goes to a program that waits in accept(), or waits itself, for a bounded time.
-  void offer(std::shared_ptr<const Entry> entry, const PublicKey& peer, std::string peerName, std::string address, WireSession wire);
+  // A fresh incoming session of a "channel" entry: goes to a program that waits in accept(), or waits itself, for a
+  // bounded time.
+  void offer(std::shared_ptr<const Entry> entry, const PublicKey& peer, std::string peerName, std::string address,
+             WireSession wire);
 
   // For Listener objects (rpc side).
   struct Acceptor {
     virtual ~Acceptor() noexcept(false) = default;
     virtual void give(OfferedChannel channel) = 0;
   };
-  void waitFor(const std::string& name, Acceptor& acceptor);   // give() is called at most once, maybe at once
+  void waitFor(const std::string& name, Acceptor& acceptor);  // give() is called at most once, maybe at once
   void stopWaiting(const std::string& name, Acceptor& acceptor);
 
   const RpcServer::Stats& rpcStats() const { return server_.stats(); }

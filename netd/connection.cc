@@ -7,7 +7,11 @@
 namespace sallyport::netd {
 
 Connection::Connection(Worker& worker, std::shared_ptr<const Entry> entry, const PublicKey& peer)
-    : worker_(worker), entry_(std::move(entry)), peer_(peer), startedMs_(worker.loop().nowMs()), lastActiveMs_(startedMs_) {}
+    : worker_(worker),
+      entry_(std::move(entry)),
+      peer_(peer),
+      startedMs_(worker.loop().nowMs()),
+      lastActiveMs_(startedMs_) {}
 
 Connection::~Connection() noexcept(false) = default;
 
@@ -16,6 +20,7 @@ void Connection::touch() { lastActiveMs_ = worker_.loop().nowMs(); }
 void Connection::end(bool failed) {
   over_ = true;
   waitingHook.unlink();
+  runHook.unlink();
   release(failed);
   worker_.bury(*this);
 }

@@ -1,6 +1,6 @@
 // connection.h - what every connection of a worker has in common. Part of: netd-worker (edge).
-// A connection is owned by the worker's Registry. It ends itself by finish() or fail(); its memory goes at the end of the turn, so no
-// callback ever runs on a dead object's stack. Never here: a byte sent to say why.
+// A connection is owned by the worker's Registry. It ends itself by finish() or fail(); its memory goes at the end of
+// the turn, so no callback ever runs on a dead object's stack. Never here: a byte sent to say why.
 #pragma once
 
 #include <memory>
@@ -29,6 +29,8 @@ class Connection {
   bool over() const { return over_; }
   // What a time-out of the handshake is called in this state.
   virtual wire::DropReason timeoutReason() const { return wire::DropReason::HandshakeTimeout; }
+  // Goes on after Worker::yield().
+  virtual void resume() {}
   // Where an incoming connection came from; null for others.
   virtual const SourceAddress* source() const { return nullptr; }
 
@@ -37,8 +39,9 @@ class Connection {
   // A reload: the entry's new description, or null if it is gone.
   void reconsider(std::shared_ptr<const Entry> fresh);
 
-  ListHook hook;          // Registry's list of all
-  ListHook waitingHook;   // handshakes under way, or connections whose bytes wait for a slow reader: oldest first
+  ListHook hook;         // Registry's list of all
+  ListHook runHook;      // connections that could go on at once, but let the others have their turn
+  ListHook waitingHook;  // handshakes under way, or connections whose bytes wait for a slow reader: oldest first
 
  protected:
   // Ends it in order: nothing is counted.

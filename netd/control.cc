@@ -74,7 +74,8 @@ void ControlChannel::onEvents(uint32_t events) {
     auto datagram = receiveDatagram(fd_, buffer);
     if (!datagram) return;
     if (datagram->bytes < sizeof(ControlRecord) || datagram->truncated) return gone();
-    Received received{{}, ByteSpan(buffer).subspan(sizeof(ControlRecord), datagram->bytes - sizeof(ControlRecord)),
+    Received received{{},
+                      ByteSpan(buffer).subspan(sizeof(ControlRecord), datagram->bytes - sizeof(ControlRecord)),
                       std::span(datagram->fds).first(datagram->fdCount)};
     std::memcpy(&received.record, buffer.data(), sizeof(ControlRecord));
     onRecord_(received);

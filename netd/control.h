@@ -1,6 +1,7 @@
 // control.h - the records between the netd monitor and a worker. Part of: netd (both sides).
-// One SOCK_SEQPACKET socketpair a worker; each datagram is a ControlRecord, then for some kinds a payload and descriptors. What a
-// worker may ask is this table and nothing more: a taken-over worker can name configured targets by number, not addresses.
+// One SOCK_SEQPACKET socketpair a worker; each datagram is a ControlRecord, then for some kinds a payload and
+// descriptors. What a worker may ask is this table and nothing more: a taken-over worker can name configured targets by
+// number, not addresses.
 #pragma once
 
 #include <cstdint>
@@ -34,12 +35,12 @@ enum class ControlKind : uint32_t {
   ReloadDone,       // request; value: 1 done, 0 refused; payload: text for people
   Drain,            // finish what is under way, take nothing new
   // worker to monitor
-  Ready = 64,       // payload: the sandbox report, one "name\tstate\tdetail\n" a layer; verdict as layer "verdict"
-  Dial,             // request; target: id of an entry; value: how many addresses of it were tried before
-  VaultLost,        // the vault's connection ended: another, please
-  StatusRequest,    // request (worker 0 only)
-  ReloadRequest,    // request (worker 0 only)
-  Drained,          // nothing is left: the worker is about to exit
+  Ready = 64,     // payload: the sandbox report, one "name\tstate\tdetail\n" a layer; verdict as layer "verdict"
+  Dial,           // request; target: id of an entry; value: how many addresses of it were tried before
+  VaultLost,      // the vault's connection ended: another, please
+  StatusRequest,  // request (worker 0 only)
+  ReloadRequest,  // request (worker 0 only)
+  Drained,        // nothing is left: the worker is about to exit
 };
 
 struct ControlRecord {
@@ -61,12 +62,13 @@ class ControlChannel final : EventLoop::Watcher {
  public:
   struct Received {
     ControlRecord record;
-    ByteSpan payload;                       // valid during the call
-    std::span<kj::AutoCloseFd> fds;         // take what is wanted; the rest is closed
+    ByteSpan payload;                // valid during the call
+    std::span<kj::AutoCloseFd> fds;  // take what is wanted; the rest is closed
   };
   using OnRecord = std::function<void(Received&)>;
 
-  // Takes over `fd`. `onGone` is called once when the other side is gone, or sent what is no record, or doesn't read any more.
+  // Takes over `fd`. `onGone` is called once when the other side is gone, or sent what is no record, or doesn't read
+  // any more.
   ControlChannel(EventLoop& loop, int fd, OnRecord onRecord, std::function<void()> onGone);
   ~ControlChannel();
 

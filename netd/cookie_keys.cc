@@ -11,7 +11,8 @@ namespace {
 
 using CookieText = std::array<std::byte, 2 * wire::KEY_BYTES>;
 
-std::array<unsigned char, crypto_secretbox_NONCEBYTES> minuteNonce(std::span<const std::byte, wire::LONG_NONCE_BYTES> r) {
+std::array<unsigned char, crypto_secretbox_NONCEBYTES> minuteNonce(
+    std::span<const std::byte, wire::LONG_NONCE_BYTES> r) {
   std::array<unsigned char, crypto_secretbox_NONCEBYTES> nonce;
   std::memcpy(nonce.data(), "minute-k", 8);
   std::memcpy(nonce.data() + 8, r.data(), r.size());
@@ -21,9 +22,7 @@ std::array<unsigned char, crypto_secretbox_NONCEBYTES> minuteNonce(std::span<con
 }  // namespace
 
 void CookieKeys::rotate(MinuteKey fresh) {
-  if (current_) {
-    previous_ = std::move(*current_);
-  }
+  if (current_) { previous_ = std::move(*current_); }
   current_ = std::move(fresh);
 }
 
@@ -36,8 +35,8 @@ Cookie CookieKeys::seal(const PublicKey& clientEphemeral, const EphemeralSecret&
   std::memcpy(text.data(), clientEphemeral.data(), wire::KEY_BYTES);
   std::memcpy(text.data() + wire::KEY_BYTES, secret.exposeData(), wire::KEY_BYTES);
   const auto nonce = minuteNonce(r);
-  crypto_secretbox_easy(uchars(MutableByteSpan(cookie).subspan(wire::LONG_NONCE_BYTES)), uchars(ByteSpan(text)), text.size(),
-                        nonce.data(), current_->exposeData());
+  crypto_secretbox_easy(uchars(MutableByteSpan(cookie).subspan(wire::LONG_NONCE_BYTES)), uchars(ByteSpan(text)),
+                        text.size(), nonce.data(), current_->exposeData());
   wipe(text);
   return cookie;
 }
@@ -47,8 +46,8 @@ std::optional<CookieContent> CookieKeys::open(const Cookie& cookie) const {
   const ByteSpan box = std::span(cookie).subspan<wire::LONG_NONCE_BYTES>();
   for (const auto* key : {&current_, &previous_}) {
     CookieText text;
-    if (!key->has_value() ||
-        crypto_secretbox_open_easy(uchars(MutableByteSpan(text)), uchars(box), box.size(), nonce.data(), (*key)->exposeData()) != 0) {
+    if (!key->has_value() || crypto_secretbox_open_easy(uchars(MutableByteSpan(text)), uchars(box), box.size(),
+                                                        nonce.data(), (*key)->exposeData()) != 0) {
       continue;
     }
     CookieContent content{PublicKey(std::span(text).first<wire::KEY_BYTES>()),

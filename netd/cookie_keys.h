@@ -1,6 +1,6 @@
-// cookie_keys.h - the minute keys that cookies are sealed with. Part of: netd (monitor makes and rotates them, workers use them).
-// docs/protocol.md §7. Two are kept; an older cookie opens under none. A key that leaves is wiped: from then on the sessions whose
-// cookies it sealed are forward secret.
+// cookie_keys.h - the minute keys that cookies are sealed with. Part of: netd (monitor makes and rotates them, workers
+// use them). docs/protocol.md §7. Two are kept; an older cookie opens under none. A key that leaves is wiped: from then
+// on the sessions whose cookies it sealed are forward secret.
 #pragma once
 
 #include <optional>
@@ -18,8 +18,8 @@ using Cookie = wire::Block<wire::COOKIE_BYTES>;
 
 // What a cookie holds: the connection's own memory, kept by the client.
 struct CookieContent {
-  PublicKey clientEphemeral;    // EC
-  EphemeralSecret secret;       // ESs
+  PublicKey clientEphemeral;  // EC
+  EphemeralSecret secret;     // ESs
 };
 
 class CookieKeys {

@@ -8,12 +8,18 @@
 namespace sallyport::netd {
 
 DialedSocket::DialedSocket(Worker& worker, uint32_t entryId, OnDone onDone)
-    : worker_(worker), entryId_(entryId), onDone_(kj::mv(onDone)),
-      deadline_(worker.loop().timer().afterDelay(worker.limits().dialTimeoutMs * kj::MILLISECONDS)
-                    .then([this] { worker_.loop().defer([this, request = request_] {
-                      // By number: the object may be gone by then.
-                      worker_.expireDial(request);
-                    }); })
+    : worker_(worker),
+      entryId_(entryId),
+      onDone_(kj::mv(onDone)),
+      deadline_(worker.loop()
+                    .timer()
+                    .afterDelay(worker.limits().dialTimeoutMs * kj::MILLISECONDS)
+                    .then([this] {
+                      worker_.loop().defer([this, request = request_] {
+                        // By number: the object may be gone by then.
+                        worker_.expireDial(request);
+                      });
+                    })
                     .eagerlyEvaluate(nullptr)) {
   worker_.stats().add(Counter::Dials);
   ask();

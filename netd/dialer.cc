@@ -56,7 +56,10 @@ class Dialer::Resolution final : EventLoop::Watcher {
     const kj::AutoCloseFd theirs(ends[1]);
     pid_ = dialer_.resolver_.start({"netd-resolver", host}, {theirs.get()});
     dialer_.loop_.add(output_, EPOLLIN, *this);
-    timeout_ = dialer_.loop_.timer().afterDelay(RESOLVE_TIMEOUT_MS * kj::MILLISECONDS).then([this] { done(); }).eagerlyEvaluate(nullptr);
+    timeout_ = dialer_.loop_.timer()
+                   .afterDelay(RESOLVE_TIMEOUT_MS * kj::MILLISECONDS)
+                   .then([this] { done(); })
+                   .eagerlyEvaluate(nullptr);
   }
   ~Resolution() {
     if (pid_ > 0) kill(pid_, SIGKILL);
@@ -90,7 +93,8 @@ class Dialer::Resolution final : EventLoop::Watcher {
   kj::Promise<void> timeout_ = nullptr;
 };
 
-Dialer::Dialer(EventLoop& loop, const Program& resolver) : loop_(loop), resolver_(resolver), alive_(std::make_shared<bool>(true)) {}
+Dialer::Dialer(EventLoop& loop, const Program& resolver)
+    : loop_(loop), resolver_(resolver), alive_(std::make_shared<bool>(true)) {}
 
 Dialer::~Dialer() { *alive_ = false; }
 
@@ -99,7 +103,8 @@ void Dialer::setTargets(std::map<uint32_t, Address> targets) {
     const auto fresh = targets.find(id);
     if (fresh != targets.end() && toString(fresh->second) == toString(old.address)) continue;
     for (const Request& request : old.waiting) {
-      if (WorkerProcess* worker = find(request.worker)) worker->send({.kind = ControlKind::DialFailed, .request = request.request});
+      if (WorkerProcess* worker = find(request.worker))
+        worker->send({.kind = ControlKind::DialFailed, .request = request.request});
     }
     old.waiting.clear();
     resolutions_.erase(id);
@@ -113,8 +118,10 @@ void Dialer::setTargets(std::map<uint32_t, Address> targets) {
     }
     Target target{.address = address, .numeric = {}, .problem = {}, .waiting = {}};
     if (const auto* tcp = std::get_if<TcpAddress>(&address)) {
-      if (auto numeric = parseNumeric(tcp->host, tcp->port)) target.numeric.push_back(*numeric);
-      else target.isName = true;
+      if (auto numeric = parseNumeric(tcp->host, tcp->port))
+        target.numeric.push_back(*numeric);
+      else
+        target.isName = true;
     }
     next.emplace(id, std::move(target));
   }
@@ -133,7 +140,8 @@ void Dialer::dial(uint32_t entryId, uint64_t attempt, unsigned worker, uint64_t 
     return;
   }
   Target& target = found->second;
-  const bool stale = target.isName && (target.resolvedAtMs == 0 || loop_.nowMs() > target.resolvedAtMs + KEEP_RESOLVED_MS);
+  const bool stale =
+      target.isName && (target.resolvedAtMs == 0 || loop_.nowMs() > target.resolvedAtMs + KEEP_RESOLVED_MS);
   if (!stale || attempt > 0) return answer(target, {attempt, worker, request});
   if (target.waiting.size() >= MAX_WAITING) return answer(target, {UINT64_MAX, worker, request});
   target.waiting.push_back({attempt, worker, request});
@@ -148,14 +156,16 @@ void Dialer::answer(Target& target, const Request& request) {
     if (request.attempt > 0) return worker->send({.kind = ControlKind::DialFailed, .request = request.request});
     fd = startConnecting(*local);
   } else {
-    if (request.attempt >= target.numeric.size()) return worker->send({.kind = ControlKind::DialFailed, .request = request.request});
+    if (request.attempt >= target.numeric.size())
+      return worker->send({.kind = ControlKind::DialFailed, .request = request.request});
     const NumericAddress& address = target.numeric[request.attempt];
     fd = startConnecting(address.storage.ss_family, address.get(), address.length);
   }
   if (fd < 0) {
     const int error = errno;
     target.problem = std::string("can't be reached: ") + std::strerror(error);
-    return worker->send({.kind = ControlKind::DialFailed, .request = request.request, .value = static_cast<uint64_t>(error)});
+    return worker->send(
+        {.kind = ControlKind::DialFailed, .request = request.request, .value = static_cast<uint64_t>(error)});
   }
   target.problem.clear();
   std::vector<kj::AutoCloseFd> fds;

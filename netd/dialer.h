@@ -1,6 +1,7 @@
 // dialer.h - sockets to configured targets, for workers. Part of: netd (monitor).
-// A worker names an entry and an attempt; the answer is a socket that is connecting to that address of the entry, or a failure. Names
-// are resolved by a throw-away process (netd-resolver) and kept for a minute. Nothing else than configured targets is ever dialled.
+// A worker names an entry and an attempt; the answer is a socket that is connecting to that address of the entry, or a
+// failure. Names are resolved by a throw-away process (netd-resolver) and kept for a minute. Nothing else than
+// configured targets is ever dialled.
 #pragma once
 
 #include <map>
@@ -25,7 +26,8 @@ class Dialer {
 
   // The targets by entry id, all at once: those that are not named are forgotten.
   void setTargets(std::map<uint32_t, Address> targets);
-  // Answers `worker` with Dialed or DialFailed, now or later. The worker is asked for by `find`, as it may be gone by then.
+  // Answers `worker` with Dialed or DialFailed, now or later. The worker is asked for by `find`, as it may be gone by
+  // then.
   void dial(uint32_t entryId, uint64_t attempt, unsigned worker, uint64_t request);
   std::function<WorkerProcess*(unsigned)> find;
   // Empty, or why the target doesn't work.
@@ -42,7 +44,7 @@ class Dialer {
   struct Target {
     Address address;
     std::vector<NumericAddress> numeric;
-    uint64_t resolvedAtMs = 0;    // 0: never, or numeric from the start
+    uint64_t resolvedAtMs = 0;  // 0: never, or numeric from the start
     bool isName = false;
     std::string problem;
     std::vector<Request> waiting;

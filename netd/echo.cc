@@ -9,7 +9,9 @@ namespace sallyport::netd {
 using wire::DropReason;
 
 EchoSession::EchoSession(Worker& worker, std::shared_ptr<const Entry> entry, const PublicKey& peer, WireSession wire)
-    : Connection(worker, std::move(entry), peer), socket_(kj::mv(wire.socket)), session_(std::move(wire.session)),
+    : Connection(worker, std::move(entry), peer),
+      socket_(kj::mv(wire.socket)),
+      session_(std::move(wire.session)),
       ticket_(std::move(wire.ticket)) {
   setNoDelay(socket_);
   worker_.loop().add(socket_, EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET, *this);
@@ -41,13 +43,7 @@ void EchoSession::pump() {
   }
   if (over()) return;
   worker_.setWaiting(*this, !toWire_.empty());
-  if (readable_ && toWire_.empty() && !pumpScheduled_) {
-    pumpScheduled_ = true;
-    worker_.again([this] {
-      pumpScheduled_ = false;
-      if (!over()) pump();
-    });
-  }
+  if (readable_ && toWire_.empty()) worker_.yield(*this);
 }
 
 bool EchoSession::echoSome() {

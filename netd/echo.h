@@ -13,6 +13,7 @@ class EchoSession final : public Connection, EventLoop::Watcher {
   EchoSession(Worker& worker, std::shared_ptr<const Entry> entry, const PublicKey& peer, WireSession wire);
 
   const SourceAddress* source() const override { return ticket_.source(); }
+  void resume() override { pump(); }
 
  private:
   void onEvents(uint32_t events) override;
@@ -27,7 +28,6 @@ class EchoSession final : public Connection, EventLoop::Watcher {
   Stash toWire_;
   bool readable_ = true;
   bool hungUp_ = false;
-  bool pumpScheduled_ = false;
 };
 
 }  // namespace sallyport::netd

@@ -1,5 +1,6 @@
 // entries.h - a worker's copy of the configured entries, with public keys only. Part of: netd-worker.
-// Built from proto/netd_control.capnp. An entry object lives as long as a connection points to it, also after a reload took it away.
+// Built from proto/netd_control.capnp. An entry object lives as long as a connection points to it, also after a reload
+// took it away.
 #pragma once
 
 #include <cstdint>
@@ -20,10 +21,10 @@ struct Entry {
   uint32_t id = 0;
   std::string name;
   bool isListen = false;
-  EntryService service = EntryService::Target;                               // [[listen]] only
-  std::unordered_map<PublicKey, std::string, PublicKeyHash> allow;           // [[listen]] only: key to peer name
-  PublicKey server;                                                          // [[connect]] only
-  std::string vaultKey;                                                      // name of our own key
+  EntryService service = EntryService::Target;                      // [[listen]] only
+  std::unordered_map<PublicKey, std::string, PublicKeyHash> allow;  // [[listen]] only: key to peer name
+  PublicKey server;                                                 // [[connect]] only
+  std::string vaultKey;                                             // name of our own key
 
   bool allows(const PublicKey& peer) const { return isListen ? allow.contains(peer) : server == peer; }
 };

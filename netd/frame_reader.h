@@ -13,23 +13,24 @@
 namespace sallyport::netd {
 
 enum class ReadState : uint8_t {
-  Drained,  // nothing more for now
-  More,     // there may be more: come again
-  Eof,      // the wire ended at a frame's boundary
-  EofInside,// the wire ended inside a frame
-  Failed,   // the wire failed
+  Drained,    // nothing more for now
+  More,       // there may be more: come again
+  Eof,        // the wire ended at a frame's boundary
+  EofInside,  // the wire ended inside a frame
+  Failed,     // the wire failed
 };
 
 class FrameReader {
  public:
   struct Outcome {
     ReadState state = ReadState::Drained;
-    MutableByteSpan frames;   // whole frames, in the scratch memory, headers included; may be empty
+    MutableByteSpan frames;  // whole frames, in the scratch memory, headers included; may be empty
   };
 
-  // One read. The frames must be dealt with before the scratch memory is used again. `untilEof`: a hang-up was reported, so a
-  // short read does not mean that nothing is left.
-  Outcome read(int fd, std::span<std::byte, SCRATCH_BYTES> scratch, size_t maxFrames, bool untilEof, BufferBudget& budget) {
+  // One read. The frames must be dealt with before the scratch memory is used again. `untilEof`: a hang-up was
+  // reported, so a short read does not mean that nothing is left.
+  Outcome read(int fd, std::span<std::byte, SCRATCH_BYTES> scratch, size_t maxFrames, bool untilEof,
+               BufferBudget& budget) {
     size_t have = 0;
     if (!partial_.empty()) {
       const ByteSpan rest = partial_.rest();
@@ -52,8 +53,9 @@ class FrameReader {
     }
     size_t whole = 0;
     while (have - whole >= wire::FRAME_HEADER_BYTES) {
-      const size_t frame = wire::FRAME_HEADER_BYTES +
-                           wire::readFrameLength(std::span<const std::byte, wire::FRAME_HEADER_BYTES>(scratch.data() + whole, wire::FRAME_HEADER_BYTES));
+      const size_t frame =
+          wire::FRAME_HEADER_BYTES + wire::readFrameLength(std::span<const std::byte, wire::FRAME_HEADER_BYTES>(
+                                         scratch.data() + whole, wire::FRAME_HEADER_BYTES));
       if (have - whole < frame) break;
       whole += frame;
     }

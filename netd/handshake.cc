@@ -43,7 +43,8 @@ ServerHandshake::Step ServerHandshake::onPacket(ByteSpan packet, const CookieKey
 // protocol §3 step 2: the Hello's box is opened by the vault, in the same call that seals the Cookie.
 ServerHandshake::Step ServerHandshake::onHello(const wire::Hello& hello, const CookieKeys& keys) {
   const EphemeralPair pair = makeEphemeralPair();
-  SealCookieRequest request{hello.clientEphemeral, hello.box, pair.publicKey, keys.seal(hello.clientEphemeral, pair.secret)};
+  SealCookieRequest request{hello.clientEphemeral, hello.box, pair.publicKey,
+                            keys.seal(hello.clientEphemeral, pair.secret)};
   state_ = AwaitCookie{hash(request.cookie)};
   return request;
 }
@@ -66,7 +67,8 @@ ServerHandshake::Step ServerHandshake::onInitiate(const wire::Initiate& initiate
   auto key = agree(cookie->clientEphemeral, cookie->secret);
   if (!key) return Drop{DropReason::LowOrderKey};
   std::array<std::byte, wire::INITIATE_BOX_BYTES - wire::BOX_TAG_BYTES> text;
-  if (!openBox(text, initiate.box, ShortPrefix::ClientInitiate, wire::INITIATE_COUNTER, *key)) return Drop{DropReason::BadBox};
+  if (!openBox(text, initiate.box, ShortPrefix::ClientInitiate, wire::INITIATE_COUNTER, *key))
+    return Drop{DropReason::BadBox};
   const wire::InitiateContent content = wire::parseInitiateContent(text);
   state_ = AwaitVerdict{std::move(*key), content.client};
   return VerifyVouchRequest{content.client, content.vouchNonce, content.vouch, cookie->clientEphemeral};

@@ -1,6 +1,6 @@
 // handshake.h - both sides of curve_tun 1.0's handshake as sans-IO machines. Part of: netd-worker.
-// docs/protocol.md §3 and §7. A machine takes one packet or one answer of the vault and returns what is to be done next; it owns no
-// socket, no clock and no long-term secret. Every input that its state doesn't list is a Drop.
+// docs/protocol.md §3 and §7. A machine takes one packet or one answer of the vault and returns what is to be done
+// next; it owns no socket, no clock and no long-term secret. Every input that its state doesn't list is a Drop.
 //
 //   server:  AwaitHello --Hello--> AwaitCookie --vault--> AwaitInitiate --Initiate--> AwaitVerdict --vault--> done
 //   client:  start() --> AwaitCookie --Cookie--> AwaitVouch --vault--> done
@@ -55,8 +55,8 @@ struct Drop {
 };
 struct Established {
   Session session;
-  PublicKey peerKey;      // long-term
-  std::string peer;       // its name; empty on a client, which knows whom it called
+  PublicKey peerKey;  // long-term
+  std::string peer;   // its name; empty on a client, which knows whom it called
 };
 
 class ServerHandshake {
@@ -74,8 +74,12 @@ class ServerHandshake {
   struct CookieHashTag;
   using CookieHash = Bytes<CookieHashTag, 32>;
   struct AwaitHello {};
-  struct AwaitCookie { CookieHash issued; };
-  struct AwaitInitiate { CookieHash issued; };
+  struct AwaitCookie {
+    CookieHash issued;
+  };
+  struct AwaitInitiate {
+    CookieHash issued;
+  };
   struct AwaitVerdict {
     SharedKey key;
     PublicKey client;
@@ -104,11 +108,11 @@ class ClientHandshake {
   struct Idle {};
   struct AwaitCookie {
     EphemeralPair pair;
-    SharedKey helloKey;   // EC with S: opens the Cookie
+    SharedKey helloKey;  // EC with S: opens the Cookie
   };
   struct AwaitVouch {
     PublicKey clientEphemeral;
-    SharedKey key;        // EC with ES
+    SharedKey key;  // EC with ES
     Cookie cookie;
   };
   struct Done {};

@@ -50,7 +50,8 @@ void IncomingHandshake::readPacket() {
   while (!over()) {
     const size_t expected = machine_.expectedPacketBytes();
     if (expected == 0) return;
-    const ssize_t got = recv(socket_, packet_.data() + have_, wire::FRAME_HEADER_BYTES + expected - have_, MSG_DONTWAIT);
+    const ssize_t got =
+        recv(socket_, packet_.data() + have_, wire::FRAME_HEADER_BYTES + expected - have_, MSG_DONTWAIT);
     if (got < 0) {
       if (errno == EINTR) continue;
       if (errno != EAGAIN) fail(DropReason::ClosedInHandshake);
@@ -60,7 +61,8 @@ void IncomingHandshake::readPacket() {
     have_ += static_cast<size_t>(got);
     if (have_ < wire::FRAME_HEADER_BYTES) continue;
     // protocol §1: the length is judged before the content arrives.
-    if (wire::readFrameLength(std::span(packet_).first<wire::FRAME_HEADER_BYTES>()) != expected) return fail(DropReason::BadLength);
+    if (wire::readFrameLength(std::span(packet_).first<wire::FRAME_HEADER_BYTES>()) != expected)
+      return fail(DropReason::BadLength);
     if (have_ < wire::FRAME_HEADER_BYTES + expected) continue;
     have_ = 0;
     perform(machine_.onPacket(ByteSpan(packet_).subspan(wire::FRAME_HEADER_BYTES, expected), worker_.cookieKeys()));
@@ -76,14 +78,16 @@ void IncomingHandshake::perform(ServerHandshake::Step step) {
                  },
                  [this](wire::CookieFrame& frame) {
                    // A fresh socket takes 170 bytes at once; one that doesn't has failed.
-                   if (send(socket_, frame.data(), frame.size(), MSG_NOSIGNAL | MSG_DONTWAIT) != static_cast<ssize_t>(frame.size())) {
+                   if (send(socket_, frame.data(), frame.size(), MSG_NOSIGNAL | MSG_DONTWAIT) !=
+                       static_cast<ssize_t>(frame.size())) {
                      return fail(DropReason::TransportError);
                    }
                    readPacket();
                  },
                  [this](VerifyVouchRequest& request) {
-                   question_ = worker_.vault().verifyVouch(
-                       entry().name, std::move(request), [this](auto answer) { perform(machine_.onVault(std::move(answer))); });
+                   question_ = worker_.vault().verifyVouch(entry().name, std::move(request), [this](auto answer) {
+                     perform(machine_.onVault(std::move(answer)));
+                   });
                  },
                  [this](Established& established) { onEstablished(std::move(established)); },
              },
@@ -102,7 +106,8 @@ void IncomingHandshake::onEstablished(Established established) {
   setLiveness(socket_, worker_.limits());
   if (entry().service == EntryService::Target) {
     established_ = std::move(established);
-    dial_ = std::make_unique<DialedSocket>(worker_, entry().id, [this](kj::Maybe<kj::AutoCloseFd> target) { onDialed(kj::mv(target)); });
+    dial_ = std::make_unique<DialedSocket>(worker_, entry().id,
+                                           [this](kj::Maybe<kj::AutoCloseFd> target) { onDialed(kj::mv(target)); });
     return;
   }
   worker_.loop().remove(socket_, *this);
@@ -119,16 +124,16 @@ void IncomingHandshake::onEstablished(Established established) {
 }
 
 void IncomingHandshake::onDialed(kj::Maybe<kj::AutoCloseFd> target) {
-  KJ_IF_MAYBE(local, target) {
+  KJ_IF_MAYBE (local, target) {
     worker_.loop().remove(socket_, *this);
     worker_.stats().subtract(Counter::Connections);
     WireSession session{kj::mv(socket_), std::move(established_->session), std::move(ticket_)};
     worker_.own(std::make_unique<Tunnel>(worker_, entry_, peer_, std::move(session), kj::mv(*local)));
     // Not now: `dial_` is the caller.
-    worker_.again([this] { finish(); });
+    worker_.soon([this] { finish(); });
     return;
   }
-  worker_.again([this] { fail(DropReason::TargetUnavailable); });
+  worker_.soon([this] { fail(DropReason::TargetUnavailable); });
 }
 
 }  // namespace sallyport::netd

@@ -1,6 +1,7 @@
 // incoming.h - an accepted connection until it is a session. Part of: netd-worker (edge).
-// docs/protocol.md §3. Reads no byte beyond the packet that the state expects, so what a client sends right behind its Initiate is
-// still in the socket when the session begins. Holds 226 bytes and a hash; the deadline runs from accept and nothing extends it.
+// docs/protocol.md §3. Reads no byte beyond the packet that the state expects, so what a client sends right behind its
+// Initiate is still in the socket when the session begins. Holds 226 bytes and a hash; the deadline runs from accept
+// and nothing extends it.
 #pragma once
 
 #include <sys/socket.h>
@@ -18,8 +19,8 @@ namespace sallyport::netd {
 
 class IncomingHandshake final : public Connection, EventLoop::Watcher {
  public:
-  IncomingHandshake(Worker& worker, std::shared_ptr<const Entry> entry, kj::AutoCloseFd socket, const sockaddr_storage& address,
-                    Sources::Ticket ticket);
+  IncomingHandshake(Worker& worker, std::shared_ptr<const Entry> entry, kj::AutoCloseFd socket,
+                    const sockaddr_storage& address, Sources::Ticket ticket);
   ~IncomingHandshake() noexcept(false) override;
 
   wire::DropReason timeoutReason() const override;

@@ -30,8 +30,10 @@ Listener::~Listener() {
 void Listener::rest(bool resting) {
   if (resting == resting_) return;
   resting_ = resting;
-  if (resting) worker_.loop().remove(socket_, *this);
-  else worker_.loop().add(socket_, EPOLLIN | EPOLLEXCLUSIVE, *this);
+  if (resting)
+    worker_.loop().remove(socket_, *this);
+  else
+    worker_.loop().add(socket_, EPOLLIN | EPOLLEXCLUSIVE, *this);
 }
 
 void Listener::onEvents(uint32_t) {
@@ -43,8 +45,10 @@ void Listener::onEvents(uint32_t) {
       if (errno == EMFILE || errno == ENFILE) makeRoom();
       return;
     }
-    if (kind_ == Kind::Wire) acceptWire(kj::AutoCloseFd(fd), address);
-    else acceptPlain(kj::AutoCloseFd(fd));
+    if (kind_ == Kind::Wire)
+      acceptWire(kj::AutoCloseFd(fd), address);
+    else
+      acceptPlain(kj::AutoCloseFd(fd));
   }
 }
 
@@ -71,7 +75,8 @@ void Listener::acceptWire(kj::AutoCloseFd socket, const sockaddr_storage& addres
   }
   if (stats.get(Counter::Connections) >= limits.connections) return stats.drop(DropReason::ConnectionLimit);
   setNoDelay(socket);
-  auto connection = std::make_unique<IncomingHandshake>(worker_, entry, kj::mv(socket), address, worker_.sources().take(source));
+  auto connection =
+      std::make_unique<IncomingHandshake>(worker_, entry, kj::mv(socket), address, worker_.sources().take(source));
   worker_.startHandshake(*connection, true);
   worker_.own(std::move(connection));
 }
@@ -85,7 +90,8 @@ void Listener::acceptPlain(kj::AutoCloseFd socket) {
     return closeWithReset(socket.release());
   }
   auto connection = std::make_unique<OutgoingHandshake>(
-      worker_, entry, [&worker = worker_, entry, local = kj::mv(socket)](Result<WireSession, DropReason> outcome) mutable {
+      worker_, entry,
+      [&worker = worker_, entry, local = kj::mv(socket)](Result<WireSession, DropReason> outcome) mutable {
         if (!outcome) return closeWithReset(local.release());  // the program sees a failure, not an empty answer
         worker.own(std::make_unique<Tunnel>(worker, entry, entry->server, std::move(*outcome), kj::mv(local)));
       });

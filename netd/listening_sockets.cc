@@ -66,22 +66,26 @@ int tcpListener(const NumericAddress& address, bool shared) {
 
 }  // namespace
 
-Result<std::vector<kj::AutoCloseFd>, ConfigError> bindListeners(const Address& address, unsigned workers, unsigned line) {
+Result<std::vector<kj::AutoCloseFd>, ConfigError> bindListeners(const Address& address, unsigned workers,
+                                                                unsigned line) {
   std::vector<kj::AutoCloseFd> sockets;
   const std::string text = toString(address);
   if (const auto* local = std::get_if<UnixAddress>(&address)) {
     try {
       sockets.emplace_back(listenUnix(local->path, PLAIN_SOCKET_MODE, BACKLOG));
     } catch (const kj::Exception& e) {
-      return refuse(ConfigError{.message = "can't listen on " + text + ": " + e.getDescription().cStr(), .line = line, .hint = {}});
+      return refuse(ConfigError{
+          .message = "can't listen on " + text + ": " + e.getDescription().cStr(), .line = line, .hint = {}});
     }
     return sockets;
   }
   const auto& tcp = std::get<TcpAddress>(address);
   const auto numeric = parseNumeric(tcp.host == "localhost" ? "127.0.0.1" : tcp.host, tcp.port);
   if (!numeric) {
-    return refuse(ConfigError{.message = "can't listen on " + text + ": a listening address is an address of this host, not a name",
-                              .line = line, .hint = "write it as numbers, e.g. \"127.0.0.1:7001\" or \"[::]:7001\""});
+    return refuse(ConfigError{
+        .message = "can't listen on " + text + ": a listening address is an address of this host, not a name",
+        .line = line,
+        .hint = "write it as numbers, e.g. \"127.0.0.1:7001\" or \"[::]:7001\""});
   }
   // SO_REUSEPORT would let a second netd share the port in silence: the first bind is without it, and must succeed.
   const int probe = tcpListener(*numeric, false);

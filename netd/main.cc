@@ -1,4 +1,5 @@
-// main.cc - netd: the monitor. docs/man/netd.8. Opens everything, locks itself down, then starts the workers that face the network.
+// main.cc - netd: the monitor. docs/man/netd.8. Opens everything, locks itself down, then starts the workers that face
+// the network.
 #include <signal.h>
 #include <sodium.h>
 
@@ -12,15 +13,17 @@
 #include "common/config.h"
 #include "common/event_loop.h"
 #include "common/log.h"
+#include "common/quiet_kj.h"
 #include "netd/monitor.h"
 #include "sandbox/sandbox.h"
 
 namespace sallyport::netd {
 namespace {
 
+// At start a person reads: the words of the whole program's manner (docs/man/sallyport.1).
 int fail(const std::string& message, const std::string& hint = {}) {
-  logError(message);
-  if (!hint.empty()) logLine(LogLevel::Error, "hint: " + hint);
+  std::fprintf(stderr, "sallyport: error: %s\n", message.c_str());
+  if (!hint.empty()) std::fprintf(stderr, "sallyport: hint: %s\n", hint.c_str());
   return 1;
 }
 
@@ -31,14 +34,17 @@ sandbox::Options sandboxOptions(const Monitor& monitor) {
   options.requirement = config.net.requireSandbox;
   options.user = config.net.user;
   options.paths.push_back({config.file.parent_path(), sandbox::PathAccess::Read, true});
-  for (const auto& folder : monitor.programFolders()) options.paths.push_back({folder, sandbox::PathAccess::Execute, false});
+  for (const auto& program : monitor.programs())
+    options.paths.push_back({program, sandbox::PathAccess::Execute, false});
   const auto allowSocket = [&options](const std::filesystem::path& socket) {
     options.paths.push_back({socket.parent_path(), sandbox::PathAccess::Sockets, true});
   };
   allowSocket(config.net.socket);
+  allowSocket(config.net.adminSocket);
   allowSocket(config.vault.netSocket);
   for (const auto& entry : config.connects) {
-    if (entry.listen && std::holds_alternative<UnixAddress>(*entry.listen)) allowSocket(std::get<UnixAddress>(*entry.listen).path);
+    if (entry.listen && std::holds_alternative<UnixAddress>(*entry.listen))
+      allowSocket(std::get<UnixAddress>(*entry.listen).path);
   }
   return options;
 }
@@ -79,21 +85,18 @@ int serve(const std::filesystem::path& file) {
 
 int main(int argc, char** argv) {
   using namespace sallyport;
+  QuietKj quiet;
   CLI::App app{"netd - the network side of Sallyport: listeners, dialling, workers; see netd(8)"};
   std::string file;
-  app.add_option("-c,--config", file, "configuration (default: sallyport.toml here, then /etc/sallyport/sallyport.toml)");
+  app.add_option("-c,--config", file,
+                 "configuration (default: sallyport.toml here, then /etc/sallyport/sallyport.toml)");
   app.set_version_flag("--version", SALLYPORT_VERSION);
   try {
     app.parse(argc, argv);
-  } catch (const CLI::ParseError& e) {
-    return app.exit(e) == 0 ? 0 : 2;
-  }
+  } catch (const CLI::ParseError& e) { return app.exit(e) == 0 ? 0 : 2; }
   startLog("netd");
   if (sodium_init() < 0) return 1;
   try {
     return netd::serve(findConfigFile(file));
-  } catch (const kj::Exception& e) {
-    logError(sanitized(std::string(e.getDescription().cStr())));
-    return 1;
-  }
+  } catch (const kj::Exception& e) { return netd::fail(sanitized(std::string(e.getDescription().cStr()))); }
 }

@@ -76,7 +76,8 @@ void sealBox(MutableByteSpan out, ByteSpan text, ShortPrefix prefix, uint64_t co
 bool openBox(MutableByteSpan out, ByteSpan box, ShortPrefix prefix, uint64_t counter, const SharedKey& key) {
   CHECK(box.size() >= TAG && out.size() == box.size() - TAG);
   const Nonce nonce = shortNonce(prefix, counter);
-  if (crypto_box_open_easy_afternm(uchars(out), uchars(box), box.size(), nonce.data(), key.exposeData()) == 0) return true;
+  if (crypto_box_open_easy_afternm(uchars(out), uchars(box), box.size(), nonce.data(), key.exposeData()) == 0)
+    return true;
   wipe(out);
   return false;
 }
@@ -86,13 +87,18 @@ bool openCookieBox(MutableByteSpan out, ByteSpan box, const LongNonceBytes& r, c
   Nonce nonce;
   std::memcpy(nonce.data(), "CurveCPK", 8);
   std::memcpy(nonce.data() + 8, r.data(), LongNonceBytes::SIZE);
-  if (crypto_box_open_easy_afternm(uchars(out), uchars(box), box.size(), nonce.data(), key.exposeData()) == 0) return true;
+  if (crypto_box_open_easy_afternm(uchars(out), uchars(box), box.size(), nonce.data(), key.exposeData()) == 0)
+    return true;
   wipe(out);
   return false;
 }
 
-ClientToServerKey clientToServerKey(const SharedKey& key) { return subkey<ClientToServerKey>(key, CLIENT_MESSAGE_PREFIX); }
-ServerToClientKey serverToClientKey(const SharedKey& key) { return subkey<ServerToClientKey>(key, SERVER_MESSAGE_PREFIX); }
+ClientToServerKey clientToServerKey(const SharedKey& key) {
+  return subkey<ClientToServerKey>(key, CLIENT_MESSAGE_PREFIX);
+}
+ServerToClientKey serverToClientKey(const SharedKey& key) {
+  return subkey<ServerToClientKey>(key, SERVER_MESSAGE_PREFIX);
+}
 
 struct MessageCipher::Poly1305 {
   Poly1305() : mac(EVP_MAC_fetch(nullptr, "POLY1305", nullptr)), context(EVP_MAC_CTX_new(mac)) {

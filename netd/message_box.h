@@ -1,9 +1,11 @@
 // message_box.h - boxes under short-term keys: what a worker may do itself. Part of: netd-worker.
-// docs/protocol.md §1. Long-term keys never come here: Hello, Cookie, Initiate and messages use ephemeral secrets, K the minute key.
+// docs/protocol.md §1. Long-term keys never come here: Hello, Cookie, Initiate and messages use ephemeral secrets, K
+// the minute key.
 //
-// The first 16 bytes of a message's nonce are constant for a direction, so its HSalsa20 subkey is computed once (DirectionKey) and a
-// message costs plain Salsa20 and Poly1305. Salsa20 is libsodium's, Poly1305 of long messages OpenSSL's, which is three times as fast:
-// docs/decisions has the measurement. Both are run over the same 16 KiB while they are in the cache.
+// The first 16 bytes of a message's nonce are constant for a direction, so its HSalsa20 subkey is computed once
+// (DirectionKey) and a message costs plain Salsa20 and Poly1305. Salsa20 is libsodium's, Poly1305 of long messages
+// OpenSSL's, which is three times as fast: docs/decisions has the measurement. Both are run over the same 16 KiB while
+// they are in the cache.
 #pragma once
 
 #include <cstdint>
@@ -37,19 +39,20 @@ EphemeralPair makeEphemeralPair();
 // X25519 and HSalsa20. Nothing if the peer's key is of low order.
 std::optional<SharedKey> agree(const PublicKey& theirs, const EphemeralSecret& ours);
 
-// Box and open of the handshake: nonce = 16-byte prefix || be64 counter. `out` has text.size() + 16 bytes; the box's 16-byte tag comes
-// first. `open` is false, and `out` zero, if the box is not genuine.
+// Box and open of the handshake: nonce = 16-byte prefix || be64 counter. `out` has text.size() + 16 bytes; the box's
+// 16-byte tag comes first. `open` is false, and `out` zero, if the box is not genuine.
 enum class ShortPrefix : uint8_t { ClientHello, ClientInitiate };
 void sealBox(MutableByteSpan out, ByteSpan text, ShortPrefix prefix, uint64_t counter, const SharedKey& key);
-[[nodiscard]] bool openBox(MutableByteSpan out, ByteSpan box, ShortPrefix prefix, uint64_t counter, const SharedKey& key);
+[[nodiscard]] bool openBox(MutableByteSpan out, ByteSpan box, ShortPrefix prefix, uint64_t counter,
+                           const SharedKey& key);
 // The Cookie packet's box, made by the server's vault: nonce = "CurveCPK" || R.
 [[nodiscard]] bool openCookieBox(MutableByteSpan out, ByteSpan box, const LongNonceBytes& nonce, const SharedKey& key);
 
 ClientToServerKey clientToServerKey(const SharedKey& key);
 ServerToClientKey serverToClientKey(const SharedKey& key);
 
-// Seals and opens in place: `box` is 16 bytes of tag, then the text. Made once a process, before lock-down (OpenSSL fetches its
-// Poly1305 then); holds no key between calls.
+// Seals and opens in place: `box` is 16 bytes of tag, then the text. Made once a process, before lock-down (OpenSSL
+// fetches its Poly1305 then); holds no key between calls.
 class MessageCipher {
  public:
   MessageCipher();

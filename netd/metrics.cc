@@ -20,8 +20,11 @@ constexpr uint32_t CLIENT_TIMEOUT_MS = 5000;
 class MetricsServer::Client final : EventLoop::Watcher {
  public:
   Client(MetricsServer& server, kj::AutoCloseFd socket)
-      : server_(server), socket_(kj::mv(socket)),
-        timeout_(server.worker_.loop().timer().afterDelay(CLIENT_TIMEOUT_MS * kj::MILLISECONDS)
+      : server_(server),
+        socket_(kj::mv(socket)),
+        timeout_(server.worker_.loop()
+                     .timer()
+                     .afterDelay(CLIENT_TIMEOUT_MS * kj::MILLISECONDS)
                      .then([this] { server_.drop(*this); })
                      .eagerlyEvaluate(nullptr)) {
     server_.worker_.loop().add(socket_, EPOLLIN, *this);
@@ -30,8 +33,10 @@ class MetricsServer::Client final : EventLoop::Watcher {
 
  private:
   void onEvents(uint32_t) override {
-    if (answer_.empty()) readRequest();
-    else writeAnswer();
+    if (answer_.empty())
+      readRequest();
+    else
+      writeAnswer();
   }
 
   void readRequest() {
@@ -48,9 +53,10 @@ class MetricsServer::Client final : EventLoop::Watcher {
     }
     const bool known = request_.starts_with("GET /metrics ") || request_.starts_with("GET / ");
     const std::string body = known ? server_.page() : "not found: try /metrics\n";
-    answer_ = std::string("HTTP/1.1 ") + (known ? "200 OK" : "404 Not Found") +
-              "\r\nContent-Type: text/plain; version=0.0.4; charset=utf-8\r\nContent-Length: " + std::to_string(body.size()) +
-              "\r\nConnection: close\r\n\r\n" + body;
+    answer_ =
+        std::string("HTTP/1.1 ") + (known ? "200 OK" : "404 Not Found") +
+        "\r\nContent-Type: text/plain; version=0.0.4; charset=utf-8\r\nContent-Length: " + std::to_string(body.size()) +
+        "\r\nConnection: close\r\n\r\n" + body;
     writeAnswer();
   }
 

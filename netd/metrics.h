@@ -1,6 +1,7 @@
 // metrics.h - counters as text for Prometheus. Part of: netd-worker 0 (edge).
-// Serves GET /metrics over the listening socket that the monitor bound (Unix, or loopback). The request is read up to its first line and
-// 4 KiB, whatever it says after that is ignored; one answer, then the connection is closed. Nothing secret is in a counter.
+// Serves GET /metrics over the listening socket that the monitor bound (Unix, or loopback). The request is read up to
+// its first line and 4 KiB, whatever it says after that is ignored; one answer, then the connection is closed. Nothing
+// secret is in a counter.
 #pragma once
 
 #include <list>

@@ -36,19 +36,23 @@ unsigned countWorkers(const Config& config) {
   return std::clamp(wanted, 1u, MAX_WORKERS);
 }
 
-kj::AutoCloseFd openForLater(const std::filesystem::path& path, int flags) { return kj::AutoCloseFd(open(path.c_str(), flags | O_CLOEXEC)); }
+kj::AutoCloseFd openForLater(const std::filesystem::path& path, int flags) {
+  return kj::AutoCloseFd(open(path.c_str(), flags | O_CLOEXEC));
+}
 
 }  // namespace
 
 Monitor::Monitor(EventLoop& loop, Config config)
-    : loop_(loop), config_(std::move(config)), workerCount_(countWorkers(config_)), workerProgram_(Program::find("netd-worker")),
-      resolverProgram_(Program::find("netd-resolver")), dialer_(loop, resolverProgram_),
-      configFile_(openForLater(config_.file, O_RDONLY)), vaultFolder_(openForLater(config_.vault.netSocket.parent_path(), O_PATH | O_DIRECTORY)),
+    : loop_(loop),
+      config_(std::move(config)),
+      workerCount_(countWorkers(config_)),
+      workerProgram_(Program::find("netd-worker")),
+      resolverProgram_(Program::find("netd-resolver")),
+      dialer_(loop, resolverProgram_),
+      configFile_(openForLater(config_.file, O_RDONLY)),
+      vaultFolder_(openForLater(config_.vault.netSocket.parent_path(), O_PATH | O_DIRECTORY)),
       startedAtMs_(loop.nowMs()) {
   dialer_.find = [this](unsigned index) { return workers_[index]->running() ? workers_[index].get() : nullptr; };
-  for (const Program* program : {&workerProgram_, &resolverProgram_}) {
-    programFolders_.push_back(std::filesystem::path(program->path()).parent_path());
-  }
   for (unsigned i = 0; i < workerCount_; ++i) {
     workers_.push_back(std::make_unique<WorkerProcess>(loop_, i, workerProgram_, config_.net.requireSandbox));
   }
@@ -64,20 +68,28 @@ Monitor::~Monitor() {
 
 Result<Monitor::Listeners, ConfigError> Monitor::bindNew(const Config& fresh) {
   Listeners bound;
-  const auto bind = [&](uint32_t id, const Address& address, unsigned line) -> Result<void, ConfigError> {
+  const auto bind = [&](uint32_t id, const Address& address, bool oneWorker,
+                        unsigned line) -> Result<void, ConfigError> {
+    // What a socket is for belongs to it: the kernel deals connections to every socket of an address, so one that no
+    // worker accepts on would swallow them.
+    const std::string purpose = toString(address) + (oneWorker ? " one worker" : "");
     const auto known = listeners_.find(id);
-    if (known != listeners_.end() && known->second.address == toString(address)) return {};
-    auto sockets = bindListeners(address, workerCount_, line);
+    if (known != listeners_.end() && known->second.purpose == purpose) return {};
+    auto sockets = bindListeners(address, oneWorker ? 1 : workerCount_, line);
     if (!sockets) return refuse(sockets.error());
-    bound.emplace(id, Listening{toString(address), std::move(*sockets)});
+    bound.emplace(id, Listening{purpose, std::move(*sockets)});
     return {};
   };
   for (const ListenEntry& entry : fresh.listens) {
-    if (auto done = bind(ids_.of(true, entry.name), entry.address, entry.line); !done) return refuse(done.error());
+    if (auto done = bind(ids_.of(true, entry.name), entry.address,
+                         std::holds_alternative<ChannelService>(entry.service), entry.line);
+        !done)
+      return refuse(done.error());
   }
   for (const ConnectEntry& entry : fresh.connects) {
     if (!entry.listen) continue;
-    if (auto done = bind(ids_.of(false, entry.name), *entry.listen, entry.line); !done) return refuse(done.error());
+    if (auto done = bind(ids_.of(false, entry.name), *entry.listen, false, entry.line); !done)
+      return refuse(done.error());
   }
   return bound;
 }
@@ -93,7 +105,7 @@ Result<void, ConfigError> Monitor::openListeners() {
     KJ_SYSCALL(listen(sockets->front(), 16));
     metricsListener_ = kj::mv(sockets->front());
   }
-  reloadSocket_ = std::make_unique<ReloadSocket>(loop_, reloadSocketPath(config_.net.socket),
+  reloadSocket_ = std::make_unique<ReloadSocket>(loop_, config_.net.adminSocket,
                                                  [this](std::string_view text) { return reload(text); });
   setTargets();
   return {};
@@ -103,13 +115,15 @@ Result<void, ConfigError> Monitor::openListeners() {
 bool Monitor::servedBy(uint32_t id, const WorkerProcess& worker) const {
   if (worker.index() == 0) return true;
   return std::ranges::none_of(config_.listens, [&](const ListenEntry& entry) {
-    return std::holds_alternative<ChannelService>(entry.service) && const_cast<EntryIds&>(ids_).of(true, entry.name) == id;
+    return std::holds_alternative<ChannelService>(entry.service) &&
+           const_cast<EntryIds&>(ids_).of(true, entry.name) == id;
   });
 }
 
 void Monitor::sendListener(WorkerProcess& worker, uint32_t id, const Listening& listening) {
   if (!servedBy(id, worker)) return;
-  const bool isListen = std::ranges::any_of(config_.listens, [&](const ListenEntry& entry) { return ids_.of(true, entry.name) == id; });
+  const bool isListen =
+      std::ranges::any_of(config_.listens, [&](const ListenEntry& entry) { return ids_.of(true, entry.name) == id; });
   const size_t own = std::min<size_t>(worker.index(), listening.sockets.size() - 1);
   worker.sendFd(isListen ? ControlKind::WireListener : ControlKind::PlainListener, id, listening.sockets[own]);
 }
@@ -117,7 +131,8 @@ void Monitor::sendListener(WorkerProcess& worker, uint32_t id, const Listening& 
 void Monitor::setTargets() {
   std::map<uint32_t, Address> targets;
   for (const ListenEntry& entry : config_.listens) {
-    if (const auto* address = std::get_if<Address>(&entry.service)) targets.emplace(ids_.of(true, entry.name), *address);
+    if (const auto* address = std::get_if<Address>(&entry.service))
+      targets.emplace(ids_.of(true, entry.name), *address);
   }
   for (const ConnectEntry& entry : config_.connects) targets.emplace(ids_.of(false, entry.name), entry.address);
   dialer_.setTargets(std::move(targets));
@@ -146,7 +161,8 @@ void Monitor::startWorker(WorkerProcess& worker) {
 void Monitor::onRecord(WorkerProcess& worker, ControlChannel::Received& received) {
   const ControlRecord& record = received.record;
   const auto answerWith = [&](ControlKind kind, uint64_t value, std::string_view text) {
-    worker.send({.kind = kind, .request = record.request, .value = value}, asBytes(text.substr(0, MAX_CONTROL_BYTES - sizeof record)));
+    worker.send({.kind = kind, .request = record.request, .value = value},
+                asBytes(text.substr(0, MAX_CONTROL_BYTES - sizeof record)));
   };
   switch (record.kind) {
     case ControlKind::Ready:
@@ -176,7 +192,8 @@ void Monitor::onRecord(WorkerProcess& worker, ControlChannel::Received& received
 
 // Hands a fresh worker everything it needs.
 void Monitor::equip(WorkerProcess& worker) {
-  logInfo("worker " + std::to_string(worker.index()) + " ready pid=" + std::to_string(worker.pid()) + " sandbox=" + worker.sandbox().verdict);
+  logInfo("worker " + std::to_string(worker.index()) + " ready pid=" + std::to_string(worker.pid()) +
+          " sandbox=" + worker.sandbox().verdict);
   if (worker.index() == 0) {
     std::vector<kj::AutoCloseFd> pages;
     for (const auto& other : workers_) pages.emplace_back(dup(other->statsFd()));
@@ -215,12 +232,15 @@ void Monitor::workerExited(WorkerProcess& worker, int status, pid_t pid) {
     if (std::ranges::none_of(workers_, [](const auto& other) { return other->running(); })) loop_.stop();
     return;
   }
-  logWarning("worker " + std::to_string(worker.index()) + " " + sandbox::explainExit(status, pid) + "; starting it again in " +
-             std::to_string(backOffMs) + " ms");
+  logWarning("worker " + std::to_string(worker.index()) + " " + sandbox::explainExit(status, pid) +
+             "; starting it again in " + std::to_string(backOffMs) + " ms");
   if (!wasReady && WIFEXITED(status)) logError("the worker did not come up: its own message stands above");
-  loop_.timer().afterDelay(backOffMs * kj::MILLISECONDS).then([this, &worker] {
-    if (!draining_ && !worker.running()) startWorker(worker);
-  }).detach([](kj::Exception&&) {});
+  loop_.timer()
+      .afterDelay(backOffMs * kj::MILLISECONDS)
+      .then([this, &worker] {
+        if (!draining_ && !worker.running()) startWorker(worker);
+      })
+      .detach([](kj::Exception&&) {});
 }
 
 // --- vault and cookie keys -----------------------------------------------------------------------------------------------
@@ -231,9 +251,10 @@ void Monitor::connectVault() {
     if (!worker->wantsVault || !worker->ready()) continue;
     try {
       // By the folder's descriptor: our own uid may be unable to walk the path.
-      const auto path = vaultFolder_.get() >= 0 ? std::filesystem::path("/proc/self/fd/" + std::to_string(vaultFolder_.get())) /
-                                                      config_.vault.netSocket.filename()
-                                                : config_.vault.netSocket;
+      const auto path = vaultFolder_.get() >= 0
+                            ? std::filesystem::path("/proc/self/fd/" + std::to_string(vaultFolder_.get())) /
+                                  config_.vault.netSocket.filename()
+                            : config_.vault.netSocket;
       std::vector<kj::AutoCloseFd> fds;
       fds.emplace_back(connectUnix(path));
       worker->send({.kind = ControlKind::VaultLink}, {}, std::move(fds));
@@ -246,12 +267,15 @@ void Monitor::connectVault() {
   }
   if (!waiting || vaultTimerArmed_) return;
   vaultTimerArmed_ = true;
-  vaultTimer_ = loop_.timer().afterDelay(VAULT_RETRY_MS * kj::MILLISECONDS).then([this] {
-    loop_.defer([this] {
-      vaultTimerArmed_ = false;
-      connectVault();
-    });
-  }).eagerlyEvaluate(nullptr);
+  vaultTimer_ = loop_.timer()
+                    .afterDelay(VAULT_RETRY_MS * kj::MILLISECONDS)
+                    .then([this] {
+                      loop_.defer([this] {
+                        vaultTimerArmed_ = false;
+                        connectVault();
+                      });
+                    })
+                    .eagerlyEvaluate(nullptr);
 }
 
 // protocol §7: a new key every minute, two kept.
@@ -261,9 +285,10 @@ void Monitor::rotateCookieKey() {
   for (auto& worker : workers_) {
     if (worker->ready()) worker->send({.kind = ControlKind::CookieKey}, cookieKey_->expose());
   }
-  cookieTimer_ = loop_.timer().afterDelay(wire::COOKIE_KEY_PERIOD_MS * kj::MILLISECONDS).then([this] {
-    loop_.defer([this] { rotateCookieKey(); });
-  }).eagerlyEvaluate(nullptr);
+  cookieTimer_ = loop_.timer()
+                     .afterDelay(wire::COOKIE_KEY_PERIOD_MS * kj::MILLISECONDS)
+                     .then([this] { loop_.defer([this] { rotateCookieKey(); }); })
+                     .eagerlyEvaluate(nullptr);
 }
 
 // --- reload and drain ----------------------------------------------------------------------------------------------------
@@ -275,7 +300,8 @@ Result<std::string, std::string> Monitor::reloadFile() {
     text << file.rdbuf();
     return reload(text.str());
   }
-  return refuse("netd may not read " + config_.file.string() + " since it gave up root: use `sallyport reload`, which hands it over");
+  return refuse("netd may not read " + config_.file.string() +
+                " since it gave up root: use `sallyport reload`, which hands it over");
 }
 
 std::string Monitor::describeChanges(const Config& fresh) const {
@@ -289,13 +315,16 @@ std::string Monitor::describeChanges(const Config& fresh) const {
   for (const auto& [name, key] : config_.peers) oldPeers.insert(name + " " + toBase64(key.span()));
   for (const auto& [name, key] : fresh.peers) newPeers.insert(name + " " + toBase64(key.span()));
   std::string text;
-  const auto compare = [&text](std::string_view what, const std::set<std::string>& before, const std::set<std::string>& after) {
+  const auto compare = [&text](std::string_view what, const std::set<std::string>& before,
+                               const std::set<std::string>& after) {
     std::vector<std::string> added;
     std::vector<std::string> removed;
     std::ranges::set_difference(after, before, std::back_inserter(added));
     std::ranges::set_difference(before, after, std::back_inserter(removed));
-    for (const auto& name : added) text += (text.empty() ? "" : ", ") + std::string(what) + " added: " + name.substr(0, name.find(' '));
-    for (const auto& name : removed) text += (text.empty() ? "" : ", ") + std::string(what) + " removed: " + name.substr(0, name.find(' '));
+    for (const auto& name : added)
+      text += (text.empty() ? "" : ", ") + std::string(what) + " added: " + name.substr(0, name.find(' '));
+    for (const auto& name : removed)
+      text += (text.empty() ? "" : ", ") + std::string(what) + " removed: " + name.substr(0, name.find(' '));
   };
   compare("peer", oldPeers, newPeers);
   compare("listen", names(config_.listens), names(fresh.listens));
@@ -304,7 +333,8 @@ std::string Monitor::describeChanges(const Config& fresh) const {
                        config_.net.user != fresh.net.user || config_.vault.netSocket != fresh.vault.netSocket ||
                        config_.net.metrics.has_value() != fresh.net.metrics.has_value() ||
                        (fresh.net.metrics && toString(*fresh.net.metrics) != toString(*config_.net.metrics));
-  if (restart) text += (text.empty() ? "" : ", ") + std::string("sockets, workers and user change with the next restart");
+  if (restart)
+    text += (text.empty() ? "" : ", ") + std::string("sockets, workers and user change with the next restart");
   return text.empty() ? "entries, limits and peers are as before" : text;
 }
 
@@ -356,10 +386,13 @@ void Monitor::drain() {
     worker->send({.kind = ControlKind::Drain});
   }
   if (!any) return loop_.stop();
-  drainTimer_ = loop_.timer().afterDelay((config_.limits.drainTimeoutMs + KILL_AFTER_DRAIN_MS) * kj::MILLISECONDS).then([this] {
-    logWarning("workers did not end in time");
-    loop_.stop();  // the destructor kills them
-  }).eagerlyEvaluate(nullptr);
+  drainTimer_ = loop_.timer()
+                    .afterDelay((config_.limits.drainTimeoutMs + KILL_AFTER_DRAIN_MS) * kj::MILLISECONDS)
+                    .then([this] {
+                      logWarning("workers did not end in time");
+                      loop_.stop();  // the destructor kills them
+                    })
+                    .eagerlyEvaluate(nullptr);
 }
 
 // --- status --------------------------------------------------------------------------------------------------------------
@@ -368,9 +401,10 @@ std::vector<std::byte> Monitor::statusReport() const {
   MonitorStatus status{.config = config_,
                        .self = {getpid(), startedAtMs_ / 1000, 0, ownSandbox_},
                        .workers = {},
-                       .entryProblem = [this](bool isListen, const std::string& name) {
-                         return dialer_.problem(const_cast<EntryIds&>(ids_).of(isListen, name));
-                       },
+                       .entryProblem =
+                           [this](bool isListen, const std::string& name) {
+                             return dialer_.problem(const_cast<EntryIds&>(ids_).of(isListen, name));
+                           },
                        .workerCount = workerCount_,
                        .vault = vaultState_,
                        .draining = draining_};

@@ -1,6 +1,6 @@
 // monitor.h - the part of netd that may open things. Part of: netd (monitor).
-// Binds listeners, dials configured targets, holds the cookie keys, connects workers to the vault, starts and restarts workers, applies
-// reloads. It never reads a byte from a peer: sockets pass through it unread.
+// Binds listeners, dials configured targets, holds the cookie keys, connects workers to the vault, starts and restarts
+// workers, applies reloads. It never reads a byte from a peer: sockets pass through it unread.
 #pragma once
 
 #include <filesystem>
@@ -36,7 +36,8 @@ class Monitor {
   bool servesAll() const;
 
   const Config& config() const { return config_; }
-  const std::vector<std::filesystem::path>& programFolders() const { return programFolders_; }
+  // The programs that it runs, for the sandbox.
+  std::vector<std::filesystem::path> programs() const { return {workerProgram_.handle(), resolverProgram_.handle()}; }
 
   // Applies a configuration: all or nothing. The text says what changed, or what is wrong.
   Result<std::string, std::string> reload(std::string_view text);
@@ -48,8 +49,8 @@ class Monitor {
 
  private:
   struct Listening {
-    std::string address;
-    std::vector<kj::AutoCloseFd> sockets;   // one a worker, or one for all
+    std::string purpose;                   // its address, and whether it is for one worker alone
+    std::vector<kj::AutoCloseFd> sockets;  // one a worker, or one for all
   };
   using Listeners = std::map<uint32_t, Listening>;
 
@@ -73,9 +74,8 @@ class Monitor {
   unsigned workerCount_;
   Program workerProgram_;
   Program resolverProgram_;
-  std::vector<std::filesystem::path> programFolders_;
   Dialer dialer_;
-  kj::AutoCloseFd configFile_;      // opened by whoever started us
+  kj::AutoCloseFd configFile_;  // opened by whoever started us
   kj::AutoCloseFd vaultFolder_;
   Listeners listeners_;
   std::map<uint32_t, std::string> listenProblems_;

@@ -1,4 +1,5 @@
-// net_rpc.cc - see net_rpc.h. Each object answers from its own state; nothing of an exception but a constant text leaves the process.
+// net_rpc.cc - see net_rpc.h. Each object answers from its own state; nothing of an exception but a constant text
+// leaves the process.
 #include "netd/net_rpc.h"
 
 #include <algorithm>
@@ -24,9 +25,9 @@ using wire::DropReason;
 
 namespace {
 
-constexpr size_t MAX_OBJECTS = 1024;                  // of one client
-constexpr size_t MAX_CALLS_WAITING = 256;             // on one object
-constexpr size_t RECEIVE_BYTES = 1500 * 1024;         // texts in one answer: below the link's message limit
+constexpr size_t MAX_OBJECTS = 1024;           // of one client
+constexpr size_t MAX_CALLS_WAITING = 256;      // on one object
+constexpr size_t RECEIVE_BYTES = 1500 * 1024;  // texts in one answer: below the link's message limit
 
 using ObjectCount = std::shared_ptr<size_t>;
 
@@ -66,6 +67,8 @@ class ChannelImpl final : public proto::Channel::Server {
   }
   ~ChannelImpl() noexcept(false) {
     *alive_ = false;
+    receives_.clear();  // their callers are gone
+    sends_.clear();
     closeNow();
   }
 
@@ -96,11 +99,14 @@ class ChannelImpl final : public proto::Channel::Server {
       return kj::READY_NOW;
     }
     KJ_REQUIRE(receives_.size() < MAX_CALLS_WAITING, "too many calls wait");
+    context.allowCancellation();  // a client that leaves must not keep the channel by its open call
     const uint32_t timeoutMs = context.getParams().getTimeoutMs();
     auto paf = kj::newPromiseAndFulfiller<void>();
     auto waiting = std::make_shared<WaitingReceive>(WaitingReceive{kj::mv(context), kj::mv(paf.fulfiller), nullptr});
     if (timeoutMs != 0) {
-      waiting->timer = worker_.loop().timer().afterDelay(timeoutMs * kj::MILLISECONDS)
+      waiting->timer = worker_.loop()
+                           .timer()
+                           .afterDelay(timeoutMs * kj::MILLISECONDS)
                            .then([this, weak = std::weak_ptr(waiting)] { onReceiveTimeout(weak); })
                            .eagerlyEvaluate(nullptr);
     }
@@ -120,7 +126,7 @@ class ChannelImpl final : public proto::Channel::Server {
     kj::Maybe<kj::Promise<void>> timer;
   };
   struct WaitingSend {
-    std::function<void()> start;   // hands the messages to the connection
+    std::function<void()> start;  // hands the messages to the connection
     std::function<void()> answer;
   };
 
@@ -132,7 +138,8 @@ class ChannelImpl final : public proto::Channel::Server {
   bool ready() const { return !state_->inbox.empty() || state_->ended; }
 
   void fill(ReceiveContext& context) {
-    const size_t limit = std::min<size_t>(std::max<uint32_t>(context.getParams().getMaxMessages(), 1), state_->inbox.count());
+    const size_t limit =
+        std::min<size_t>(std::max<uint32_t>(context.getParams().getMaxMessages(), 1), state_->inbox.count());
     // The list's size must be known before it is made: count what fits.
     sizesScratch_.clear();
     size_t bytes = 0;
@@ -142,7 +149,9 @@ class ChannelImpl final : public proto::Channel::Server {
       sizesScratch_.push_back(size);
       return true;
     });
-    auto received = context.getResults(capnp::MessageSize{bytes / sizeof(capnp::word) + 32 + 3 * sizesScratch_.size(), 0}).initReceived();
+    auto received =
+        context.getResults(capnp::MessageSize{bytes / sizeof(capnp::word) + 32 + 3 * sizesScratch_.size(), 0})
+            .initReceived();
     auto list = received.initMessages(static_cast<uint>(sizesScratch_.size()));
     for (uint i = 0; i < list.size(); ++i) {
       list[i].setData(toData(state_->inbox.front()));
@@ -190,9 +199,12 @@ class ChannelImpl final : public proto::Channel::Server {
   template <typename Context>
   void answerSend(Context& context) {
     auto outcome = context.getResults().initOutcome();
-    if (state_->connection != nullptr) outcome.setSent();
-    else if (state_->broken) outcome.setBroken(std::string(wire::name(*state_->broken)));
-    else outcome.setBroken("ended");
+    if (state_->connection != nullptr)
+      outcome.setSent();
+    else if (state_->broken)
+      outcome.setBroken(std::string(wire::name(*state_->broken)));
+    else
+      outcome.setBroken("ended");
   }
 
   // Sends go out one after the other: each when what came before it has left.
@@ -216,6 +228,7 @@ class ChannelImpl final : public proto::Channel::Server {
   template <typename Context>
   kj::Promise<void> waitSent(Context context, bool notYetStarted) {
     KJ_REQUIRE(sends_.size() < MAX_CALLS_WAITING, "too many calls wait");
+    context.allowCancellation();
     auto paf = kj::newPromiseAndFulfiller<void>();
     struct State {
       Context context;
@@ -283,7 +296,8 @@ class ListenerImpl final : public proto::Listener::Server {
       : worker_(worker), name_(std::move(name)), count_(count), counted_(count), alive_(std::make_shared<bool>(true)) {}
   ~ListenerImpl() noexcept(false) {
     *alive_ = false;
-    closeNow();
+    for (auto& call : waiting_) worker_.channels()->stopWaiting(name_, *call);  // their callers are gone
+    waiting_.clear();
   }
 
   kj::Promise<void> accept(AcceptContext context) override {
@@ -292,12 +306,15 @@ class ListenerImpl final : public proto::Listener::Server {
       return kj::READY_NOW;
     }
     KJ_REQUIRE(waiting_.size() < MAX_CALLS_WAITING, "too many calls wait");
+    context.allowCancellation();
     const uint32_t timeoutMs = context.getParams().getTimeoutMs();
     auto paf = kj::newPromiseAndFulfiller<void>();
     auto call = std::make_shared<Call>(*this, kj::mv(context), kj::mv(paf.fulfiller));
     waiting_.push_back(call);
     if (timeoutMs != 0) {
-      call->timer = worker_.loop().timer().afterDelay(timeoutMs * kj::MILLISECONDS)
+      call->timer = worker_.loop()
+                        .timer()
+                        .afterDelay(timeoutMs * kj::MILLISECONDS)
                         .then([this, weak = std::weak_ptr(call)] {
                           worker_.loop().defer([this, weak, alive = alive_] {
                             if (!*alive) return;
@@ -386,7 +403,8 @@ class NetworkImpl final : public proto::Network::Server {
       kj::Own<kj::PromiseFulfiller<void>> done;
       std::unique_ptr<Counted> counted;  // a connection under way is a live object too
     };
-    auto state = std::make_shared<State>(State{kj::mv(context), kj::mv(paf.fulfiller), std::make_unique<Counted>(objects_)});
+    auto state =
+        std::make_shared<State>(State{kj::mv(context), kj::mv(paf.fulfiller), std::make_unique<Counted>(objects_)});
     auto connection = std::make_unique<OutgoingHandshake>(
         worker_, entry, [&worker = worker_, entry, state, objects = objects_](Result<WireSession, DropReason> outcome) {
           auto result = state->context.getResults().initOutcome();
@@ -417,20 +435,22 @@ class NetworkImpl final : public proto::Network::Server {
   }
 
   kj::Promise<void> status(StatusContext context) override {
-    return askMonitor(ControlKind::StatusRequest, kj::mv(context), [&worker = worker_](StatusContext& answer, ControlChannel::Received& received) {
-      writeStatus(worker, received, answer.getResults().initStatus());
-    });
+    return askMonitor(ControlKind::StatusRequest, kj::mv(context),
+                      [&worker = worker_](StatusContext& answer, ControlChannel::Received& received) {
+                        writeStatus(worker, received, answer.getResults().initStatus());
+                      });
   }
 
   kj::Promise<void> reload(ReloadContext context) override {
-    return askMonitor(ControlKind::ReloadRequest, kj::mv(context), [](ReloadContext& answer, ControlChannel::Received& received) {
-      const std::string text(reinterpret_cast<const char*>(received.payload.data()), received.payload.size());
-      auto outcome = answer.getResults().initOutcome();
-      if (received.record.value == 1) return outcome.setDone(text);
-      auto refused = outcome.initRefused();
-      refused.setReason(NetRefusal::FAILED);
-      refused.setProblem(text);
-    });
+    return askMonitor(
+        ControlKind::ReloadRequest, kj::mv(context), [](ReloadContext& answer, ControlChannel::Received& received) {
+          const std::string text(reinterpret_cast<const char*>(received.payload.data()), received.payload.size());
+          auto outcome = answer.getResults().initOutcome();
+          if (received.record.value == 1) return outcome.setDone(text);
+          auto refused = outcome.initRefused();
+          refused.setReason(NetRefusal::FAILED);
+          refused.setProblem(text);
+        });
   }
 
  private:

@@ -50,7 +50,7 @@ void OutgoingHandshake::drop(DropReason reason) {
 }
 
 void OutgoingHandshake::onDialed(kj::Maybe<kj::AutoCloseFd> socket) {
-  KJ_IF_MAYBE(connected, socket) {
+  KJ_IF_MAYBE (connected, socket) {
     socket_ = kj::mv(*connected);
     worker_.stats().add(Counter::Connections);
     setNoDelay(socket_);
@@ -58,7 +58,7 @@ void OutgoingHandshake::onDialed(kj::Maybe<kj::AutoCloseFd> socket) {
     worker_.loop().add(socket_, EPOLLIN | EPOLLET, *this);
     perform(machine_.start());
   } else {
-    worker_.again([this] {
+    worker_.soon([this] {
       if (!over()) drop(DropReason::TargetUnavailable);
     });
   }

@@ -1,5 +1,6 @@
 // outgoing.h - a connection to a configured server until it is a session. Part of: netd-worker (edge).
-// docs/protocol.md §3, the client's side: dial, Hello, Cookie, vouch from the vault, Initiate; one deadline for all of it.
+// docs/protocol.md §3, the client's side: dial, Hello, Cookie, vouch from the vault, Initiate; one deadline for all of
+// it.
 #pragma once
 
 #include <optional>

@@ -22,7 +22,7 @@ constexpr uint32_t CLIENT_TIMEOUT_MS = 5000;
 
 // The whole of a regular file, by pread: a pipe or a device could keep us waiting.
 Result<std::string, std::string> readWhole(int fd) {
-  struct stat info{};
+  struct stat info {};
   if (fstat(fd, &info) != 0 || !S_ISREG(info.st_mode)) return refuse(std::string("not a regular file"));
   if (info.st_size > MAX_CONFIG_BYTES) return refuse(std::string("a configuration has at most 1 MiB"));
   std::string text(static_cast<size_t>(info.st_size), '\0');
@@ -39,17 +39,15 @@ Result<std::string, std::string> readWhole(int fd) {
 
 }  // namespace
 
-std::filesystem::path reloadSocketPath(const std::filesystem::path& netSocket) {
-  auto path = netSocket;
-  path.replace_filename(netSocket.stem().string() + "-admin" + netSocket.extension().string());
-  return path;
-}
-
 class ReloadSocket::Client final : EventLoop::Watcher {
  public:
   Client(ReloadSocket& owner, kj::AutoCloseFd socket)
-      : owner_(owner), socket_(kj::mv(socket)),
-        timeout_(owner.loop_.timer().afterDelay(CLIENT_TIMEOUT_MS * kj::MILLISECONDS).then([this] { owner_.drop(*this); }).eagerlyEvaluate(nullptr)) {
+      : owner_(owner),
+        socket_(kj::mv(socket)),
+        timeout_(owner.loop_.timer()
+                     .afterDelay(CLIENT_TIMEOUT_MS * kj::MILLISECONDS)
+                     .then([this] { owner_.drop(*this); })
+                     .eagerlyEvaluate(nullptr)) {
     owner_.loop_.add(socket_, EPOLLIN, *this);
   }
   ~Client() { owner_.loop_.remove(socket_, *this); }
@@ -74,7 +72,10 @@ class ReloadSocket::Client final : EventLoop::Watcher {
 };
 
 ReloadSocket::ReloadSocket(EventLoop& loop, const std::filesystem::path& path, Apply apply)
-    : loop_(loop), apply_(std::move(apply)), starter_(getuid()), listener_(listenUnix(path, 0600, 16, SOCK_SEQPACKET)),
+    : loop_(loop),
+      apply_(std::move(apply)),
+      starter_(getuid()),
+      listener_(listenUnix(path, 0600, 16, SOCK_SEQPACKET)),
       alive_(std::make_shared<bool>(true)) {
   loop_.add(listener_, EPOLLIN, *this);
 }

@@ -1,7 +1,8 @@
-// reload_socket.h - how an operator hands netd a new configuration. Part of: netd (monitor; the client side is used by the CLI).
-// After it has given up root, the monitor may be unable to read a configuration that only root can. So `sallyport reload` opens
-// the file and passes the descriptor over [net] admin socket (SOCK_SEQPACKET, mode 0600; root, who started netd, and its own user). The answer is one
-// datagram: a byte '1' or '0', then text for people. No byte of a peer comes near here.
+// reload_socket.h - how an operator hands netd a new configuration. Part of: netd (monitor; the client's side is
+// cli/daemon_client.cc). After it has given up root, the monitor may be unable to read a configuration that only root
+// can. So `sallyport reload` opens the file and passes the descriptor over [net] admin socket (SOCK_SEQPACKET, mode
+// 0600; root, who started netd, and its own user). The answer is one datagram: a byte '1' or '0', then text for people.
+// No byte of a peer comes near here.
 #pragma once
 
 #include <sys/types.h>
@@ -18,9 +19,6 @@
 #include "common/result.h"
 
 namespace sallyport::netd {
-
-// "run/net.sock" -> "run/net-admin.sock"
-std::filesystem::path reloadSocketPath(const std::filesystem::path& netSocket);
 
 class ReloadSocket final : EventLoop::Watcher {
  public:

@@ -1,5 +1,6 @@
 // sandbox_report.h - a sandbox report on its way from a worker to the monitor. Part of: netd (both sides).
-// Text, one "name\tstate\tdetail\n" a layer, the verdict first: the monitor reads it with bounds and shows it, nothing more.
+// Text, one "name\tstate\tdetail\n" a layer, the verdict first: the monitor reads it with bounds and shows it, nothing
+// more.
 #pragma once
 
 #include <string>

@@ -1,6 +1,7 @@
 // session.h - an established session: seals and opens messages in place. Part of: netd-worker (sans-IO).
-// docs/protocol.md §2. No socket, clock or allocation here. 96 bytes a connection: two subkeys, two counters, one verdict.
-// Never here: a counter used twice; a text handed out before its tag was judged; anything opened after a fault.
+// docs/protocol.md §2. No socket, clock or allocation here. 96 bytes a connection: two subkeys, two counters, one
+// verdict. Never here: a counter used twice; a text handed out before its tag was judged; anything opened after a
+// fault.
 #pragma once
 
 #include <cstdint>
@@ -25,8 +26,8 @@ class Session {
 
   // `frame` is MESSAGE_TEXT_OFFSET bytes of room, then the text (0 .. 65,503 bytes): becomes the frame to send.
   std::optional<wire::DropReason> seal(MessageCipher& cipher, MutableByteSpan frame);
-  // `packet` is the payload of a received frame; the result is the text inside it. After a refusal the session is dead: every
-  // further call repeats the reason.
+  // `packet` is the payload of a received frame; the result is the text inside it. After a refusal the session is dead:
+  // every further call repeats the reason.
   Result<MutableByteSpan, wire::DropReason> open(MessageCipher& cipher, MutableByteSpan packet);
 
   uint64_t sealed() const { return sendCounter_ - wire::FIRST_MESSAGE_COUNTER; }

@@ -1,4 +1,5 @@
-// sockets.cc - see sockets.h. Failures are ignored on purpose: a Unix socket refuses TCP options, and no option is vital.
+// sockets.cc - see sockets.h. Failures are ignored on purpose: a Unix socket refuses TCP options, and no option is
+// vital.
 #include "netd/sockets.h"
 
 #include <netinet/in.h>

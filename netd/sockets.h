@@ -7,12 +7,13 @@
 
 namespace sallyport::netd {
 
-// TCP_NODELAY on all four sockets of a tunnel: without it a request of two writes costs 40 ms. Nothing for Unix sockets.
+// TCP_NODELAY on all four sockets of a tunnel: without it a request of two writes costs 40 ms. Nothing for Unix
+// sockets.
 void setNoDelay(int fd);
 // Keepalive and user timeout: a dead peer's session ends.
 void setLiveness(int fd, const WorkerLimits& limits);
-// From here on a close, also the one of a killed process, is a reset for the program at the other end (TCP; a Unix socket has no
-// such thing). setGentleClose() takes it back.
+// From here on a close, also the one of a killed process, is a reset for the program at the other end (TCP; a Unix
+// socket has no such thing). setGentleClose() takes it back.
 void setAbruptClose(int fd);
 void setGentleClose(int fd);
 // Closes so that the program at the other end sees a reset, not an end of file (TCP; a Unix socket has no such thing).

@@ -30,7 +30,10 @@ class Sources {
    public:
     Ticket() = default;
     Ticket(Ticket&& other) noexcept { swap(other); }
-    Ticket& operator=(Ticket&& other) noexcept { swap(other); return *this; }
+    Ticket& operator=(Ticket&& other) noexcept {
+      swap(other);
+      return *this;
+    }
     ~Ticket();
     // The handshake is over.
     void settle();

@@ -15,7 +15,8 @@ int Stats::create() {
   KJ_SYSCALL(fd = memfd_create("netd stats", MFD_CLOEXEC | MFD_ALLOW_SEALING));
   kj::AutoCloseFd owned(fd);
   KJ_SYSCALL(ftruncate(owned, sizeof(Stats)));
-  KJ_SYSCALL(fcntl(owned, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW));  // a shrunk page would be a SIGBUS for its readers
+  KJ_SYSCALL(
+      fcntl(owned, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW));  // a shrunk page would be a SIGBUS for its readers
   return owned.release();
 }
 

@@ -1,5 +1,6 @@
-// stats.h - what a worker counts, in a page of shared memory. Part of: netd (a worker writes its own page; the monitor and the worker that
-// serves [net] socket map all pages read-only). Plain counters and gauges, nothing else: a hostile worker can lie about itself only.
+// stats.h - what a worker counts, in a page of shared memory. Part of: netd (a worker writes its own page; the monitor
+// and the worker that serves [net] socket map all pages read-only). Plain counters and gauges, nothing else: a hostile
+// worker can lie about itself only.
 #pragma once
 
 #include <array>
@@ -13,26 +14,26 @@ namespace sallyport::netd {
 
 // X(enumerator, name, is it a gauge)
 #define SALLYPORT_NET_COUNTERS(X) \
-  X(Accepted,           "accepted",             false) /* encrypted connections taken from listeners */ \
-  X(PlainAccepted,      "plain_accepted",       false) /* local connections taken from listeners */ \
-  X(ServerHandshakes,   "server_handshakes",    false) /* finished */ \
-  X(ClientHandshakes,   "client_handshakes",    false) \
-  X(HalfOpen,           "half_open",            true) \
-  X(Connections,        "connections",          true)  /* encrypted connections, half-open ones included */ \
-  X(Tunnels,            "tunnels",              true) \
-  X(Channels,           "channels",             true) \
-  X(Echoes,             "echoes",               true) \
-  X(BytesSealed,        "bytes_sealed",         false) /* text, without overhead */ \
-  X(BytesOpened,        "bytes_opened",         false) \
-  X(MessagesSealed,     "messages_sealed",      false) \
-  X(MessagesOpened,     "messages_opened",      false) \
-  X(BufferBytes,        "buffer_bytes",         true)  /* held by connections that wait */ \
-  X(Dials,              "dials",                false) \
-  X(DialFailures,       "dial_failures",        false) \
-  X(VaultCalls,         "vault_calls",          false) \
-  X(VaultItems,         "vault_items",          false) \
-  X(RpcClients,         "rpc_clients",          true) \
-  X(RpcCutOff,          "rpc_cut_off",          false)
+  X(Accepted, "accepted", false)                  /* encrypted connections taken from listeners */ \
+  X(PlainAccepted, "plain_accepted", false)       /* local connections taken from listeners */ \
+  X(ServerHandshakes, "server_handshakes", false) /* finished */ \
+  X(ClientHandshakes, "client_handshakes", false) \
+  X(HalfOpen, "half_open", true) \
+  X(Connections, "connections", true) /* encrypted connections, half-open ones included */ \
+  X(Tunnels, "tunnels", true) \
+  X(Channels, "channels", true) \
+  X(Echoes, "echoes", true) \
+  X(BytesSealed, "bytes_sealed", false) /* text, without overhead */ \
+  X(BytesOpened, "bytes_opened", false) \
+  X(MessagesSealed, "messages_sealed", false) \
+  X(MessagesOpened, "messages_opened", false) \
+  X(BufferBytes, "buffer_bytes", true) /* held by connections that wait */ \
+  X(Dials, "dials", false) \
+  X(DialFailures, "dial_failures", false) \
+  X(VaultCalls, "vault_calls", false) \
+  X(VaultItems, "vault_items", false) \
+  X(RpcClients, "rpc_clients", true) \
+  X(RpcCutOff, "rpc_cut_off", false)
 
 enum class Counter : uint8_t {
 #define X(id, text, gauge) id,
@@ -64,8 +65,12 @@ class Stats {
     auto& cell = drops_[static_cast<size_t>(reason)];
     cell.store(cell.load(std::memory_order_relaxed) + 1, std::memory_order_relaxed);
   }
-  uint64_t get(Counter counter) const { return counters_[static_cast<size_t>(counter)].load(std::memory_order_relaxed); }
-  uint64_t get(wire::DropReason reason) const { return drops_[static_cast<size_t>(reason)].load(std::memory_order_relaxed); }
+  uint64_t get(Counter counter) const {
+    return counters_[static_cast<size_t>(counter)].load(std::memory_order_relaxed);
+  }
+  uint64_t get(wire::DropReason reason) const {
+    return drops_[static_cast<size_t>(reason)].load(std::memory_order_relaxed);
+  }
 
   // The process that wrote the page is gone, and with it all that it held.
   void resetGauges() {

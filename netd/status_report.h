@@ -1,4 +1,5 @@
-// status_report.h - what the monitor knows, as a StatusReport message (proto/netd_control.capnp). Part of: netd (monitor).
+// status_report.h - what the monitor knows, as a StatusReport message (proto/netd_control.capnp). Part of: netd
+// (monitor).
 #pragma once
 
 #include <sys/types.h>
@@ -15,7 +16,7 @@ namespace sallyport::netd {
 struct MonitorStatus {
   struct Process {
     pid_t pid;
-    uint64_t startedAtSeconds;   // monotonic
+    uint64_t startedAtSeconds;  // monotonic
     uint32_t restarts;
     ReportedSandbox sandbox;
   };

@@ -28,8 +28,12 @@ void Tunnel::Side::onEvents(uint32_t events) {
   tunnel.pump();
 }
 
-Tunnel::Tunnel(Worker& worker, std::shared_ptr<const Entry> entry, const PublicKey& peer, WireSession wire, kj::AutoCloseFd local)
-    : Connection(worker, std::move(entry), peer), wire_(*this), local_(*this), session_(std::move(wire.session)),
+Tunnel::Tunnel(Worker& worker, std::shared_ptr<const Entry> entry, const PublicKey& peer, WireSession wire,
+               kj::AutoCloseFd local)
+    : Connection(worker, std::move(entry), peer),
+      wire_(*this),
+      local_(*this),
+      session_(std::move(wire.session)),
       ticket_(std::move(wire.ticket)) {
   wire_.fd = kj::mv(wire.socket);
   local_.fd = kj::mv(local);
@@ -74,13 +78,7 @@ void Tunnel::pump() {
   noteWaiting();
   const bool canSeal = local_.readable && !sentEnd_ && toWire_.empty();
   const bool canOpen = wire_.readable && toLocal_.empty();
-  if ((canSeal || canOpen) && !pumpScheduled_) {
-    pumpScheduled_ = true;
-    worker_.again([this] {
-      pumpScheduled_ = false;
-      if (!over()) pump();
-    });
-  }
+  if (canSeal || canOpen) worker_.yield(*this);
 }
 
 void Tunnel::noteWaiting() { worker_.setWaiting(*this, !toWire_.empty() || !toLocal_.empty()); }
@@ -103,7 +101,8 @@ Tunnel::Moved Tunnel::sealSome() {
   const auto scratch = worker_.scratch();
   std::array<iovec, FRAMES_PER_READ> parts;
   for (size_t i = 0; i < frames_; ++i) {
-    parts[i] = {.iov_base = scratch.data() + i * wire::MAX_FRAME_BYTES + MESSAGE_TEXT_OFFSET, .iov_len = wire::MAX_MESSAGE_BYTES};
+    parts[i] = {.iov_base = scratch.data() + i * wire::MAX_FRAME_BYTES + MESSAGE_TEXT_OFFSET,
+                .iov_len = wire::MAX_MESSAGE_BYTES};
   }
   const size_t room = frames_ * wire::MAX_MESSAGE_BYTES;
   ssize_t got;
@@ -124,7 +123,8 @@ Tunnel::Moved Tunnel::sealSome() {
   do {
     // The last turn of an ended stream seals the empty message: its authenticated end.
     const size_t length = std::min(text, wire::MAX_MESSAGE_BYTES);
-    if (auto fault = session_.seal(worker_.cipher(), MutableByteSpan(scratch).subspan(sealed, MESSAGE_TEXT_OFFSET + length))) {
+    if (auto fault =
+            session_.seal(worker_.cipher(), MutableByteSpan(scratch).subspan(sealed, MESSAGE_TEXT_OFFSET + length))) {
       fail(*fault);
       return Moved::Nothing;
     }
@@ -159,8 +159,10 @@ Tunnel::Moved Tunnel::openSome() {
   afterLocalWrite();
   if (!wire_.readable) return Moved::Nothing;
   const auto outcome = reader_.read(wire_.fd, worker_.scratch(), frames_, wire_.hungUp, worker_.budget());
-  if (outcome.state == ReadState::More) frames_ = static_cast<uint8_t>(std::min<size_t>(frames_ * 2, FRAMES_PER_READ));
-  else wire_.readable = false;
+  if (outcome.state == ReadState::More)
+    frames_ = static_cast<uint8_t>(std::min<size_t>(frames_ * 2, FRAMES_PER_READ));
+  else
+    wire_.readable = false;
   if (!outcome.frames.empty()) {
     if (auto fault = openFrames(outcome.frames)) {
       fail(*fault);

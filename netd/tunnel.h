@@ -1,7 +1,7 @@
 // tunnel.h - a byte stream carried over a session. Part of: netd-worker (edge).
-// docs/protocol.md §5. A stream travels in non-empty messages; an empty one is the authenticated end of its direction. The wire's own
-// end without it is truncation: the local side gets a reset, never a clean end of file. Back-pressure is end to end: while
-// bytes wait for one side, the other is not read.
+// docs/protocol.md §5. A stream travels in non-empty messages; an empty one is the authenticated end of its direction.
+// The wire's own end without it is truncation: the local side gets a reset, never a clean end of file. Back-pressure is
+// end to end: while bytes wait for one side, the other is not read.
 #pragma once
 
 #include "netd/connection.h"
@@ -12,10 +12,12 @@ namespace sallyport::netd {
 
 class Tunnel final : public Connection {
  public:
-  Tunnel(Worker& worker, std::shared_ptr<const Entry> entry, const PublicKey& peer, WireSession wire, kj::AutoCloseFd local);
+  Tunnel(Worker& worker, std::shared_ptr<const Entry> entry, const PublicKey& peer, WireSession wire,
+         kj::AutoCloseFd local);
   ~Tunnel() noexcept(false) override;
 
   const SourceAddress* source() const override { return ticket_.source(); }
+  void resume() override { pump(); }
 
  private:
   struct Side final : EventLoop::Watcher {
@@ -46,13 +48,12 @@ class Tunnel final : public Connection {
   Session session_;
   Sources::Ticket ticket_;
   FrameReader reader_;
-  Stash toWire_;    // sealed
-  Stash toLocal_;   // text
-  uint8_t frames_ = 1;        // how many a turn may move: grows with a fast stream, falls back when one side is slow
-  bool sentEnd_ = false;      // our direction is over
-  bool gotEnd_ = false;       // theirs is
-  bool localShut_ = false;    // and the local side was told
-  bool pumpScheduled_ = false;
+  Stash toWire_;            // sealed
+  Stash toLocal_;           // text
+  uint8_t frames_ = 1;      // how many a turn may move: grows with a fast stream, falls back when one side is slow
+  bool sentEnd_ = false;    // our direction is over
+  bool gotEnd_ = false;     // theirs is
+  bool localShut_ = false;  // and the local side was told
 };
 
 }  // namespace sallyport::netd

@@ -51,7 +51,9 @@ struct VaultClient::CookieStep {
   using Answer = SealedCookie;
   static auto begin(proto::Net::Client& net) { return net.sealCookiesRequest(); }
   template <typename R>
-  static auto items(R& request, uint count) { return request.initHellos(count); }
+  static auto items(R& request, uint count) {
+    return request.initHellos(count);
+  }
   static void write(proto::Hello::Builder to, const std::string& entry, const Request& request) {
     to.setEntry(entry);
     to.setClientEphemeral(toData(request.clientEphemeral.span()));
@@ -75,7 +77,9 @@ struct VaultClient::VerifyStep {
   using Answer = VerifiedVouch;
   static auto begin(proto::Net::Client& net) { return net.verifyVouchesRequest(); }
   template <typename R>
-  static auto items(R& request, uint count) { return request.initVouches(count); }
+  static auto items(R& request, uint count) {
+    return request.initVouches(count);
+  }
   static void write(proto::Vouch::Builder to, const std::string& entry, const Request& request) {
     to.setEntry(entry);
     to.setClient(toData(request.client.span()));
@@ -95,7 +99,9 @@ struct VaultClient::MakeStep {
   using Answer = MadeVouch;
   static auto begin(proto::Net::Client& net) { return net.makeVouchesRequest(); }
   template <typename R>
-  static auto items(R& request, uint count) { return request.initRequests(count); }
+  static auto items(R& request, uint count) {
+    return request.initRequests(count);
+  }
   static void write(proto::VouchRequest::Builder to, const std::string& entry, const Request& request) {
     to.setEntry(entry);
     to.setClientEphemeral(toData(request.clientEphemeral.span()));
@@ -146,8 +152,12 @@ struct VaultClient::Queue {
 };
 
 VaultClient::VaultClient(EventLoop& loop, Stats& stats, std::function<void()> onLost)
-    : loop_(loop), stats_(stats), onLost_(std::move(onLost)), cookies_(std::make_unique<Queue<CookieStep>>()),
-      verifies_(std::make_unique<Queue<VerifyStep>>()), makes_(std::make_unique<Queue<MakeStep>>()),
+    : loop_(loop),
+      stats_(stats),
+      onLost_(std::move(onLost)),
+      cookies_(std::make_unique<Queue<CookieStep>>()),
+      verifies_(std::make_unique<Queue<VerifyStep>>()),
+      makes_(std::make_unique<Queue<MakeStep>>()),
       alive_(std::make_shared<bool>(true)) {}
 
 VaultClient::~VaultClient() { *alive_ = false; }
@@ -214,7 +224,7 @@ void VaultClient::schedule() {
 
 template <typename Step>
 void VaultClient::pump(Queue<Step>& queue) {
-  KJ_IF_MAYBE(net, net_) {
+  KJ_IF_MAYBE (net, net_) {
     while (queue.underWay < MAX_UNDER_WAY && !queue.waiting.empty()) {
       auto batch = std::make_shared<std::vector<std::shared_ptr<Call<Step>>>>();
       while (!queue.waiting.empty() && batch->size() < MAX_BATCH) {
@@ -236,8 +246,10 @@ void VaultClient::pump(Queue<Step>& queue) {
                 if (generation == generation_) --queue.underWay;
                 auto outcomes = response.getOutcomes();
                 for (uint i = 0; i < batch->size(); ++i) {
-                  if (i < outcomes.size()) (*batch)[i]->answer(Step::read(outcomes[i]));
-                  else (*batch)[i]->answer(refuse(DropReason::VaultRefused));
+                  if (i < outcomes.size())
+                    (*batch)[i]->answer(Step::read(outcomes[i]));
+                  else
+                    (*batch)[i]->answer(refuse(DropReason::VaultRefused));
                 }
                 schedule();
               },

@@ -1,7 +1,8 @@
-// vault_client.h - a worker's view of vaultd: protocol steps, batched. Part of: netd-worker (edge: speaks proto/vault.capnp).
-// A question goes out at once when nothing is under way, else with those that gather until an answer comes: at most 64 a call, at most
-// two calls of a kind under way. When the vault goes away, questions wait for its return as long as their connection lives;
-// those under way are asked again, which is harmless: every step only reads, or draws another nonce.
+// vault_client.h - a worker's view of vaultd: protocol steps, batched. Part of: netd-worker (edge: speaks
+// proto/vault.capnp). A question goes out at once when nothing is under way, else with those that gather until an
+// answer comes: at most 64 a call, at most two calls of a kind under way. When the vault goes away, questions wait for
+// its return as long as their connection lives; those under way are asked again, which is harmless: every step only
+// reads, or draws another nonce.
 #pragma once
 
 #include <array>

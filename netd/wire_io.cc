@@ -68,8 +68,10 @@ IoState flushStash(int fd, Stash& stash, BufferBudget& budget) {
       if (errno == EINTR) continue;
       return errno == EAGAIN ? IoState::Blocked : IoState::Failed;
     }
-    if (static_cast<size_t>(sent) == rest.size()) stash.clear(budget);
-    else stash.consume(static_cast<size_t>(sent));
+    if (static_cast<size_t>(sent) == rest.size())
+      stash.clear(budget);
+    else
+      stash.consume(static_cast<size_t>(sent));
   }
   return IoState::Done;
 }

@@ -1,6 +1,7 @@
 // wire_io.h - moving sealed bytes without a buffer of one's own. Part of: netd-worker.
-// Reads go into scratch memory of the worker; only what can't move on (the beginning of a frame, bytes that a slow reader doesn't take)
-// is copied into a block of exactly its size, counted against the worker's budget. An idle connection holds none.
+// Reads go into scratch memory of the worker; only what can't move on (the beginning of a frame, bytes that a slow
+// reader doesn't take) is copied into a block of exactly its size, counted against the worker's budget. An idle
+// connection holds none.
 #pragma once
 
 #include <sys/uio.h>
@@ -26,8 +27,14 @@ class BufferBudget {
   BufferBudget(Stats& stats) : stats_(stats) {}
   void setLimit(size_t bytes) { limit_ = bytes; }
   bool exceeded() const { return used_ > limit_; }
-  void take(size_t bytes) { used_ += bytes; stats_.add(Counter::BufferBytes, bytes); }
-  void give(size_t bytes) { used_ -= bytes; stats_.subtract(Counter::BufferBytes, bytes); }
+  void take(size_t bytes) {
+    used_ += bytes;
+    stats_.add(Counter::BufferBytes, bytes);
+  }
+  void give(size_t bytes) {
+    used_ -= bytes;
+    stats_.subtract(Counter::BufferBytes, bytes);
+  }
 
  private:
   Stats& stats_;

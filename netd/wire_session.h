@@ -9,9 +9,9 @@
 namespace sallyport::netd {
 
 struct WireSession {
-  kj::AutoCloseFd socket;     // registered nowhere
+  kj::AutoCloseFd socket;  // registered nowhere
   Session session;
-  Sources::Ticket ticket;     // empty on a client
+  Sources::Ticket ticket;  // empty on a client
 };
 
 }  // namespace sallyport::netd

@@ -28,20 +28,22 @@ constexpr uint32_t ACCEPT_PAUSE_MS = 100;
 }  // namespace
 
 Worker::Worker(EventLoop& loop, int controlFd, Stats& stats)
-    : loop_(loop), stats_(stats), budget_(stats),
-      control_(loop, controlFd, [this](ControlChannel::Received& received) { onControl(received); },
-               [this] {
-                 logError("the monitor is gone");
-                 loop_.stop();
-               }),
+    : loop_(loop),
+      stats_(stats),
+      budget_(stats),
+      control_(
+          loop, controlFd, [this](ControlChannel::Received& received) { onControl(received); },
+          [this] {
+            logError("the monitor is gone");
+            loop_.stop();
+          }),
       vault_(loop, stats, [this] { control_.send({.kind = ControlKind::VaultLost}); }),
-      scratch_(std::make_unique<std::array<std::byte, SCRATCH_BYTES>>()), allStats_{&stats} {}
+      scratch_(std::make_unique<std::array<std::byte, SCRATCH_BYTES>>()),
+      allStats_{&stats} {}
 
 Worker::~Worker() {
   listeners_.clear();
-  while (Connection* connection = connections_.front()) {
-    connection->fail(DropReason::ShuttingDown);
-  }
+  while (Connection* connection = connections_.front()) { connection->fail(DropReason::ShuttingDown); }
   dead_.clear();
 }
 
@@ -78,6 +80,25 @@ void Worker::setWaiting(Connection& connection, bool waiting) {
   }
 }
 
+void Worker::yield(Connection& connection) {
+  if (connection.runHook.linked()) return;
+  const bool first = runnable_.empty();
+  runnable_.pushBack(connection);
+  if (!first) return;
+  loop_.yield([this] {
+    // Those that yield again while this runs wait for the next turn.
+    IntrusiveList<Connection, &Connection::runHook> batch;
+    while (Connection* next = runnable_.front()) {
+      next->runHook.unlink();
+      batch.pushBack(*next);
+    }
+    while (Connection* next = batch.front()) {
+      next->runHook.unlink();
+      next->resume();
+    }
+  });
+}
+
 void Worker::startHandshake(Connection& connection, bool incoming) {
   (incoming ? halfOpen_ : outgoingList_).pushBack(connection);
   armTick();
@@ -95,9 +116,10 @@ Connection* Worker::oldestHalfOpen(const SourceAddress& source) const {
 void Worker::armTick() {
   if (tickArmed_) return;
   tickArmed_ = true;
-  tick_ = loop_.timer().afterDelay(TICK_MS * kj::MILLISECONDS).then([this] {
-    loop_.defer([this] { onTick(); });
-  }).eagerlyEvaluate(nullptr);
+  tick_ = loop_.timer()
+              .afterDelay(TICK_MS * kj::MILLISECONDS)
+              .then([this] { loop_.defer([this] { onTick(); }); })
+              .eagerlyEvaluate(nullptr);
 }
 
 void Worker::timeOut(IntrusiveList<Connection, &Connection::waitingHook>& list) {
@@ -122,7 +144,8 @@ void Worker::onTick() {
     while (Connection* connection = connections_.front()) connection->fail(DropReason::ShuttingDown);
     checkDrained();
   }
-  if (halfOpen_.front() != nullptr || outgoingList_.front() != nullptr || limits().idleTimeoutMs != 0 || draining_) armTick();
+  if (halfOpen_.front() != nullptr || outgoingList_.front() != nullptr || limits().idleTimeoutMs != 0 || draining_)
+    armTick();
 }
 
 // --- accepting -------------------------------------------------------------------------------------------------------
@@ -140,10 +163,13 @@ void Worker::outgoingStarted() {
 void Worker::pauseAccepting() {
   paused_ = true;
   updateListeners();
-  pause_ = loop_.timer().afterDelay(ACCEPT_PAUSE_MS * kj::MILLISECONDS).then([this] {
-    paused_ = false;
-    updateListeners();
-  }).eagerlyEvaluate(nullptr);
+  pause_ = loop_.timer()
+               .afterDelay(ACCEPT_PAUSE_MS * kj::MILLISECONDS)
+               .then([this] {
+                 paused_ = false;
+                 updateListeners();
+               })
+               .eagerlyEvaluate(nullptr);
 }
 
 void Worker::updateListeners() {

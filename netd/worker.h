@@ -1,6 +1,6 @@
 // worker.h - the state of one worker process, and what its connections share. Part of: netd-worker.
-// The worker accepts on listeners that it was handed, runs handshakes and sessions, asks the vault for protocol steps and the monitor for
-// sockets. It opens nothing, and no long-term secret is ever in its memory.
+// The worker accepts on listeners that it was handed, runs handshakes and sessions, asks the vault for protocol steps
+// and the monitor for sockets. It opens nothing, and no long-term secret is ever in its memory.
 #pragma once
 
 #include <array>
@@ -54,9 +54,11 @@ class Worker {
 
   // Registry.
   void own(std::unique_ptr<Connection> connection);
-  void bury(Connection& connection);                  // frees it at the end of the turn
-  // Runs `connection`'s turn again after the others had theirs.
-  void again(std::function<void()> work) { loop_.defer(std::move(work)); }
+  void bury(Connection& connection);  // frees it at the end of the turn
+  // Calls connection.resume() in the next turn, after the others had theirs.
+  void yield(Connection& connection);
+  // Runs `work` at the end of this turn: for what must not happen inside the call at hand.
+  void soon(std::function<void()> work) { loop_.defer(std::move(work)); }
   // The connection has bytes that wait for a slow reader (or no longer). May fail the longest-waiting one.
   void setWaiting(Connection& connection, bool waiting);
 
@@ -103,8 +105,9 @@ class Worker {
   VaultClient vault_;
   std::unique_ptr<std::array<std::byte, SCRATCH_BYTES>> scratch_;
   IntrusiveList<Connection, &Connection::hook> connections_;
+  IntrusiveList<Connection, &Connection::runHook> runnable_;
   IntrusiveList<Connection, &Connection::waitingHook> waiting_;
-  IntrusiveList<Connection, &Connection::waitingHook> halfOpen_;    // incoming
+  IntrusiveList<Connection, &Connection::waitingHook> halfOpen_;  // incoming
   IntrusiveList<Connection, &Connection::waitingHook> outgoingList_;
   std::vector<std::unique_ptr<Connection>> dead_;
   std::multimap<uint32_t, std::unique_ptr<Listener>> listeners_;
@@ -117,7 +120,7 @@ class Worker {
   kj::Promise<void> tick_ = nullptr;
   bool tickArmed_ = false;
   uint32_t outgoing_ = 0;
-  bool paused_ = false;            // out of descriptors
+  bool paused_ = false;  // out of descriptors
   kj::Promise<void> pause_ = nullptr;
   bool draining_ = false;
   uint64_t drainDeadlineMs_ = 0;

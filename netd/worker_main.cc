@@ -1,6 +1,6 @@
 // worker_main.cc - netd-worker: the process that parses network bytes. Started by the netd monitor only.
-// Inherits a control socket and its statistics page; everything else is handed to it after lock-down. Never here: a long-term secret, a
-// path, a socket of its own making.
+// Inherits a control socket and its statistics page; everything else is handed to it after lock-down. Never here: a
+// long-term secret, a path, a socket of its own making.
 #include <signal.h>
 #include <sodium.h>
 #include <sys/prctl.h>
@@ -13,6 +13,7 @@
 
 #include "common/event_loop.h"
 #include "common/log.h"
+#include "common/quiet_kj.h"
 #include "netd/sandbox_report.h"
 #include "netd/worker.h"
 #include "sandbox/sandbox.h"
@@ -57,6 +58,7 @@ int run(SandboxRequirement requirement) {
 
 int main(int argc, char** argv) {
   using namespace sallyport;
+  QuietKj quiet;
   const auto requirement = argc == 2 ? netd::parseRequirement(argv[1]) : std::nullopt;
   if (!requirement) {
     std::fprintf(stderr, "netd-worker is started by netd; see netd(8)\n");

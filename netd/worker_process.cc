@@ -62,7 +62,8 @@ Program Program::find(const char* name) {
     const int fd = open(candidate.c_str(), O_PATH | O_CLOEXEC);
     if (fd >= 0) return Program(std::filesystem::weakly_canonical(candidate), highCopy(kj::AutoCloseFd(fd)));
   }
-  KJ_FAIL_REQUIRE("a program that belongs to netd is missing; looked beside netd and in ../libexec/sallyport", name, self.c_str());
+  KJ_FAIL_REQUIRE("a program that belongs to netd is missing; looked beside netd and in ../libexec/sallyport", name,
+                  self.c_str());
 }
 
 pid_t Program::start(std::vector<std::string> arguments, const std::vector<int>& fds) const {
@@ -82,15 +83,21 @@ pid_t Program::start(std::vector<std::string> arguments, const std::vector<int>&
   posix_spawnattr_setsigmask(&attributes, &none);
   posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSIGMASK);
   auto environment = childEnvironment();
-  const std::string file = "/proc/self/fd/" + std::to_string(file_.get());
+  const std::string file = handle();
   pid_t pid = 0;
-  const int error = posix_spawn(&pid, file.c_str(), &actions, &attributes, pointers(arguments).data(), pointers(environment).data());
+  const int error =
+      posix_spawn(&pid, file.c_str(), &actions, &attributes, pointers(arguments).data(), pointers(environment).data());
   if (error != 0) KJ_FAIL_SYSCALL("posix_spawn", error, path_);
   return pid;
 }
 
 WorkerProcess::WorkerProcess(EventLoop& loop, unsigned index, const Program& program, SandboxRequirement requirement)
-    : loop_(loop), index_(index), program_(program), requirement_(requirement), statsFd_(Stats::create()), stats_(Stats::map(statsFd_)) {}
+    : loop_(loop),
+      index_(index),
+      program_(program),
+      requirement_(requirement),
+      statsFd_(Stats::create()),
+      stats_(Stats::map(statsFd_)) {}
 
 void WorkerProcess::start(OnRecord onRecord) {
   std::array<int, 2> ends;

@@ -19,9 +19,12 @@ namespace sallyport::netd {
 // A program opened before lock-down: it can be run later although its path can't be reached any more.
 class Program {
  public:
-  // Finds `name` beside this program, in its source folder's place of a build tree, or in libexec. Throws kj::Exception.
+  // Finds `name` beside this program, in its source folder's place of a build tree, or in libexec. Throws
+  // kj::Exception.
   static Program find(const char* name);
   const std::string& path() const { return path_; }
+  // A path to it that needs no way through folders: /proc/self/fd/N.
+  std::string handle() const { return "/proc/self/fd/" + std::to_string(file_.get()); }
   // Starts it; descriptor `fds[i]` becomes 3 + i. Throws kj::Exception.
   pid_t start(std::vector<std::string> arguments, const std::vector<int>& fds) const;
 

@@ -2,6 +2,7 @@
 #include "sandbox/sandbox.h"
 
 #include <pwd.h>
+#include <sys/prctl.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -114,6 +115,7 @@ void Sandbox::add(Layer layer) { report_.layers.push_back(std::move(layer)); }
 void Sandbox::enter() {
   if (entered_ || options_.requirement == SandboxRequirement::None) return;
   entered_ = true;
+  prctl(PR_GET_PDEATHSIG, &parentDeathSignal_);
   add(becomeUser(options_));
   // The monitor and the resolver live in the host's network and see its files; a pid namespace is wanted by none: it
   // would need one more process, would hide peers' pids, and kill and ptrace are taken away by seccomp, Landlock and
@@ -145,6 +147,8 @@ Result<Report, Refusal> Sandbox::lockDown() {
                           .hint = "require_sandbox = \"available\" serves with the layers that could be had",
                           .report = std::move(report_)});
   }
+  // The kernel forgets it with each change of uid or namespace; who started us still wants us to end with it.
+  if (parentDeathSignal_ != 0) prctl(PR_SET_PDEATHSIG, parentDeathSignal_);
 #ifdef SALLYPORT_SANITIZED
   lockedDown = true;
 #endif

@@ -133,6 +133,7 @@ class Sandbox {
   Options options_;
   Report report_;
   bool entered_ = false;
+  int parentDeathSignal_ = 0;
   bool ownMounts_ = false;
 };
 

@@ -1,4 +1,5 @@
 // key_format.h - the text of a key file: parsing, sealing, opening. Part of: vaultd's key library.
+// docs/protocol.md §9 is the same for readers of other programs.
 // Pure: no file, no terminal.
 //
 //   sallyport key 1

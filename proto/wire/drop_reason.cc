@@ -4,7 +4,8 @@ namespace sallyport::wire {
 
 std::string_view name(DropReason reason) {
   switch (reason) {
-#define X(id, text, what) case DropReason::id: return text;
+#define X(id, text, what) \
+  case DropReason::id: return text;
     SALLYPORT_DROP_REASONS(X)
 #undef X
   }
@@ -13,7 +14,8 @@ std::string_view name(DropReason reason) {
 
 std::string_view describe(DropReason reason) {
   switch (reason) {
-#define X(id, text, what) case DropReason::id: return what;
+#define X(id, text, what) \
+  case DropReason::id: return what;
     SALLYPORT_DROP_REASONS(X)
 #undef X
   }

@@ -14,7 +14,9 @@ constexpr Magic COOKIE_MAGIC = {0x1c, 0x45, 0xdc, 0xb9, 0x41, 0xc0, 0xe3, 0xf6};
 constexpr Magic INITIATE_MAGIC = {0x6c, 0x09, 0xaf, 0xb2, 0x8a, 0xa9, 0xfa, 0xfd};
 constexpr Magic MESSAGE_MAGIC = {0x6d, 0x1b, 0x39, 0xcb, 0xf6, 0x5a, 0x11, 0xb4};
 
-bool startsWith(ByteSpan packet, const Magic& magic) { return std::memcmp(packet.data(), magic.data(), MAGIC_BYTES) == 0; }
+bool startsWith(ByteSpan packet, const Magic& magic) {
+  return std::memcmp(packet.data(), magic.data(), MAGIC_BYTES) == 0;
+}
 
 // Takes fields off the front of a packet whose whole length was checked before.
 class Taker {

@@ -1,6 +1,6 @@
 // packet.h - the four packets of curve_tun 1.0 and their framing, as values. Part of: proto/wire (pure; any process).
-// docs/protocol.md §1 and §2. Parsing takes the payload of one frame and returns a value or the reason to drop; nothing here opens
-// a box, keeps state or allocates. Writers fill a buffer of the exact size, frame header included.
+// docs/protocol.md §1 and §2. Parsing takes the payload of one frame and returns a value or the reason to drop; nothing
+// here opens a box, keeps state or allocates. Writers fill a buffer of the exact size, frame header included.
 #pragma once
 
 #include <array>
@@ -23,22 +23,22 @@ size_t readFrameLength(std::span<const std::byte, FRAME_HEADER_BYTES> header);
 void writeFrameLength(std::span<std::byte, FRAME_HEADER_BYTES> header, size_t packetBytes);
 
 struct Hello {
-  PublicKey clientEphemeral;     // EC
-  Block<HELLO_BOX_BYTES> box;    // 64 zero bytes, from EC to S
+  PublicKey clientEphemeral;   // EC
+  Block<HELLO_BOX_BYTES> box;  // 64 zero bytes, from EC to S
 };
 struct CookiePacket {
-  LongNonceBytes nonce;                  // R
-  Block<COOKIE_PACKET_BOX_BYTES> box;    // ES, K from S to EC
+  LongNonceBytes nonce;                // R
+  Block<COOKIE_PACKET_BOX_BYTES> box;  // ES, K from S to EC
 };
 struct Initiate {
-  Block<COOKIE_BYTES> cookie;            // K
-  Block<INITIATE_BOX_BYTES> box;         // C, R2, V from EC to ES
+  Block<COOKIE_BYTES> cookie;     // K
+  Block<INITIATE_BOX_BYTES> box;  // C, R2, V from EC to ES
 };
 // What the Initiate's box holds.
 struct InitiateContent {
-  PublicKey client;              // C
-  LongNonceBytes vouchNonce;     // R2
-  Block<VOUCH_BYTES> vouch;      // V
+  PublicKey client;           // C
+  LongNonceBytes vouchNonce;  // R2
+  Block<VOUCH_BYTES> vouch;   // V
 };
 
 Result<Hello, DropReason> parseHello(ByteSpan packet);
@@ -59,7 +59,8 @@ inline constexpr size_t MESSAGE_BOX_OFFSET = MAGIC_BYTES + COUNTER_BYTES;
 // Checks length, magic and that the counter is exactly `expected`.
 std::optional<DropReason> checkMessage(ByteSpan packet, uint64_t expected);
 // Writes frame length, magic and counter in front of a message of `messageBytes`.
-void writeMessageHeader(std::span<std::byte, FRAME_HEADER_BYTES + MESSAGE_BOX_OFFSET> header, uint64_t counter, size_t messageBytes);
+void writeMessageHeader(std::span<std::byte, FRAME_HEADER_BYTES + MESSAGE_BOX_OFFSET> header, uint64_t counter,
+                        size_t messageBytes);
 
 uint64_t readBe64(std::span<const std::byte, 8> bytes);
 void writeBe64(std::span<std::byte, 8> bytes, uint64_t value);

@@ -10,7 +10,8 @@ import os
 
 import curvetun as ct
 
-Case = collections.namedtuple("Case", "name reasons act")
+# `genuine`: what the application may get before the fault.
+Case = collections.namedtuple("Case", "name reasons act genuine", defaults=[b""])
 
 LENGTH, MAGIC, COUNTER, BOX = "bad_length", "bad_magic", "bad_counter", "bad_box"
 
@@ -249,7 +250,7 @@ SERVER_CASES = [
     *[Case(f"server: low-order ES {i}", ["low_order_key"], _cookie(es_public=key)) for i, key in enumerate(ct.LOW_ORDER_KEYS)],
     Case("server: message counter 1", [COUNTER], _server_message(counter=1)),
     Case("server: message counter 3 first", [COUNTER], _server_message(counter=3)),
-    Case("server: message replayed", [COUNTER], _replayed_message),
+    Case("server: message replayed", [COUNTER], _replayed_message, b"x"),
     Case("server: message box flipped", [BOX], _server_message_from(lambda p: ct.flip(p, -1))),
     Case("server: message of 31 bytes", [LENGTH], _server_message_from(lambda p: p[:31])),
     Case("server: zero-length packet in a session", [LENGTH], lambda s: s.handshake().send_raw(b"\0\0")),

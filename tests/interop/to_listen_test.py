@@ -156,12 +156,13 @@ class ToListen(SystemTest):
         taken = []
 
         def slow(sock, arrival):
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
             time.sleep(1.5)
             taken.append(read_all(sock)[0])
 
         service = Service(slow)
         self.addCleanup(service.close)
+        # Before a connection exists: a window that shrinks below what was promised makes TCP itself crawl, by its probe timer.
+        service.listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
         site = self.site
         port = site.listen("slow", ["alice"], service.where)
         site.reload()

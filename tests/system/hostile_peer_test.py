@@ -22,6 +22,9 @@ class HostileClients(SystemTest):
         cls.echo = site.listen("echo", ["alice"], "echo")
         cls.tunnel = site.listen("tunnel", ["alice"], cls.service.where)
         cls.channel = site.listen("channel", ["alice"], "channel")
+        cls.ended = Service(Service.swallow)  # gets a genuine end, so its connections may end in order
+        cls.addClassCleanup(cls.ended.close)
+        cls.ends = site.listen("ends", ["alice"], cls.ended.where)
         site.start()
         cls.bystander = site.connect(cls.echo, cls.alice)
         cls.addClassCleanup(cls.bystander.close)
@@ -59,7 +62,8 @@ class HostileClients(SystemTest):
             session = client.handshake()
             session.finish()
             session.send(b"one thing more")
-        self.play(self.tunnel, hostile.Case("after the end", ["after_end"], act))
+        self.play(self.ends, hostile.Case("after the end", ["after_end"], act))
+        self.assertEqual(bytes(self.ended.ended().data), b"")
 
     def test_the_status_command_names_the_reasons(self):
         self.play(self.echo, hostile.CASES[0])
@@ -111,7 +115,9 @@ class HostileServers(SystemTest):
                 HostileServers.case, HostileServers.done, HostileServers.heard = case, threading.Event(), None
                 before = self.site.drops()
                 with plain(self.bad_port) as sock:
-                    self.assertEqual(read_all(sock, 10), (b"", "reset"))
+                    data, end = read_all(sock, 10)
+                    self.assertTrue(case.genuine.startswith(data), data)
+                    self.assertEqual(end, "reset")
                 self.assertTrue(self.done.wait(10), "our side didn't close")
                 self.assertEqual(self.heard[0], b"", "the server got an answer to nonsense")
                 self.assertIn(self.heard[1], ("eof", "reset"))

@@ -3,6 +3,7 @@
 import hashlib
 import os
 import random
+import select
 import socket
 import struct
 import threading
@@ -50,12 +51,36 @@ def read_count(sock, count, timeout=30.0):
     return bytes(data)
 
 
+class ResetSocket:
+    """A connection that was reset before connect() had returned, as may happen on loopback: like any that was reset."""
+
+    def recv(self, _count):
+        raise ConnectionResetError("reset before connect returned")
+
+    sendall = recv
+
+    def settimeout(self, _timeout):
+        pass
+
+    def close(self):
+        pass
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        pass
+
+
 def plain(address, timeout=10.0):
     """A connection to a plain listener: a port on loopback, a (host, port), or a path."""
     if isinstance(address, int):
         address = ("127.0.0.1", address)
     if isinstance(address, tuple):
-        sock = socket.create_connection(address, timeout)
+        try:
+            sock = socket.create_connection(address, timeout)
+        except ConnectionResetError:
+            return ResetSocket()
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     else:
         sock = socket.socket(socket.AF_UNIX)
@@ -165,6 +190,43 @@ class Service:
         self.close()
 
 
+class Line:
+    """The two sockets of one connection through a Mitm. Nobody closes a socket in which another thread still sits: the reset would
+    not go out before that one wakes up. So receivers look up often, and the last to leave closes both."""
+
+    TICK_MS = 20
+
+    def __init__(self, client, server):
+        self.client, self.server = client, server
+        for sock in (client, server):
+            sock.settimeout(30)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.cut = threading.Event()   # a FIN was injected
+        self.dead = threading.Event()  # to be reset on both sides
+        self.users = 2
+        self.lock = threading.Lock()
+
+    def receive(self, source):
+        """The next piece; None at the end."""
+        poll = select.poll()
+        poll.register(source, select.POLLIN)
+        while not self.dead.is_set():
+            if poll.poll(self.TICK_MS):
+                return source.recv(16384) or None
+        return None
+
+    def leave(self):
+        with self.lock:
+            self.users -= 1
+            if self.users:
+                return
+        for sock in (self.client, self.server):
+            if self.dead.is_set():
+                reset(sock)
+            else:
+                sock.close()
+
+
 class Mitm:
     """A TCP proxy that sees the wire. `attack(direction, offset, data)` gets each piece ("up" is from client to server, offset counts
     the bytes of that direction) and returns the bytes to pass on, or "fin" / "rst" to end both sides so."""
@@ -175,60 +237,57 @@ class Mitm:
         self.recorded = {"up": bytearray(), "down": bytearray()}
         self.listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
         self.port = self.listener.getsockname()[1]
-        self.sockets = []
+        self.lines = []
+        self.closed = False
         threading.Thread(target=self._accept, daemon=True).start()
 
     def _accept(self):
-        while True:
+        while not self.closed:
             try:
                 client, _ = self.listener.accept()
-                server = socket.create_connection(self.target, 10)
-                server.settimeout(None)
             except OSError:
-                return
-            for sock in (client, server):
-                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                self.sockets.append(sock)
-            cut = threading.Event()
-            threading.Thread(target=self._pass, args=("up", client, server, cut), daemon=True).start()
-            threading.Thread(target=self._pass, args=("down", server, client, cut), daemon=True).start()
+                continue
+            try:
+                line = Line(client, socket.create_connection(self.target, 10))
+            except OSError:
+                reset(client)
+                continue
+            self.lines.append(line)
+            threading.Thread(target=self._pass, args=("up", line, line.client, line.server), daemon=True).start()
+            threading.Thread(target=self._pass, args=("down", line, line.server, line.client), daemon=True).start()
 
-    def _pass(self, direction, source, sink, cut):
+    def _pass(self, direction, line, source, sink):
         offset = 0
         try:
-            while piece := source.recv(16384):
-                if cut.is_set():
+            while (piece := line.receive(source)) is not None:
+                if line.cut.is_set():
                     continue  # after an injected FIN: swallow, so that no reset of the kernel's spoils the picture
                 self.recorded[direction] += piece
                 out = self.attack(direction, offset, piece)
                 offset += len(piece)
                 if out == "fin":
-                    cut.set()
+                    line.cut.set()
                     source.shutdown(socket.SHUT_WR)
                     sink.shutdown(socket.SHUT_WR)
                 elif out == "rst":
-                    cut.set()
-                    reset(source)
-                    reset(sink)
-                    return
+                    line.dead.set()
                 else:
                     sink.sendall(out)
-            if not cut.is_set():
+            if not line.cut.is_set() and not line.dead.is_set():
                 sink.shutdown(socket.SHUT_WR)
         except OSError:
-            for sock in (source, sink):
-                try:
-                    reset(sock)
-                except OSError:
-                    pass
+            line.dead.set()
+        line.leave()
 
     def close(self):
-        for sock in [self.listener, *self.sockets]:
-            try:
-                sock.shutdown(socket.SHUT_RDWR)
-            except OSError:
-                pass
-            sock.close()
+        self.closed = True
+        try:
+            self.listener.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            pass
+        self.listener.close()
+        for line in self.lines:
+            line.dead.set()
 
     def __enter__(self):
         return self
