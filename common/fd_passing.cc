@@ -47,7 +47,7 @@ std::optional<ReceivedDatagram> receiveDatagram(int socket, MutableByteSpan buff
   }
   ReceivedDatagram result;
   result.bytes = static_cast<size_t>(got);
-  result.truncated = (message.msg_flags & (MSG_TRUNC | MSG_CTRUNC)) != 0;
+  result.truncated = (message.msg_flags & MSG_TRUNC) != 0;
   for (cmsghdr* header = CMSG_FIRSTHDR(&message); header != nullptr; header = CMSG_NXTHDR(&message, header)) {
     if (header->cmsg_level != SOL_SOCKET || header->cmsg_type != SCM_RIGHTS) continue;
     const size_t count = (header->cmsg_len - CMSG_LEN(0)) / sizeof(int);

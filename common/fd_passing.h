@@ -19,7 +19,8 @@ struct ReceivedDatagram {
   size_t bytes = 0;  // 0: the other side is gone
   std::array<kj::AutoCloseFd, MAX_PASSED_FDS> fds;
   size_t fdCount = 0;
-  bool truncated = false;  // larger than the buffer, or descriptors were lost: don't use it
+  bool truncated =
+      false;  // larger than the buffer: don't use it. Lost descriptors (this process has no room) are just missing
 };
 
 // False if the socket's queue is full or the other side is gone; the descriptors stay the caller's.

@@ -54,6 +54,7 @@ void DialedSocket::onAnswer(ControlChannel::Received& received) {
     ++attempt_;
     return ask();
   }
+  if (received.fds[0].get() >= worker_.descriptorCeiling()) return done(nullptr);
   socket_ = kj::mv(received.fds[0]);
   watching_ = true;
   worker_.loop().add(socket_, EPOLLOUT, *this);

@@ -1,6 +1,8 @@
 // listener.cc - see listener.h.
 #include "netd/listener.h"
 
+#include <unistd.h>
+
 #include <cerrno>
 
 #include "netd/incoming.h"
@@ -44,6 +46,12 @@ void Listener::onEvents(uint32_t) {
     if (fd < 0) {
       if (errno == EMFILE || errno == ENFILE) makeRoom();
       return;
+    }
+    if (fd >= worker_.descriptorCeiling()) {
+      // The last numbers are for sockets that the monitor hands over: without them no session could be finished.
+      close(fd);
+      worker_.stats().drop(DropReason::ConnectionLimit);
+      return makeRoom();
     }
     if (kind_ == Kind::Wire)
       acceptWire(kj::AutoCloseFd(fd), address);

@@ -2,6 +2,7 @@
 // the network.
 #include <signal.h>
 #include <sodium.h>
+#include <sys/resource.h>
 
 #include <cstdio>
 #include <filesystem>
@@ -49,11 +50,26 @@ sandbox::Options sandboxOptions(const Monitor& monitor) {
   return options;
 }
 
+// Two descriptors a tunnel, and all of them may land on one worker. Root may raise the hard limit; others have what
+// they have.
+void raiseDescriptorLimit(const LimitsConfig& limits) {
+  rlimit wanted{};
+  if (getrlimit(RLIMIT_NOFILE, &wanted) != 0) return;
+  const rlim_t needed = 2 * rlim_t{limits.connections} + 1024;
+  if (wanted.rlim_max < needed) {
+    const rlimit more{.rlim_cur = needed, .rlim_max = needed};
+    if (setrlimit(RLIMIT_NOFILE, &more) == 0) return;
+  }
+  wanted.rlim_cur = wanted.rlim_max;
+  setrlimit(RLIMIT_NOFILE, &wanted);
+}
+
 int serve(const std::filesystem::path& file) {
   auto config = loadConfig(file);
   if (!config) return fail(format(config.error(), file), config.error().hint);
   for (const auto& warning : config->warnings) logWarning(warning);
 
+  raiseDescriptorLimit(config->limits);
   EventLoop loop;
   Monitor monitor(loop, std::move(*config));
   SignalWatcher signals(loop, {SIGCHLD, SIGTERM, SIGINT, SIGHUP}, [&](int signal) {
@@ -77,7 +93,7 @@ int serve(const std::filesystem::path& file) {
 
   monitor.start(decodeReport(encodeReport(*report)));
   loop.run();
-  return 0;
+  return monitor.failed() ? 1 : 0;
 }
 
 }  // namespace

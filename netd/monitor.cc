@@ -3,6 +3,7 @@
 
 #include <fcntl.h>
 #include <signal.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -64,7 +65,7 @@ Monitor::~Monitor() {
   }
 }
 
-// --- listeners -----------------------------------------------------------------------------------------------------------
+// --- listeners -----------------------------------------------------------------------------------------------------
 
 Result<Monitor::Listeners, ConfigError> Monitor::bindNew(const Config& fresh) {
   Listeners bound;
@@ -138,16 +139,12 @@ void Monitor::setTargets() {
   dialer_.setTargets(std::move(targets));
 }
 
-// --- workers -------------------------------------------------------------------------------------------------------------
+// --- workers -------------------------------------------------------------------------------------------------------
 
 void Monitor::start(ReportedSandbox ownSandbox) {
   ownSandbox_ = std::move(ownSandbox);
   rotateCookieKey();
   for (auto& worker : workers_) startWorker(*worker);
-}
-
-bool Monitor::servesAll() const {
-  return std::ranges::all_of(workers_, [](const auto& worker) { return worker->ready(); });
 }
 
 void Monitor::startWorker(WorkerProcess& worker) {
@@ -234,7 +231,11 @@ void Monitor::workerExited(WorkerProcess& worker, int status, pid_t pid) {
   }
   logWarning("worker " + std::to_string(worker.index()) + " " + sandbox::explainExit(status, pid) +
              "; starting it again in " + std::to_string(backOffMs) + " ms");
-  if (!wasReady && WIFEXITED(status)) logError("the worker did not come up: its own message stands above");
+  if (!wasReady && worker.restarts() == 1 && WIFEXITED(status)) {
+    logError("a worker refuses to serve: its own message stands above");
+    failed_ = true;
+    return loop_.stop();
+  }
   loop_.timer()
       .afterDelay(backOffMs * kj::MILLISECONDS)
       .then([this, &worker] {
@@ -243,7 +244,7 @@ void Monitor::workerExited(WorkerProcess& worker, int status, pid_t pid) {
       .detach([](kj::Exception&&) {});
 }
 
-// --- vault and cookie keys -----------------------------------------------------------------------------------------------
+// --- vault and cookie keys -----------------------------------------------------------------------------------------
 
 void Monitor::connectVault() {
   bool waiting = false;
@@ -291,7 +292,7 @@ void Monitor::rotateCookieKey() {
                      .eagerlyEvaluate(nullptr);
 }
 
-// --- reload and drain ----------------------------------------------------------------------------------------------------
+// --- reload and drain ----------------------------------------------------------------------------------------------
 
 Result<std::string, std::string> Monitor::reloadFile() {
   std::ifstream file(config_.file, std::ios::binary);
@@ -299,6 +300,12 @@ Result<std::string, std::string> Monitor::reloadFile() {
     std::ostringstream text;
     text << file.rdbuf();
     return reload(text.str());
+  }
+  // As it was opened at the start, if nobody has put another file in its place.
+  struct stat info {};
+  if (configFile_.get() >= 0 && fstat(configFile_, &info) == 0 && info.st_nlink > 0) {
+    auto text = readWhole(configFile_);
+    return text ? reload(*text) : refuse(text.error());
   }
   return refuse("netd may not read " + config_.file.string() +
                 " since it gave up root: use `sallyport reload`, which hands it over");
@@ -395,7 +402,7 @@ void Monitor::drain() {
                     .eagerlyEvaluate(nullptr);
 }
 
-// --- status --------------------------------------------------------------------------------------------------------------
+// --- status --------------------------------------------------------------------------------------------------------
 
 std::vector<std::byte> Monitor::statusReport() const {
   MonitorStatus status{.config = config_,

@@ -33,7 +33,8 @@ class Monitor {
   Result<void, ConfigError> openListeners();
   // After lock-down: starts the workers.
   void start(ReportedSandbox ownSandbox);
-  bool servesAll() const;
+  // A worker would not serve from the start, e.g. as its sandbox can't be put up.
+  bool failed() const { return failed_; }
 
   const Config& config() const { return config_; }
   // The programs that it runs, for the sandbox.
@@ -92,6 +93,7 @@ class Monitor {
   ReportedSandbox ownSandbox_;
   uint64_t startedAtMs_ = 0;
   bool draining_ = false;
+  bool failed_ = false;
   kj::Promise<void> drainTimer_ = nullptr;
 };
 

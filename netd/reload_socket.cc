@@ -20,7 +20,9 @@ constexpr size_t MAX_CLIENTS = 8;
 constexpr off_t MAX_CONFIG_BYTES = 1 << 20;
 constexpr uint32_t CLIENT_TIMEOUT_MS = 5000;
 
-// The whole of a regular file, by pread: a pipe or a device could keep us waiting.
+}  // namespace
+
+// By pread, and of nothing but a file: a pipe or a device could keep us waiting.
 Result<std::string, std::string> readWhole(int fd) {
   struct stat info {};
   if (fstat(fd, &info) != 0 || !S_ISREG(info.st_mode)) return refuse(std::string("not a regular file"));
@@ -36,8 +38,6 @@ Result<std::string, std::string> readWhole(int fd) {
   text.resize(have);
   return text;
 }
-
-}  // namespace
 
 class ReloadSocket::Client final : EventLoop::Watcher {
  public:

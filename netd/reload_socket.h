@@ -20,6 +20,9 @@
 
 namespace sallyport::netd {
 
+// The whole of a regular file of at most 1 MiB, from its beginning.
+Result<std::string, std::string> readWhole(int fd);
+
 class ReloadSocket final : EventLoop::Watcher {
  public:
   // Gets the file's text; answers what changed, or what is wrong.

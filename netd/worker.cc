@@ -1,8 +1,7 @@
 // worker.cc - see worker.h.
 #include "netd/worker.h"
 
-#include <sys/mman.h>
-#include <sys/stat.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -22,6 +21,7 @@ using wire::DropReason;
 
 namespace {
 constexpr uint32_t TICK_MS = 50;
+constexpr int RESERVED_DESCRIPTORS = 128;
 // A connection that waits this long for its slow reader may be dropped to make room for the others.
 constexpr uint64_t MIN_WAIT_MS = 1000;
 constexpr uint32_t ACCEPT_PAUSE_MS = 100;
@@ -39,7 +39,11 @@ Worker::Worker(EventLoop& loop, int controlFd, Stats& stats)
           }),
       vault_(loop, stats, [this] { control_.send({.kind = ControlKind::VaultLost}); }),
       scratch_(std::make_unique<std::array<std::byte, SCRATCH_BYTES>>()),
-      allStats_{&stats} {}
+      allStats_{&stats} {
+  rlimit limit{};
+  KJ_SYSCALL(getrlimit(RLIMIT_NOFILE, &limit));
+  descriptorCeiling_ = static_cast<int>(std::min<rlim_t>(limit.rlim_cur, INT32_MAX)) - RESERVED_DESCRIPTORS;
+}
 
 Worker::~Worker() {
   listeners_.clear();

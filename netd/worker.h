@@ -79,6 +79,8 @@ class Worker {
   // Outgoing handshakes are paced: plain listeners rest while too many are under way.
   void outgoingStarted();
   void outgoingEnded();
+  // Descriptors of connections stay below this number; the rest is for what the monitor hands over.
+  int descriptorCeiling() const { return descriptorCeiling_; }
   // Out of descriptors: all listeners rest for a moment.
   void pauseAccepting();
 
@@ -120,6 +122,7 @@ class Worker {
   kj::Promise<void> tick_ = nullptr;
   bool tickArmed_ = false;
   uint32_t outgoing_ = 0;
+  int descriptorCeiling_;
   bool paused_ = false;  // out of descriptors
   kj::Promise<void> pause_ = nullptr;
   bool draining_ = false;

@@ -1,0 +1,271 @@
+#!/usr/bin/python3
+"""What Sallyport costs, beside Debian's spiped and stunnel in the same run on the same cores, and beside a pair of
+proxies without cryptography where haproxy is installed. Everything is on loopback, in temporary folders, and ended
+afterwards.
+
+    ./dev bench                                   everything, under five minutes
+    tests/bench/bench.py --only bulk,conn         some of: bulk lat conn idle messages vault start
+    tests/bench/bench.py --full                   longer, and 9,500 idle connections too
+
+Absolute figures move with the machine and with what else it does: the ratios to the others of the same run are what
+counts. Rounds are interleaved over the tunnels, and the table holds medians. Targets are printed, never judged.
+"""
+
+import argparse
+import json
+import os
+import pathlib
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+
+sys.dont_write_bytecode = True
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
+import peers  # noqa: E402
+from peers import harness  # noqa: E402
+
+TESTS = ["bulk", "lat", "conn", "idle", "messages", "vault", "start"]
+OURS = peers.Sallyport.name
+# What is to be reached with curve 1.0 on the reference machine (2 cores with VAES, otherwise idle).
+TARGETS = {
+    "bulk up, 1 connection": "≥ 900", "bulk up, 8 connections": "≥ 1,000", "CPU up, 1 connection": "≤ 1.9",
+    "64 B there and back, p50": "≤ 36", "new connections, 16 at once": "≥ 3,000", "CPU per connection": "≤ 0.65",
+    "PSS per idle connection": "≤ 8", "messages of 64 B": "≥ 700,000", "messages of 1,024 B": "≥ 350,000",
+    "cookies, one in flight": "≥ 12,000", "cookies, one in flight, p99": "≤ 110", "cookies, 64 in flight": "≥ 18,000",
+    "cookies, 64 a call": "≥ 22,000", "vouches verified, peer known, 64 a call": "≥ 500,000",
+    "start to first answer": "≤ 100",
+}
+
+
+def program(name):
+    return str(harness.bin_root() / "tests" / "bench" / name)
+
+
+def run_json(*command, timeout=120):
+    done = subprocess.run([str(word) for word in command], stdin=subprocess.DEVNULL, capture_output=True, text=True,
+                          timeout=timeout)
+    if done.returncode != 0:
+        raise RuntimeError(f"{pathlib.Path(command[0]).name}: {done.stderr.strip()}")
+    return json.loads(done.stdout)
+
+
+class Table:
+    """figures[row][tunnel] = values of the rounds; rows keep the order in which they first came."""
+
+    def __init__(self, columns):
+        self.columns = columns
+        self.rows = {}
+
+    def add(self, row, unit, tunnel, value):
+        self.rows.setdefault((row, unit), {}).setdefault(tunnel, []).append(value)
+
+    @staticmethod
+    def number(value):
+        if value is None:
+            return "-"
+        return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
+    def show(self):
+        others = [name for name in self.columns if name != OURS]
+        head = ["", "unit", OURS, *others, *(f"{OURS} : {name}" for name in others), "target"]
+        lines = []
+        for (row, unit), figures in self.rows.items():
+            median = {name: statistics.median(values) for name, values in figures.items()}
+            ours = median.get(OURS)
+            ratios = [f"{ours / median[name]:.2f}" if ours and median.get(name) else "-" for name in others]
+            values = [self.number(median.get(name)) for name in (OURS, *others)]
+            lines.append([row, unit, *values, *ratios, TARGETS.get(row, "")])
+        widths = [max(len(line[i]) for line in [head, *lines]) for i in range(len(head))]
+        for line in [head, *lines]:
+            cells = [cell.ljust(width) if i < 2 else cell.rjust(width)
+                     for i, (cell, width) in enumerate(zip(line, widths))]
+            print("  ".join(cells).rstrip())
+
+
+class Bench:
+    def __init__(self, options, folder):
+        self.options = options
+        kinds = [kind for kind in (peers.Spiped, peers.Stunnel, peers.Floor) if kind.installed()]
+        self.ours = peers.Sallyport()
+        self.tunnels = [self.ours, *(kind(folder) for kind in kinds)]
+        self.table = Table([tunnel.name for tunnel in self.tunnels])
+        self.sink = harness.free_port()
+
+    def load(self, mode, tunnel, *words):
+        pids = ",".join(str(pid) for pid in tunnel.pids())
+        return run_json(program("load"), mode, self.sink, tunnel.port, "--secs", self.options.secs, "--pids", pids,
+                        *words)
+
+    # -- one test of one tunnel each
+
+    def bulk(self, tunnel):
+        for conns in (1, 8):
+            for direction, words in (("up", []), ("down", ["--down"])):
+                result = self.load("bulk", tunnel, "--conns", conns, *words)
+                plural = "connection" if conns == 1 else "connections"
+                self.table.add(f"bulk {direction}, {conns} {plural}", "MiB/s", tunnel.name, result["mib_per_s"])
+                self.table.add(f"CPU {direction}, {conns} {plural}", "s/GiB", tunnel.name, result["cpu_s_per_gib"])
+
+    def lat(self, tunnel):
+        spinner = subprocess.Popen([program("load"), "spin"])
+        try:
+            result = self.load("lat", tunnel)
+        finally:
+            spinner.kill()
+            spinner.wait()
+        self.table.add("64 B there and back, p50", "us", tunnel.name, result["p50_us"])
+        self.table.add("64 B there and back, p99", "us", tunnel.name, result["p99_us"])
+        self.table.add("CPU per round trip", "us", tunnel.name, result["cpu_us"])
+
+    def conn(self, tunnel):
+        result = self.load("conn", tunnel, "--conns", 16)
+        if result["failed"]:
+            print(f"   {tunnel.name}: {result['failed']:.0f} connections failed", flush=True)
+        self.table.add("new connections, 16 at once", "per s", tunnel.name, result["per_s"])
+        self.table.add("CPU per connection", "ms", tunnel.name, result["cpu_ms"])
+
+    def idle(self, tunnel, count):
+        before = peers.memory_kib(tunnel.pids())
+        command = [program("load"), "idle", str(self.sink), str(tunnel.port), "--conns", str(count)]
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
+            line = holder.stdout.readline()
+            if not line:
+                raise RuntimeError(f"{tunnel.name}: idle connections could not be opened")
+            opened = json.loads(line)["open"]
+            time.sleep(0.5)
+            after = peers.memory_kib(tunnel.pids())
+            holder.stdin.close()
+            if holder.wait(60) != 0:
+                print(f"   {tunnel.name}: an idle connection died", flush=True)
+        if opened < count:
+            print(f"   {tunnel.name}: {opened:.0f} of {count} idle connections in a minute", flush=True)
+        suffix = "" if count == 1000 else f", {count:,}"
+        if before and after:
+            self.table.add(f"PSS per idle connection{suffix}", "KiB", tunnel.name, (after[0] - before[0]) / opened)
+            self.table.add(f"private per idle connection{suffix}", "KiB", tunnel.name, (after[1] - before[1]) / opened)
+
+    # -- ours alone
+
+    def messages(self):
+        pids = ",".join(str(pid) for pid in self.ours.pids())
+        for size, batch in ((64, 2048), (1024, 512)):
+            near, far = (site.dir / "run/net.sock" for site in (self.ours.near, self.ours.far))
+            result = run_json(program("messages"), near, far, "channel", "--size", size, "--batch", batch,
+                              "--secs", self.options.secs, "--pids", pids)
+            self.table.add(f"messages of {size:,} B", "per s", OURS, result["per_s"])
+            self.table.add(f"CPU per message of {size:,} B", "us", OURS, result["cpu_us"])
+
+    def vault(self):
+        """A vault alone, which lets its own client key in: asked over its net socket as netd asks it."""
+        site = harness.Site("bench-vault", metrics=False)
+        try:
+            site.vault["handshakes_per_second"] = 1_000_000
+            site.peer("client", site.key("client"))
+            site.listen("in", ["client"], "echo")
+            site.peer("server", site.publics["server"])
+            site.connect_entry("out", ("127.0.0.1", 1), "server", listen=False)
+            began = time.monotonic()
+            process = site.start_vaultd()
+            self.table.add("start to first answer", "ms", OURS, (time.monotonic() - began) * 1e3)
+            if "vault" not in self.options.only:
+                return
+            result = run_json(program("vault"), site.dir / "run/vault-net.sock", "in", site.peers["server"], "out",
+                              "--secs", self.options.secs / 2, "--pids", process.pid)
+        finally:
+            site.stop()
+        for row, unit, key in (("cookies, one in flight", "per s", "cookies_1"),
+                               ("cookies, one in flight, p50", "us", "cookies_1_p50_us"),
+                               ("cookies, one in flight, p99", "us", "cookies_1_p99_us"),
+                               ("cookies, 64 in flight", "per s", "cookies_64"),
+                               ("cookies, 64 a call", "per s", "cookies_batch"),
+                               ("vault's CPU per cookie, 64 a call", "us", "cookies_batch_cpu_us"),
+                               ("vouches verified, peer known, 64 a call", "per s", "verify_batch"),
+                               ("vault's CPU per vouch verified", "us", "verify_batch_cpu_us"),
+                               ("vouches made, 64 a call", "per s", "make_batch"),
+                               ("vault's CPU per vouch made", "us", "make_batch_cpu_us"),
+                               ("vouch verified, one in flight, p50", "us", "verify_1_p50_us"),
+                               ("vouch verified, one in flight, p99", "us", "verify_1_p99_us")):
+            self.table.add(row, unit, OURS, result[key])
+
+    # -- all
+
+    def attempt(self, what, function, *arguments):
+        """A peer that fails a test leaves a gap, not an end."""
+        try:
+            function(*arguments)
+        except (RuntimeError, AssertionError, OSError, ValueError, subprocess.TimeoutExpired) as error:
+            self.failed = self.failed or what.startswith(OURS)
+            print(f"   {what}: {error}", flush=True)
+
+    def run(self):
+        self.failed = False
+        only = self.options.only
+        for tunnel in self.tunnels:
+            tunnel.start(self.sink)
+        for number in range(self.options.rounds):
+            print(f"-- round {number + 1} of {self.options.rounds}", flush=True)
+            for test in ("bulk", "lat", "conn"):
+                for tunnel in self.tunnels if test in only else ():
+                    self.attempt(f"{tunnel.name} {test}", getattr(self, test), tunnel)
+            if "messages" in only:
+                self.attempt(f"{OURS} messages", self.messages)
+            if "vault" in only or "start" in only:
+                self.attempt(f"{OURS} vault", self.vault)
+        if "idle" in only:
+            self.fresh_idle()
+
+    def fresh_idle(self):
+        """Memory is asked of tunnels that have done nothing before."""
+        for count in (1000, 9500) if self.options.full else (1000,):
+            print(f"-- {count:,} idle connections", flush=True)
+            for tunnel in self.tunnels:
+                self.attempt(f"{tunnel.name} restart", self.restart, tunnel)
+                self.attempt(f"{tunnel.name} idle", self.idle, tunnel, count)
+
+    def restart(self, tunnel):
+        tunnel.stop()
+        if tunnel is not self.ours:
+            tunnel.processes.clear()
+        tunnel.start(self.sink)
+
+    def stop(self):
+        for tunnel in self.tunnels:
+            self.attempt(f"stopping {tunnel.name}", tunnel.stop)
+
+
+def describe_machine():
+    model = next((line.split(":")[1].strip() for line in pathlib.Path("/proc/cpuinfo").read_text().splitlines()
+                  if line.startswith("model name")), "unknown processor")
+    print(f"{os.cpu_count()} cores, {model}, Linux {platform.release()}, load {os.getloadavg()[0]:.1f} before the run")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("--only", default=",".join(TESTS), help="comma-separated: " + " ".join(TESTS))
+    parser.add_argument("--rounds", type=int, default=0, help="how often each test runs (default 2, full 3)")
+    parser.add_argument("--secs", type=float, default=0, help="seconds a measurement (default 1.2, full 3)")
+    parser.add_argument("--full", action="store_true", help="longer, and 9,500 idle connections")
+    options = parser.parse_args()
+    options.only = options.only.split(",")
+    if set(options.only) - set(TESTS):
+        parser.error("unknown test; there are " + " ".join(TESTS))
+    options.rounds = options.rounds or (3 if options.full else 2)
+    options.secs = options.secs or (3 if options.full else 1.2)
+    harness.raise_fd_limit()
+    describe_machine()
+    with tempfile.TemporaryDirectory(prefix="sallyport-bench-") as folder:
+        bench = Bench(options, pathlib.Path(folder))
+        try:
+            bench.run()
+        finally:
+            bench.stop()
+    print()
+    bench.table.show()
+    return 1 if bench.failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

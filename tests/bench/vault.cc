@@ -1,0 +1,203 @@
+// vault.cc - what a vault does per second, asked as netd asks it. Part of: tests/bench.
+//
+//   vault NET_SOCKET LISTEN_ENTRY SERVER_KEY_BASE64 CONNECT_ENTRY [--secs S] [--pids P,P]
+//
+// The vault's LISTEN_ENTRY has the key SERVER_KEY and allows the key of CONNECT_ENTRY, whose peer is SERVER_KEY: so the
+// vouches that it makes are good ones to verify. Hellos are made beforehand, each with an ephemeral key of its own: a
+// sealed cookie is one cold box opened and one sealed. The answer is one line of JSON.
+#include <sodium.h>
+
+#include <deque>
+
+#include <kj/debug.h>
+
+#include "common/capnp_bytes.h"
+#include "common/config.h"
+#include "common/rpc.h"
+#include "netd/message_box.h"
+#include "proto/vault.capnp.h"
+#include "proto/wire/packet.h"
+#include "tests/bench/measure.h"
+
+namespace sallyport::bench {
+namespace {
+
+constexpr uint MAX_ITEMS = 64;
+constexpr size_t HELLOS = 256;
+
+struct Options {
+  std::string listenEntry;
+  std::string connectEntry;
+  PublicKey server;
+  double secs = 1.0;
+  std::vector<int> pids;
+};
+
+struct Vault {
+  explicit Vault(const char* socket)
+      : rpc(loop, connectUnix(socket), LinkLimits{}, [] { KJ_FAIL_REQUIRE("the vault has gone"); }),
+        net(rpc.bootstrap().castAs<proto::Net>()) {}
+  EventLoop loop;
+  RpcClient rpc;
+  proto::Net::Client net;
+};
+
+std::vector<wire::Hello> makeHellos(const PublicKey& server) {
+  std::vector<wire::Hello> hellos;
+  static constexpr std::array<std::byte, wire::HELLO_ZERO_BYTES> ZEROS{};
+  for (size_t i = 0; i < HELLOS; ++i) {
+    const netd::EphemeralPair pair = netd::makeEphemeralPair();
+    const auto key = netd::agree(server, pair.secret);
+    wire::Hello hello{pair.publicKey, {}};
+    netd::sealBox(hello.box, ZEROS, netd::ShortPrefix::ClientHello, wire::HELLO_COUNTER, *key);
+    hellos.push_back(hello);
+  }
+  return hellos;
+}
+
+struct Rate {
+  double perSecond = 0;
+  double p50 = 0;
+  double p99 = 0;
+  double cpuMicros = 0;  // of the vault, per item
+};
+
+// Makes calls of `items` items, `width` at a time, for a while. `call` starts one and checks its answer.
+template <typename Call>
+Rate measure(Vault& vault, const Options& options, size_t width, uint items, Call&& call) {
+  std::vector<double> micros;
+  size_t open = 0;
+  uint64_t answered = 0;
+  const double began = now();
+  const double end = began + options.secs;
+  const double cpuBefore = cpuSeconds(options.pids);
+  std::function<void()> start = [&] {
+    ++open;
+    const double asked = now();
+    call(items)
+        .then([&, asked] {
+          --open;
+          ++answered;
+          micros.push_back((now() - asked) * 1e6);
+          if (now() < end) start();
+        })
+        .detach([](kj::Exception&& e) {
+          std::fprintf(stderr, "vault: error: %s\n", e.getDescription().cStr());
+          std::_Exit(1);
+        });
+  };
+  for (size_t i = 0; i < width; ++i) start();
+  while (open > 0) vault.loop.turn(20);
+  const double count = static_cast<double>(answered) * items;
+  Rate rate{count / (now() - began), 0, 0, (cpuSeconds(options.pids) - cpuBefore) * 1e6 / count};
+  rate.p50 = percentile(micros, 0.5);
+  rate.p99 = percentile(micros, 0.99);
+  return rate;
+}
+
+template <typename Response>
+void requireAll(Response& response, uint items, auto&& isGood) {
+  auto outcomes = response.getOutcomes();
+  KJ_REQUIRE(outcomes.size() == items);
+  for (auto outcome : outcomes) KJ_REQUIRE(isGood(outcome), "refused", outcome.getRefused());
+}
+
+void run(Vault& vault, const Options& options) {
+  const auto hellos = makeHellos(options.server);
+  const netd::EphemeralPair ephemeral = netd::makeEphemeralPair();
+  const std::array<std::byte, wire::COOKIE_BYTES> cookie{};
+  size_t next = 0;
+
+  const auto sealCookies = [&](uint items) {
+    auto request = vault.net.sealCookiesRequest();
+    for (auto to : request.initHellos(items)) {
+      const wire::Hello& hello = hellos[next++ % HELLOS];
+      to.setEntry(options.listenEntry);
+      to.setClientEphemeral(toData(hello.clientEphemeral.span()));
+      to.setBox(toData(hello.box));
+      to.setServerEphemeral(toData(ephemeral.publicKey.span()));
+      to.setCookie(toData(cookie));
+    }
+    return request.send().then([items](capnp::Response<proto::Net::SealCookiesResults>&& response) {
+      requireAll(response, items, [](auto outcome) { return outcome.isSealed(); });
+    });
+  };
+  const auto makeVouches = [&](uint items) {
+    auto request = vault.net.makeVouchesRequest();
+    for (auto to : request.initRequests(items)) {
+      to.setEntry(options.connectEntry);
+      to.setClientEphemeral(toData(ephemeral.publicKey.span()));
+    }
+    return request.send().then([items](capnp::Response<proto::Net::MakeVouchesResults>&& response) {
+      requireAll(response, items, [](auto outcome) { return outcome.isMade(); });
+    });
+  };
+  auto oneRequest = vault.net.makeVouchesRequest();
+  auto one = oneRequest.initRequests(1)[0];
+  one.setEntry(options.connectEntry);
+  one.setClientEphemeral(toData(ephemeral.publicKey.span()));
+  auto answer = vault.loop.await(kj::Promise<capnp::Response<proto::Net::MakeVouchesResults>>(oneRequest.send()));
+  KJ_REQUIRE(answer.getOutcomes()[0].isMade(), "no vouch was made");
+  const auto vouch = answer.getOutcomes()[0].getMade();
+  const auto verifyVouches = [&](uint items) {
+    auto request = vault.net.verifyVouchesRequest();
+    for (auto to : request.initVouches(items)) {
+      to.setEntry(options.listenEntry);
+      to.setClient(vouch.getClient());
+      to.setNonce(vouch.getNonce());
+      to.setBox(vouch.getBox());
+      to.setClientEphemeral(toData(ephemeral.publicKey.span()));
+    }
+    return request.send().then([items](capnp::Response<proto::Net::VerifyVouchesResults>&& response) {
+      requireAll(response, items, [](auto outcome) { return outcome.isPeer(); });
+    });
+  };
+
+  const Rate single = measure(vault, options, 1, 1, sealCookies);
+  const Rate wide = measure(vault, options, 64, 1, sealCookies);
+  const Rate batched = measure(vault, options, 2, MAX_ITEMS, sealCookies);
+  const Rate verified = measure(vault, options, 2, MAX_ITEMS, verifyVouches);
+  const Rate made = measure(vault, options, 2, MAX_ITEMS, makeVouches);
+  const Rate knownSingle = measure(vault, options, 1, 1, verifyVouches);
+  report({{"cookies_1", single.perSecond},
+          {"cookies_1_p50_us", single.p50},
+          {"cookies_1_p99_us", single.p99},
+          {"cookies_64", wide.perSecond},
+          {"cookies_64_p99_us", wide.p99},
+          {"cookies_batch", batched.perSecond},
+          {"cookies_batch_cpu_us", batched.cpuMicros},
+          {"verify_batch", verified.perSecond},
+          {"verify_batch_cpu_us", verified.cpuMicros},
+          {"make_batch", made.perSecond},
+          {"make_batch_cpu_us", made.cpuMicros},
+          {"verify_1_p50_us", knownSingle.p50},
+          {"verify_1_p99_us", knownSingle.p99}});
+}
+
+int main(int argc, char** argv) {
+  if (argc < 5) return std::fputs("usage: see the top of tests/bench/vault.cc\n", stderr), 2;
+  KJ_REQUIRE(sodium_init() >= 0);
+  const auto server = parsePublicKey(argv[3]);
+  KJ_REQUIRE(server.has_value(), "not a public key");
+  Options options{.listenEntry = argv[2], .connectEntry = argv[4], .server = *server, .pids = {}};
+  for (int i = 5; i + 1 < argc; i += 2) {
+    const std::string name = argv[i];
+    if (name == "--secs") options.secs = std::atof(argv[i + 1]);
+    if (name == "--pids") options.pids = parsePids(argv[i + 1]);
+  }
+  Vault vault(argv[1]);
+  run(vault, options);
+  std::_Exit(0);
+}
+
+}  // namespace
+}  // namespace sallyport::bench
+
+int main(int argc, char** argv) {
+  try {
+    return sallyport::bench::main(argc, argv);
+  } catch (const kj::Exception& e) {
+    std::fprintf(stderr, "vault: error: %s\n", e.getDescription().cStr());
+    return 1;
+  }
+}

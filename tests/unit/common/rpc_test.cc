@@ -1,0 +1,259 @@
+// Goal: a Unix socket is bound where nobody else serves and nothing else lies, and each client gets what it is due.
+// Method: real socket files in a temporary folder, and a server whose one method answers or throws.
+#include "common/rpc.h"
+
+#include <gtest/gtest.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <filesystem>
+#include <fstream>
+
+#include <capnp/message.h>
+#include <kj/debug.h>
+#include <kj/io.h>
+
+namespace sallyport {
+namespace {
+
+namespace fs = std::filesystem;
+
+class InAFolder : public testing::Test {
+ protected:
+  InAFolder() {
+    std::string pattern = (fs::temp_directory_path() / "sallyport-rpc-XXXXXX").string();
+    folder = mkdtemp(pattern.data());
+    path = folder / "test.sock";
+  }
+  ~InAFolder() override {
+    std::error_code ignored;
+    fs::remove_all(folder, ignored);
+  }
+  // Why the socket can't be bound; empty if it can.
+  std::string problem(const fs::path& where) {
+    try {
+      kj::AutoCloseFd fd(listenUnix(where, 0600));
+      return "";
+    } catch (const kj::Exception& e) { return e.getDescription().cStr(); }
+  }
+  fs::path folder, path;
+};
+
+using AUnixListener = InAFolder;
+
+TEST_F(AUnixListener, IsPrivateAndCanBeConnectedTo) {
+  kj::AutoCloseFd listener(listenUnix(path, 0600));
+  struct stat info {};
+  ASSERT_EQ(lstat(path.c_str(), &info), 0);
+  EXPECT_EQ(info.st_mode, S_IFSOCK | 0600u);
+  kj::AutoCloseFd client(connectUnix(path));
+  EXPECT_GE(client.get(), 0);
+}
+
+TEST_F(AUnixListener, HasTheModeThatWasAskedFor) {
+  kj::AutoCloseFd listener(listenUnix(path, 0666));
+  struct stat info {};
+  ASSERT_EQ(lstat(path.c_str(), &info), 0);
+  EXPECT_EQ(info.st_mode & 07777, 0666u);
+}
+
+TEST_F(AUnixListener, ReplacesASocketThatNobodyServes) {
+  { kj::AutoCloseFd dead(listenUnix(path, 0600)); }
+  ASSERT_TRUE(fs::is_socket(path));
+  EXPECT_EQ(problem(path), "");
+}
+
+TEST_F(AUnixListener, LeavesALivingServerAlone) {
+  kj::AutoCloseFd living(listenUnix(path, 0600));
+  EXPECT_NE(problem(path).find("another process already serves this socket"), std::string::npos);
+  EXPECT_TRUE(fs::is_socket(path));
+  kj::AutoCloseFd client(connectUnix(path));
+}
+
+TEST_F(AUnixListener, LeavesALivingServerWithAFullQueueAlone) {
+  kj::AutoCloseFd living(listenUnix(path, 0600, 0));
+  kj::AutoCloseFd first(connectUnix(path));
+  EXPECT_THROW(static_cast<void>(connectUnix(path)), kj::Exception);
+  EXPECT_NE(problem(path), "");
+  EXPECT_TRUE(fs::is_socket(path));
+}
+
+TEST_F(AUnixListener, TouchesNothingThatIsNotASocket) {
+  std::ofstream(path) << "precious";
+  EXPECT_NE(problem(path).find("not a socket"), std::string::npos);
+  EXPECT_EQ(fs::file_size(path), 8u);
+  const fs::path link = folder / "link";
+  fs::create_symlink(path, link);
+  EXPECT_NE(problem(link), "");
+  const fs::path dangling = folder / "dangling";
+  fs::create_symlink(folder / "nothing", dangling);
+  EXPECT_NE(problem(dangling), "");
+  EXPECT_TRUE(fs::is_symlink(dangling));
+  EXPECT_NE(problem(folder), "");
+}
+
+TEST_F(AUnixListener, NamesThePathThatCannotBeBound) {
+  EXPECT_NE(problem(folder / "missing" / "x.sock").find("missing"), std::string::npos);
+  EXPECT_NE(problem(folder / std::string(120, 'x')).find("107"), std::string::npos);
+}
+
+TEST_F(AUnixListener, TakesAPathOf107CharactersAndNoneOf108) {
+  const size_t room = 107 - folder.native().size() - 1;
+  EXPECT_EQ(problem(folder / std::string(room, 'x')), "");
+  EXPECT_NE(problem(folder / std::string(room + 1, 'x')), "");
+}
+
+TEST_F(AUnixListener, IsNotConnectedToWhereNobodyServes) {
+  EXPECT_THROW(static_cast<void>(connectUnix(path)), kj::Exception);
+  { kj::AutoCloseFd dead(listenUnix(path, 0600)); }
+  EXPECT_THROW(static_cast<void>(connectUnix(path)), kj::Exception);
+}
+
+TEST_F(AUnixListener, KnowsWhoConnected) {
+  kj::AutoCloseFd listener(listenUnix(path, 0600));
+  kj::AutoCloseFd client(connectUnix(path));
+  kj::AutoCloseFd accepted(accept(listener, nullptr, nullptr));
+  const PeerCredentials who = peerCredentials(accepted);
+  EXPECT_EQ(who.uid, geteuid());
+  EXPECT_EQ(who.gid, getegid());
+  EXPECT_EQ(who.pid, getpid());
+}
+
+// Method 0 answers a number, method 1 throws in front of a peer, anything else is unknown.
+class Answering final : public capnp::Capability::Server {
+ public:
+  DispatchCallResult dispatchCall(uint64_t, uint16_t method,
+                                  capnp::CallContext<capnp::AnyPointer, capnp::AnyPointer> context) override {
+    return {guarded([&] {
+              if (method == 1) throw std::runtime_error("the secret is 42");
+              KJ_REQUIRE(method == 0, "the key is", 4711);
+              context.getResults(capnp::MessageSize{8, 0}).setAs<capnp::Text>("answer");
+            }),
+            false};
+  }
+};
+
+class AnRpcServer : public InAFolder {
+ protected:
+  struct Client {
+    Client(EventLoop& loop, const fs::path& path)
+        : rpc(loop, connectUnix(path), LinkLimits{}, [this] { ++disconnects; }), root(rpc.bootstrap()) {}
+    int disconnects = 0;
+    RpcClient rpc;
+    capnp::Capability::Client root;
+  };
+  RpcServer& serve(size_t maxClients = 256) {
+    server.emplace(
+        loop, listenUnix(path, 0600),
+        [this](const PeerCredentials& who) -> kj::Maybe<capnp::Capability::Client> {
+          seen = who;
+          if (refusing) return nullptr;
+          return capnp::Capability::Client(kj::heap<Answering>());
+        },
+        LinkLimits{}, maxClients);
+    return *server;
+  }
+  std::string ask(Client& client, uint16_t method) {
+    try {
+      auto response = loop.await(client.root.typelessRequest(1, method, nullptr).send().then([](auto&& answer) {
+        return kj::str(answer.template getAs<capnp::Text>());
+      }));
+      return response.cStr();
+    } catch (const kj::Exception& e) { return kj::str("! ", e.getDescription()).cStr(); }
+  }
+  void turns(int count = 5) {
+    for (int i = 0; i < count; ++i) loop.turn(1);
+  }
+
+  EventLoop loop;
+  PeerCredentials seen;
+  bool refusing = false;
+  std::optional<RpcServer> server;
+};
+
+TEST_F(AnRpcServer, AnswersItsClients) {
+  serve();
+  Client a(loop, path), b(loop, path);
+  EXPECT_EQ(ask(a, 0), "answer");
+  EXPECT_EQ(ask(b, 0), "answer");
+  EXPECT_EQ(seen.uid, geteuid());
+  EXPECT_EQ(server->stats().accepted, 2u);
+  EXPECT_EQ(server->stats().connected, 2u);
+}
+
+TEST_F(AnRpcServer, TellsNothingOfAnExceptionButAConstant) {
+  serve();
+  Client client(loop, path);
+  for (const uint16_t method : {1, 2}) {
+    const std::string answer = ask(client, method);
+    EXPECT_TRUE(answer.starts_with("! ")) << answer;
+    EXPECT_NE(answer.find("internal error"), std::string::npos) << answer;
+    EXPECT_EQ(answer.find("42"), std::string::npos) << answer;
+    EXPECT_EQ(answer.find("4711"), std::string::npos) << answer;
+  }
+  EXPECT_EQ(ask(client, 0), "answer");  // and goes on
+}
+
+TEST_F(AnRpcServer, ClosesOnWhomItRefuses) {
+  serve();
+  refusing = true;
+  Client client(loop, path);
+  EXPECT_TRUE(ask(client, 0).starts_with("! "));
+  turns();
+  EXPECT_EQ(client.disconnects, 1);
+  EXPECT_EQ(server->stats().refused, 1u);
+  EXPECT_EQ(server->stats().accepted, 0u);
+}
+
+TEST_F(AnRpcServer, HasNoRoomForMoreThanItsLimitUntilOneLeaves) {
+  serve(2);
+  Client a(loop, path);
+  EXPECT_EQ(ask(a, 0), "answer");
+  {
+    Client b(loop, path);
+    EXPECT_EQ(ask(b, 0), "answer");
+    Client c(loop, path);
+    EXPECT_TRUE(ask(c, 0).starts_with("! "));
+    EXPECT_EQ(server->stats().refused, 1u);
+  }
+  turns();
+  EXPECT_EQ(server->stats().connected, 1u);
+  Client d(loop, path);
+  EXPECT_EQ(ask(d, 0), "answer");
+}
+
+TEST_F(AnRpcServer, CutsOffOneClientAndCountsWhyWhileTheOthersGoOn) {
+  serve();
+  Client good(loop, path);
+  EXPECT_EQ(ask(good, 0), "answer");
+  kj::AutoCloseFd bad(connectUnix(path));
+  ASSERT_EQ(send(bad, "\xff\xff\xff\xff", 4, MSG_NOSIGNAL), 4);
+  turns();
+  EXPECT_EQ(server->stats().cutOff[static_cast<size_t>(CutOff::BadHeader)], 1u);
+  EXPECT_EQ(server->stats().connected, 1u);
+  EXPECT_EQ(ask(good, 0), "answer");
+  EXPECT_EQ(good.disconnects, 0);
+}
+
+TEST_F(AnRpcServer, TellsItsClientOnceThatItIsGone) {
+  serve();
+  Client client(loop, path);
+  EXPECT_EQ(ask(client, 0), "answer");
+  server.reset();
+  turns();
+  EXPECT_EQ(client.disconnects, 1);
+  EXPECT_TRUE(ask(client, 0).starts_with("! "));
+  EXPECT_EQ(client.disconnects, 1);
+}
+
+TEST_F(AnRpcServer, KeepsItsClientsWhenItStopsAccepting) {
+  serve();
+  Client client(loop, path);
+  EXPECT_EQ(ask(client, 0), "answer");
+  server->stopAccepting();
+  EXPECT_EQ(ask(client, 0), "answer");
+  EXPECT_THROW(static_cast<void>(connectUnix(path)), kj::Exception);
+}
+
+}  // namespace
+}  // namespace sallyport
