@@ -239,8 +239,8 @@ void ServerEnd::onInitiateUnbound(ByteSpan packet) {
   if (!cookie) return fail(DropReason::ExpiredCookie);
   unbound_ = netd::agree(cookie->clientEphemeral, cookie->secret);
   std::array<std::byte, wire::INITIATE_BOX_BYTES - wire::BOX_TAG_BYTES> text;
-  if (!unbound_ || !netd::openBox(text, initiate->box, netd::ShortPrefix::ClientInitiate, wire::INITIATE_COUNTER,
-                                  *unbound_)) {
+  if (!unbound_ ||
+      !netd::openBox(text, initiate->box, netd::ShortPrefix::ClientInitiate, wire::INITIATE_COUNTER, *unbound_)) {
     return fail(DropReason::BadBox);
   }
   clientEphemeral_ = cookie->clientEphemeral;

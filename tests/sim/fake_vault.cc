@@ -79,7 +79,7 @@ Result<netd::VerifiedVouch, DropReason> FakeVault::verifyVouch(const netd::Verif
 }
 
 Result<netd::MadeVouch, DropReason> FakeVault::makeVouch(const PublicKey& server,
-                                                        const netd::MakeVouchRequest& request) {
+                                                         const netd::MakeVouchRequest& request) {
   netd::MadeVouch made{};
   bool cached = false;
   auto nonce = box_.makeVouch(server, request.clientEphemeral, *vouchNonces_, made.box, cached);

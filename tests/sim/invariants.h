@@ -8,13 +8,13 @@ namespace sallyport::sim {
 
 // Each has a name, so that a canary can say which one it must break.
 enum class Invariant {
-  Delivery,     // what arrives was sent, in order, once, on this session
-  OneFault,     // a fault ends exactly its connection, with a reason that can come from what was done to it
-  Completion,   // an honest pair on a clean path completes
-  Replay,       // recorded bytes never reach Established; an Established server has its one genuine client
-  Nonce,        // no nonce or counter is used twice
-  HalfOpen,     // between Cookie and Initiate a hash and nothing else; a bounded number
-  Memory,       // nothing is held when all is over
+  Delivery,    // what arrives was sent, in order, once, on this session
+  OneFault,    // a fault ends exactly its connection, with a reason that can come from what was done to it
+  Completion,  // an honest pair on a clean path completes
+  Replay,      // recorded bytes never reach Established; an Established server has its one genuine client
+  Nonce,       // no nonce or counter is used twice
+  HalfOpen,    // between Cookie and Initiate a hash and nothing else; a bounded number
+  Memory,      // nothing is held when all is over
 };
 
 inline const char* nameOf(Invariant invariant) {

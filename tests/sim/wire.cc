@@ -12,7 +12,7 @@ namespace sallyport::sim {
 
 namespace {
 constexpr uint64_t HEAL_MS = 8000;  // after this the network gives up a connection that it has harmed
-constexpr const char* DEEDS[DEED_COUNT] = {"none",    "flip",     "shorten", "drop", "double",     "swap",  "garbage",
+constexpr const char* DEEDS[DEED_COUNT] = {"none",     "flip",    "shorten", "drop",       "double", "swap", "garbage",
                                            "recorded", "reflect", "cut",     "cut before", "splice", "stall"};
 }  // namespace
 
@@ -63,13 +63,9 @@ void Direction::tamper(Frame frame) {
       return append(frame);
     }
     case Deed::Drop: return;
-    case Deed::Double:
-      append(frame);
-      return append(frame);
+    case Deed::Double: append(frame); return append(frame);
     case Deed::Swap: held_ = std::move(frame); return;
-    case Deed::Garbage:
-      append(dice.bytes(dice.between(1, 300)));
-      return append(frame);
+    case Deed::Garbage: append(dice.bytes(dice.between(1, 300))); return append(frame);
     case Deed::Recorded:
       if (const Frame* recorded = world.anyFrame(*wire_)) append(*recorded);
       return append(frame);
@@ -85,6 +81,7 @@ void Direction::tamper(Frame frame) {
       if (Wire* neighbour = world.anyOpenWire(*wire_)) {
         Direction& theirs = toServer_ ? neighbour->toServer : neighbour->toClient;
         neighbour->excuse(TAMPERED);
+        neighbour->spliced = wire_->spliced = true;
         world.after(HEAL_MS, [neighbour] { neighbour->cut(); });
         std::swap(receiver_, theirs.receiver_);
         std::swap(fd_, theirs.fd_);

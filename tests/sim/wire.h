@@ -107,6 +107,7 @@ class Wire {
   const Plan plan;
   size_t flippedBit = 0;  // Deed::Flip: which one, in the frame
   bool done = false;      // the deed was done
+  bool spliced = false;   // bytes of another connection came in
   bool replayed = false;  // its client is a recording
   Direction toServer;
   Direction toClient;

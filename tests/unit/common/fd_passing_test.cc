@@ -30,6 +30,7 @@ class ADatagram : public testing::Test {
     left = kj::AutoCloseFd(ends[0]);
     right = kj::AutoCloseFd(ends[1]);
   }
+  ~ADatagram() noexcept override {}  // gtest's is, KJ's members are not
   kj::AutoCloseFd left, right;
   std::array<std::byte, 256> buffer;
 };

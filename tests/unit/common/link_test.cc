@@ -62,6 +62,7 @@ Bytes finish(uint32_t id) {
 
 class ALink : public testing::Test {
  protected:
+  ~ALink() noexcept override {}  // gtest's is, KJ's members are not
   Link& open(LinkSide side = LinkSide::Server, LinkLimits limits = {}) {
     int ends[2];
     EXPECT_EQ(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, ends), 0);

@@ -135,6 +135,7 @@ class Answering final : public capnp::Capability::Server {
 
 class AnRpcServer : public InAFolder {
  protected:
+  ~AnRpcServer() noexcept override {}  // gtest's is, KJ's members are not
   struct Client {
     Client(EventLoop& loop, const fs::path& path)
         : rpc(loop, connectUnix(path), LinkLimits{}, [this] { ++disconnects; }), root(rpc.bootstrap()) {}
