@@ -56,7 +56,7 @@ void readNet(const Section& root, NetConfig& net) {
   section.socketPath("socket", net.socket);
   net.adminSocket = withSuffix(net.socket, "-admin");
   section.socketPath("admin_socket", net.adminSocket);
-  section.number("workers", net.workers, 0, 256);
+  section.number("workers", net.workers, 0, 63);
   section.user(net.user);
   section.sandbox(net.requireSandbox);
   const auto metrics = section.text("metrics");

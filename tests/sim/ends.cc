@@ -291,10 +291,10 @@ void ClientEnd::perform(ClientHandshake::Step step) {
                      perform(machine_.onVault(answer));
                    });
                  },
-                 [this](std::pair<wire::InitiateFrame, Established>& step) {
+                 [this](std::pair<wire::InitiateFrame, Established>& done) {
                    world_.onClientEstablished(*this);
-                   write(step.first);
-                   begin(std::move(step.second.session));
+                   write(done.first);
+                   begin(std::move(done.second.session));
                    onReadable();
                  },
              },

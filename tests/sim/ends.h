@@ -8,6 +8,7 @@
 
 #include "netd/frame_reader.h"
 #include "netd/handshake.h"
+#include "tests/sim/dice.h"
 #include "tests/sim/wire.h"
 
 namespace sallyport::sim {

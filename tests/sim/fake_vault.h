@@ -19,6 +19,8 @@ class FakeVault {
   // `wallSeconds` must outlive this.
   FakeVault(vaultd::SecretArena& arena, vaultd::SharedKeyCache& cache, uint32_t id, const uint64_t& wallSeconds,
             Canary canary);
+  FakeVault(const FakeVault&) = delete;
+  FakeVault& operator=(const FakeVault&) = delete;
 
   const PublicKey& publicKey() const { return box_.publicKey(); }
   void allow(const PublicKey& peer, std::string name) { allowed_[peer] = std::move(name); }

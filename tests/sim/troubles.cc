@@ -15,13 +15,12 @@ void World::populate() {
   const size_t clients = dice_.between(2, 4);
   uint32_t id = 0;
   for (size_t i = 0; i < servers; ++i) {
-    Server& server =
-        servers_.emplace_back(Server{{.vault = {*arena_, *cache_, id++, wallSeconds_, canary_}}, {}, {}, 1000});
+    Server& server = servers_.emplace_back(*arena_, *cache_, id++, wallSeconds_, canary_);
     server.keys.rotate(netd::MinuteKey::random());
   }
   for (size_t i = 0; i < clients; ++i) {
     Server& server = servers_[dice_.below(servers)];
-    Client& client = clients_.emplace_back(Client{{.vault = {*arena_, *cache_, id++, wallSeconds_, canary_}}, server});
+    Client& client = clients_.emplace_back(server, *arena_, *cache_, id++, wallSeconds_, canary_);
     server.vault.allow(client.vault.publicKey(), "client " + std::to_string(i));
   }
   // Most worlds are short and busy; some last for minutes, so that keys turn and recordings grow old.

@@ -20,6 +20,9 @@ namespace sallyport::sim {
 
 // A host with a vault. `epoch` counts the vault's restarts: a question asked before one is never answered.
 struct Host {
+  Host(vaultd::SecretArena& arena, vaultd::SharedKeyCache& cache, uint32_t id, const uint64_t& wallSeconds,
+       Canary canary)
+      : vault(arena, cache, id, wallSeconds, canary) {}
   FakeVault vault;
   uint64_t epoch = 0;
   vaultd::NonceLedger::Image backup{};
@@ -27,11 +30,14 @@ struct Host {
   uint64_t startsSinceBackup = 0;
 };
 struct Server : Host {
+  using Host::Host;
   netd::CookieKeys keys;
   std::vector<ServerEnd*> halfOpen;  // oldest first
   size_t halfOpenLimit = 1000;
 };
 struct Client : Host {
+  template <typename... Arguments>
+  explicit Client(Server& its, Arguments&&... arguments) : Host(arguments...), server(its) {}
   Server& server;
 };
 

@@ -141,7 +141,7 @@ std::vector<Case> cases() {
       {"[net]", "[[net]]", 5, "`net` must be a table, not an array"},
       {"[vault]", "net = 1\n[vault]", 6, ""},
       // out of range
-      {"workers = 2", "workers = 257", 7, "`workers` in [net] is out of range: 257", "0 to 256"},
+      {"workers = 2", "workers = 64", 7, "`workers` in [net] is out of range: 64", "0 to 63"},
       {"workers = 2", "workers = -1", 7, "is out of range: -1"},
       {"connections = 100", "connections = 0", 27, "`connections` in [limits] is out of range: 0"},
       {"connections = 100", "connections = 4294967297", 27, "out of range"},

@@ -1,4 +1,4 @@
-// Goal: the file beneath the ledger is private, locked, whole from its first moment, and never overwritten when it is damaged.
+// Goal: the file beneath the ledger is private, locked, whole from the start, and never overwritten when damaged.
 // Method: real files: copied, cut, deleted, locked by another, and on a full disk.
 #include "vaultd/nonce_file.h"
 

@@ -111,7 +111,7 @@ class DiskView : public NonceDisk {
   FaultyDisk& disk_;
 };
 
-// --- the ledger under test, and ledgers that are wrong -------------------------------------------------------------------------
+// --- the ledger under test, and ledgers that are wrong -----------------------------------------------------
 
 using Counter = std::pair<InstanceId, uint64_t>;
 
@@ -196,7 +196,7 @@ struct IgnoresShortWrites : DiskView {
   }
 };
 
-// --- the harness -----------------------------------------------------------------------------------------------------------------
+// --- the harness -----------------------------------------------------------------------------------------------------
 
 // What went wrong, or nothing.
 template <typename S>
