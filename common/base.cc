@@ -66,6 +66,10 @@ std::optional<std::vector<std::byte>> fromHex(std::string_view text) {
 }
 
 std::optional<std::vector<std::byte>> fromBase64(std::string_view text) {
+  // libsodium 1.0.18 takes some bytes beyond ASCII for digits.
+  for (const char c : text) {
+    if ((static_cast<unsigned char>(c) & 0x80) != 0) return std::nullopt;
+  }
   const int variant = !text.empty() && (text.back() == '=' || text.size() % 4 == 0)
                           ? sodium_base64_VARIANT_ORIGINAL
                           : sodium_base64_VARIANT_ORIGINAL_NO_PADDING;

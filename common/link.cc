@@ -347,6 +347,8 @@ void Link::updateInterest() {
 }
 
 kj::Promise<void> Link::end() {
+  // The client is still there: the RPC system gave up on what it sent.
+  if (side_ == LinkSide::Server && !eof_ && !broken_ && cutOff_ == CutOff::None) cutOff_ = CutOff::BadMessage;
   ended_ = true;
   flush();
   return kj::READY_NOW;

@@ -93,6 +93,7 @@ void RpcServer::drop(std::list<std::unique_ptr<Client>>::iterator client) {
   if (reason != CutOff::None) {
     ++stats_.cutOff[static_cast<size_t>(reason)];
     logWarning("rpc client cut off reason=" + std::string(name(reason)));
+    if (onCutOff) onCutOff(reason);
   }
   clients_.erase(client);
   stats_.connected = clients_.size();

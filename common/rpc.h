@@ -44,6 +44,8 @@ class RpcServer final : private EventLoop::Watcher {
   ~RpcServer() noexcept(false);
 
   const Stats& stats() const { return stats_; }
+  // Told of each client that is cut off; may be empty.
+  std::function<void(CutOff)> onCutOff;
   // No new clients; those connected stay.
   void stopAccepting();
 

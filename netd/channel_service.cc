@@ -26,7 +26,9 @@ ChannelService::ChannelService(Worker& worker, kj::AutoCloseFd listener)
           worker.loop(), listener.release(),
           // Who may connect is decided by the socket file's owner and mode.
           [&worker](const PeerCredentials&) -> kj::Maybe<capnp::Capability::Client> { return makeNetwork(worker); },
-          NET_LINK_LIMITS) {}
+          NET_LINK_LIMITS) {
+  server_.onCutOff = [&worker](CutOff) { worker.stats().add(Counter::RpcCutOff); };
+}
 
 ChannelService::~ChannelService() { *alive_ = false; }
 

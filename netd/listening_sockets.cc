@@ -37,7 +37,6 @@ std::optional<NumericAddress> parseNumeric(const std::string& host, uint16_t por
 namespace {
 
 constexpr int BACKLOG = 4096;
-constexpr mode_t PLAIN_SOCKET_MODE = 0600;
 
 ConfigError bindError(const std::string& address, int error, unsigned line) {
   ConfigError problem{.message = "can't listen on " + address + ": " + std::strerror(error), .line = line, .hint = {}};
@@ -66,13 +65,13 @@ int tcpListener(const NumericAddress& address, bool shared) {
 
 }  // namespace
 
-Result<std::vector<kj::AutoCloseFd>, ConfigError> bindListeners(const Address& address, unsigned workers,
-                                                                unsigned line) {
+Result<std::vector<kj::AutoCloseFd>, ConfigError> bindListeners(const Address& address, mode_t unixMode,
+                                                                unsigned workers, unsigned line) {
   std::vector<kj::AutoCloseFd> sockets;
   const std::string text = toString(address);
   if (const auto* local = std::get_if<UnixAddress>(&address)) {
     try {
-      sockets.emplace_back(listenUnix(local->path, PLAIN_SOCKET_MODE, BACKLOG));
+      sockets.emplace_back(listenUnix(local->path, unixMode, BACKLOG));
     } catch (const kj::Exception& e) {
       return refuse(ConfigError{
           .message = "can't listen on " + text + ": " + e.getDescription().cStr(), .line = line, .hint = {}});

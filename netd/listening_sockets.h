@@ -3,6 +3,8 @@
 // waits for its successor, as the monitor keeps every socket. A Unix address is bound once and shared.
 #pragma once
 
+#include <sys/types.h>
+
 #include <vector>
 
 #include <kj/io.h>
@@ -13,7 +15,11 @@
 namespace sallyport::netd {
 
 // One socket a worker, or one for all. The error names the address and the remedy.
-Result<std::vector<kj::AutoCloseFd>, ConfigError> bindListeners(const Address& address, unsigned workers,
-                                                                unsigned line);
+// `unixMode`: of a Unix socket's file.
+Result<std::vector<kj::AutoCloseFd>, ConfigError> bindListeners(const Address& address, mode_t unixMode,
+                                                                unsigned workers, unsigned line);
+// Encrypted sides are open to every local user, as a port is: peers prove who they are. Plain sides are not.
+inline constexpr mode_t WIRE_SOCKET_MODE = 0666;
+inline constexpr mode_t PLAIN_SOCKET_MODE = 0600;
 
 }  // namespace sallyport::netd

@@ -19,11 +19,20 @@ constexpr size_t TAG = wire::BOX_TAG_BYTES;
 constexpr size_t PREFIX_BYTES = 16;
 constexpr size_t CACHE_CHUNK_BYTES = 16 * 1024;
 // Below this libsodium's one-shot Poly1305 beats OpenSSL's set-up cost.
-constexpr size_t SMALL_MESSAGE_BYTES = 1024;
+constexpr size_t SMALL_MESSAGE_BYTES = 512;
+constexpr size_t POLY_KEY_BYTES = 32;
+constexpr size_t BLOCK_BYTES = 64;
+constexpr size_t GROUP_BYTES = 8 * BLOCK_BYTES;
 constexpr std::string_view CLIENT_MESSAGE_PREFIX = "CurveCP-client-M";
 constexpr std::string_view SERVER_MESSAGE_PREFIX = "CurveCP-server-M";
 
 using Nonce = std::array<unsigned char, wire::BOX_NONCE_BYTES>;
+
+std::array<unsigned char, 8> messageNonce(uint64_t counter) {
+  std::array<unsigned char, 8> nonce;
+  wire::writeBe64(std::as_writable_bytes(std::span(nonce)), counter);
+  return nonce;
+}
 
 Nonce shortNonce(ShortPrefix prefix, uint64_t counter) {
   Nonce nonce;
@@ -39,19 +48,18 @@ Key subkey(const SharedKey& key, std::string_view prefix) {
   return result;
 }
 
-// XSalsa20-Poly1305's layout: the first 32 bytes of the key stream are the Poly1305 key, the text goes on with byte 32.
-struct FirstBlock {
-  FirstBlock(uint64_t counter, std::span<const std::byte, wire::KEY_BYTES> key) {
-    wire::writeBe64(std::as_writable_bytes(std::span(nonce)), counter);
-    crypto_stream_salsa20(stream.data(), stream.size(), nonce.data(), uchars(key));
+void xorInto(unsigned char* text, const unsigned char* stream, size_t bytes) {
+  size_t i = 0;
+  for (; i + sizeof(uint64_t) <= bytes; i += sizeof(uint64_t)) {
+    uint64_t word;
+    uint64_t mask;
+    std::memcpy(&word, text + i, sizeof word);
+    std::memcpy(&mask, stream + i, sizeof mask);
+    word ^= mask;
+    std::memcpy(text + i, &word, sizeof word);
   }
-  ~FirstBlock() { sodium_memzero(stream.data(), stream.size()); }
-  void xorHead(unsigned char* text, size_t bytes) const {
-    for (size_t i = 0; i < bytes; ++i) text[i] ^= stream[32 + i];
-  }
-  std::array<unsigned char, 64> stream;
-  std::array<unsigned char, 8> nonce;
-};
+  for (; i < bytes; ++i) text[i] ^= stream[i];
+}
 
 }  // namespace
 
@@ -127,52 +135,76 @@ MessageCipher::MessageCipher() : poly_(std::make_unique<Poly1305>()) {
 
 MessageCipher::~MessageCipher() = default;
 
-void MessageCipher::seal(MutableByteSpan box, uint64_t counter, std::span<const std::byte, wire::KEY_BYTES> key) {
-  CHECK(box.size() >= TAG);
-  unsigned char* text = uchars(box) + TAG;
-  const size_t bytes = box.size() - TAG;
-  const FirstBlock first(counter, key);
-  const size_t head = std::min<size_t>(bytes, 32);
-  first.xorHead(text, head);
-  if (bytes < SMALL_MESSAGE_BYTES) {
-    if (bytes > head) {
-      crypto_stream_salsa20_xor_ic(text + head, text + head, bytes - head, first.nonce.data(), 1, uchars(key));
-    }
-    crypto_onetimeauth(uchars(box), text, bytes, first.stream.data());
-    return;
-  }
-  poly_->begin(first.stream.data());
-  poly_->update(text, head);
-  uint64_t block = 1;
-  for (size_t at = head; at < bytes; at += CACHE_CHUNK_BYTES, block += CACHE_CHUNK_BYTES / 64) {
-    const size_t chunk = std::min(CACHE_CHUNK_BYTES, bytes - at);
-    crypto_stream_salsa20_xor_ic(text + at, text + at, chunk, first.nonce.data(), block, uchars(key));
-    poly_->update(text + at, chunk);
-  }
-  poly_->finish(uchars(box));
+// XSalsa20-Poly1305's layout: the first 32 bytes of the key stream are the Poly1305 key, the text goes on with byte 32.
+void MessageCipher::begin(size_t textBytes, const Nonce& nonce, Key key) {
+  size_t bytes = std::min(POLY_KEY_BYTES + textBytes, stream_.size());
+  if (bytes % GROUP_BYTES > BLOCK_BYTES) bytes += GROUP_BYTES - bytes % GROUP_BYTES;
+  crypto_stream_salsa20(stream_.data(), bytes, nonce.data(), uchars(key));
 }
 
-bool MessageCipher::open(MutableByteSpan box, uint64_t counter, std::span<const std::byte, wire::KEY_BYTES> key) {
+void MessageCipher::cryptHead(unsigned char* text, size_t bytes) const {
+  xorInto(text, stream_.data() + POLY_KEY_BYTES, bytes);
+}
+
+// What lies behind the head: from the key stream's `block` on. Uses stream_ anew.
+void MessageCipher::cryptRest(unsigned char* text, size_t bytes, uint64_t block, const Nonce& nonce, Key key) {
+  const size_t tail = bytes % GROUP_BYTES > BLOCK_BYTES ? bytes % GROUP_BYTES : 0;
+  const size_t whole = bytes - tail;
+  if (whole > 0) crypto_stream_salsa20_xor_ic(text, text, whole, nonce.data(), block, uchars(key));
+  if (tail == 0) return;
+  std::memset(stream_.data(), 0, GROUP_BYTES);
+  crypto_stream_salsa20_xor_ic(stream_.data(), stream_.data(), GROUP_BYTES, nonce.data(), block + whole / BLOCK_BYTES,
+                               uchars(key));
+  xorInto(text + whole, stream_.data(), tail);
+}
+
+void MessageCipher::seal(MutableByteSpan box, uint64_t counter, Key key) {
   CHECK(box.size() >= TAG);
   unsigned char* text = uchars(box) + TAG;
   const size_t bytes = box.size() - TAG;
-  const FirstBlock first(counter, key);
+  const size_t head = std::min(bytes, stream_.size() - POLY_KEY_BYTES);
+  const Nonce nonce = messageNonce(counter);
+  begin(bytes, nonce, key);
+  cryptHead(text, head);
+  if (bytes < SMALL_MESSAGE_BYTES) {
+    crypto_onetimeauth(uchars(box), text, bytes, stream_.data());
+  } else {
+    poly_->begin(stream_.data());
+    poly_->update(text, head);
+    uint64_t block = stream_.size() / BLOCK_BYTES;
+    for (size_t at = head; at < bytes; at += CACHE_CHUNK_BYTES, block += CACHE_CHUNK_BYTES / BLOCK_BYTES) {
+      const size_t chunk = std::min(CACHE_CHUNK_BYTES, bytes - at);
+      cryptRest(text + at, chunk, block, nonce, key);
+      poly_->update(text + at, chunk);
+    }
+    poly_->finish(uchars(box));
+  }
+  sodium_memzero(stream_.data(), std::min(stream_.size(), bytes + GROUP_BYTES + POLY_KEY_BYTES));
+}
+
+bool MessageCipher::open(MutableByteSpan box, uint64_t counter, Key key) {
+  CHECK(box.size() >= TAG);
+  unsigned char* text = uchars(box) + TAG;
+  const size_t bytes = box.size() - TAG;
+  const size_t head = std::min(bytes, stream_.size() - POLY_KEY_BYTES);
+  const Nonce nonce = messageNonce(counter);
+  begin(bytes, nonce, key);
   // The whole tag is judged before a byte is decrypted.
   std::array<unsigned char, TAG> tag;
   if (bytes < SMALL_MESSAGE_BYTES) {
-    crypto_onetimeauth(tag.data(), text, bytes, first.stream.data());
+    crypto_onetimeauth(tag.data(), text, bytes, stream_.data());
   } else {
-    poly_->begin(first.stream.data());
+    poly_->begin(stream_.data());
     poly_->update(text, bytes);
     poly_->finish(tag.data());
   }
-  if (sodium_memcmp(tag.data(), uchars(box), TAG) != 0) return false;
-  const size_t head = std::min<size_t>(bytes, 32);
-  first.xorHead(text, head);
-  if (bytes > head) {
-    crypto_stream_salsa20_xor_ic(text + head, text + head, bytes - head, first.nonce.data(), 1, uchars(key));
+  const bool genuine = sodium_memcmp(tag.data(), uchars(box), TAG) == 0;
+  if (genuine) {
+    cryptHead(text, head);
+    if (bytes > head) cryptRest(text + head, bytes - head, stream_.size() / BLOCK_BYTES, nonce, key);
   }
-  return true;
+  sodium_memzero(stream_.data(), std::min(stream_.size(), bytes + GROUP_BYTES + POLY_KEY_BYTES));
+  return genuine;
 }
 
 }  // namespace sallyport::netd

@@ -69,27 +69,27 @@ Monitor::~Monitor() {
 
 Result<Monitor::Listeners, ConfigError> Monitor::bindNew(const Config& fresh) {
   Listeners bound;
-  const auto bind = [&](uint32_t id, const Address& address, bool oneWorker,
+  const auto bind = [&](uint32_t id, const Address& address, mode_t unixMode, bool oneWorker,
                         unsigned line) -> Result<void, ConfigError> {
     // What a socket is for belongs to it: the kernel deals connections to every socket of an address, so one that no
     // worker accepts on would swallow them.
     const std::string purpose = toString(address) + (oneWorker ? " one worker" : "");
     const auto known = listeners_.find(id);
     if (known != listeners_.end() && known->second.purpose == purpose) return {};
-    auto sockets = bindListeners(address, oneWorker ? 1 : workerCount_, line);
+    auto sockets = bindListeners(address, unixMode, oneWorker ? 1 : workerCount_, line);
     if (!sockets) return refuse(sockets.error());
     bound.emplace(id, Listening{purpose, std::move(*sockets)});
     return {};
   };
   for (const ListenEntry& entry : fresh.listens) {
-    if (auto done = bind(ids_.of(true, entry.name), entry.address,
+    if (auto done = bind(ids_.of(true, entry.name), entry.address, WIRE_SOCKET_MODE,
                          std::holds_alternative<ChannelService>(entry.service), entry.line);
         !done)
       return refuse(done.error());
   }
   for (const ConnectEntry& entry : fresh.connects) {
     if (!entry.listen) continue;
-    if (auto done = bind(ids_.of(false, entry.name), *entry.listen, false, entry.line); !done)
+    if (auto done = bind(ids_.of(false, entry.name), *entry.listen, PLAIN_SOCKET_MODE, false, entry.line); !done)
       return refuse(done.error());
   }
   return bound;
@@ -101,7 +101,7 @@ Result<void, ConfigError> Monitor::openListeners() {
   listeners_ = std::move(*bound);
   netListener_ = kj::AutoCloseFd(listenUnix(config_.net.socket, NET_SOCKET_MODE));
   if (config_.net.metrics) {
-    auto sockets = bindListeners(*config_.net.metrics, 1, 0);
+    auto sockets = bindListeners(*config_.net.metrics, PLAIN_SOCKET_MODE, 1, 0);
     if (!sockets) return refuse(sockets.error());
     KJ_SYSCALL(listen(sockets->front(), 16));
     metricsListener_ = kj::mv(sockets->front());

@@ -138,14 +138,21 @@ void run(Vault& vault, const Options& options) {
   one.setClientEphemeral(toData(ephemeral.publicKey.span()));
   auto answer = vault.loop.await(kj::Promise<capnp::Response<proto::Net::MakeVouchesResults>>(oneRequest.send()));
   KJ_REQUIRE(answer.getOutcomes()[0].isMade(), "no vouch was made");
-  const auto vouch = answer.getOutcomes()[0].getMade();
+  // Copied: what is read of an answer is limited.
+  const auto made = answer.getOutcomes()[0].getMade();
+  const auto copy = [](capnp::Data::Reader data) {
+    return std::vector<std::byte>(toBytes(data).begin(), toBytes(data).end());
+  };
+  const auto client = copy(made.getClient());
+  const auto nonce = copy(made.getNonce());
+  const auto box = copy(made.getBox());
   const auto verifyVouches = [&](uint items) {
     auto request = vault.net.verifyVouchesRequest();
     for (auto to : request.initVouches(items)) {
       to.setEntry(options.listenEntry);
-      to.setClient(vouch.getClient());
-      to.setNonce(vouch.getNonce());
-      to.setBox(vouch.getBox());
+      to.setClient(toData(client));
+      to.setNonce(toData(nonce));
+      to.setBox(toData(box));
       to.setClientEphemeral(toData(ephemeral.publicKey.span()));
     }
     return request.send().then([items](capnp::Response<proto::Net::VerifyVouchesResults>&& response) {
@@ -157,7 +164,7 @@ void run(Vault& vault, const Options& options) {
   const Rate wide = measure(vault, options, 64, 1, sealCookies);
   const Rate batched = measure(vault, options, 2, MAX_ITEMS, sealCookies);
   const Rate verified = measure(vault, options, 2, MAX_ITEMS, verifyVouches);
-  const Rate made = measure(vault, options, 2, MAX_ITEMS, makeVouches);
+  const Rate vouched = measure(vault, options, 2, MAX_ITEMS, makeVouches);
   const Rate knownSingle = measure(vault, options, 1, 1, verifyVouches);
   report({{"cookies_1", single.perSecond},
           {"cookies_1_p50_us", single.p50},
@@ -168,8 +175,8 @@ void run(Vault& vault, const Options& options) {
           {"cookies_batch_cpu_us", batched.cpuMicros},
           {"verify_batch", verified.perSecond},
           {"verify_batch_cpu_us", verified.cpuMicros},
-          {"make_batch", made.perSecond},
-          {"make_batch_cpu_us", made.cpuMicros},
+          {"make_batch", vouched.perSecond},
+          {"make_batch_cpu_us", vouched.cpuMicros},
           {"verify_1_p50_us", knownSingle.p50},
           {"verify_1_p99_us", knownSingle.p99}});
 }

@@ -62,7 +62,7 @@ Result<netd::SealedCookie, DropReason> FakeVault::sealCookie(const netd::SealCoo
   if (!nonce) return refuse(reasonOf(nonce.error()));
   noteNonce(BoxRole::Cookie, *nonce);
   sealed.packet.nonce = *nonce;
-  answered_.insert(request.clientEphemeral);
+  answered_.insert(asPoint(request.clientEphemeral));
   return sealed;
 }
 

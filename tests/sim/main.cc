@@ -37,7 +37,8 @@ constexpr wire::DropReason EXPECTED[] = {
     wire::DropReason::BadBox,           wire::DropReason::UnknownCookie,    wire::DropReason::ExpiredCookie,
     wire::DropReason::PeerRevoked,      wire::DropReason::HandshakeTimeout, wire::DropReason::ClosedInHandshake,
     wire::DropReason::VaultUnavailable, wire::DropReason::NonceUnavailable, wire::DropReason::HalfOpenLimit,
-    wire::DropReason::Truncated,        wire::DropReason::BadVouch,
+    wire::DropReason::Truncated,        wire::DropReason::BadVouch,         wire::DropReason::LowOrderKey,
+    wire::DropReason::PeerNotAllowed,
 };
 constexpr uint64_t ENOUGH_SEEDS = 300;
 

@@ -106,7 +106,11 @@ void World::flood() {
     Wire& wire = wires_.emplace_back(*this, wires_.size(), Plan{});
     wire.excuse(ATTACKED);
     makeServerEnd(wire, server);
-    if (dice_.oneIn(2)) wire.toServer.send(dice_.bytes(dice_.between(1, 400)));
+    if (dice_.oneIn(3)) wire.toServer.send(dice_.bytes(dice_.between(1, 400)));
+    if (dice_.oneIn(3)) {
+      const auto hello = sallyport::wire::writeHello({PublicKey{}, {}});  // a key of low order
+      wire.toServer.send(Frame(hello.begin(), hello.end()));
+    }
     after(GIVE_UP_MS, [&wire] { wire.cut(); });
   }
 }

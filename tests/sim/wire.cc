@@ -12,6 +12,8 @@ namespace sallyport::sim {
 
 namespace {
 constexpr uint64_t HEAL_MS = 8000;  // after this the network gives up a connection that it has harmed
+// Of the Hello's key: X25519 ignores it, so no box tells.
+constexpr size_t HIGHEST_KEY_BIT = (wire::FRAME_HEADER_BYTES + wire::MAGIC_BYTES + wire::KEY_BYTES) * 8 - 1;
 constexpr const char* DEEDS[DEED_COUNT] = {"none",     "flip",    "shorten", "drop",       "double", "swap", "garbage",
                                            "recorded", "reflect", "cut",     "cut before", "splice", "stall"};
 }  // namespace
@@ -54,6 +56,7 @@ void Direction::tamper(Frame frame) {
   switch (wire_->plan.deed) {
     case Deed::Flip:
       wire_->flippedBit = dice.below(frame.size() * 8);
+      if (dice.oneIn(4)) wire_->flippedBit = std::min(HIGHEST_KEY_BIT, frame.size() * 8 - 1);
       frame[wire_->flippedBit / 8] ^= std::byte(1U << (wire_->flippedBit % 8));
       return append(frame);
     case Deed::Shorten: {

@@ -24,11 +24,10 @@ class NonceDisk(SystemTest):
         self.port = site.listen("echo", ["alice"], "echo")
 
     def fill(self):
-        with open(self.keys / "ballast", "wb") as ballast:
+        with open(self.keys / "ballast", "wb", buffering=0) as ballast:
             try:
                 while True:
                     ballast.write(bytes(4096))
-                    ballast.flush()
             except OSError:
                 pass
 

@@ -31,6 +31,7 @@ class VaultKilled(SystemTest):
         site.start()
         session = site.connect(port, alice)
         self.addCleanup(session.close)
+        self.assert_echo(session)
         workers = site.pids()["workers"]
         done = []
         for round_number in range(5):
@@ -70,6 +71,7 @@ class VaultKilled(SystemTest):
         site.start_netd()
         session = site.connect(port, alice)
         self.addCleanup(session.close)
+        self.assert_echo(session)  # a client that has sent its Initiate isn't yet in
         vault.kill()
         vault.wait()
         site.processes.remove(vault)

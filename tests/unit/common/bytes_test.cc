@@ -106,7 +106,18 @@ TEST(Base64, OfAnotherAlphabetIsNotRead) {
                                       "Zm9v\tZm9v"}) {
     EXPECT_FALSE(fromBase64(text).has_value()) << text;
   }
-  EXPECT_FALSE(fromBase64(std::string_view("Zm9\0", 4)).has_value());
+}
+
+TEST(Base64, HasNoDigitsBesideItsOwn) {
+  static constexpr std::string_view DIGITS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+  for (int value = 0; value < 256; ++value) {
+    for (size_t at = 0; at < 4; ++at) {
+      std::string text = "AAAA";
+      text[at] = static_cast<char>(value);
+      const bool digit = DIGITS.find(static_cast<char>(value)) != std::string_view::npos;
+      EXPECT_EQ(fromBase64(text).has_value(), digit || (value == '=' && at == 3)) << value << " at " << at;
+    }
+  }
 }
 
 TEST(Base64, WithBitsLeftOverIsNotRead) {

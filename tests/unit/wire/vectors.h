@@ -28,14 +28,13 @@ inline const std::string& vectorFile() {
   return TEXT;
 }
 
-// The value of the first `"name": ` at or after `from`, without quotes: the file is flat enough for that.
-inline std::string vectorText(const std::string& name, size_t from = 0) {
-  const std::string key = "\"" + name + "\": ";
+// The first text called `name` at or after `from`: the file is flat enough for that. `mark` begins a value.
+inline std::string vectorText(const std::string& name, size_t from = 0, std::string_view mark = "\"") {
+  const std::string key = "\"" + name + "\": " + std::string(mark);
   size_t begin = vectorFile().find(key, from);
   CHECK(begin != std::string::npos);
   begin += key.size();
-  if (vectorFile()[begin] != '"') return vectorFile().substr(begin, vectorFile().find_first_of(",\n}", begin) - begin);
-  return vectorFile().substr(begin + 1, vectorFile().find('"', begin + 1) - begin - 1);
+  return vectorFile().substr(begin, vectorFile().find_first_of("\",\n}", begin) - begin);
 }
 inline std::vector<std::byte> vector(const std::string& name) { return hex(vectorText(name)); }
 
@@ -48,7 +47,7 @@ inline std::vector<MessageVector> messageVectors() {
   std::vector<MessageVector> result;
   static const std::string MARK = "\"side\": ";
   for (size_t at = vectorFile().find(MARK); at != std::string::npos; at = vectorFile().find(MARK, at + 1)) {
-    result.push_back({vectorText("side", at) == "client", std::stoull(vectorText("counter", at)),
+    result.push_back({vectorText("side", at) == "client", std::stoull(vectorText("counter", at, "")),
                       hex(vectorText("text", at)), hex(vectorText("packet", at)), hex(vectorText("frame", at))});
   }
   CHECK(result.size() >= 5);

@@ -1,0 +1,135 @@
+// Goal: an attacker counts as one source, however many addresses of his own he uses, and a place is given back once.
+// Method: addresses of every family; tickets moved, settled and dropped in every order.
+#include "netd/sources.h"
+
+#include <arpa/inet.h>
+#include <gtest/gtest.h>
+#include <netinet/in.h>
+#include <sys/un.h>
+
+#include <cstring>
+#include <vector>
+
+namespace sallyport::netd {
+namespace {
+
+sockaddr_storage v4(const char* text, uint16_t port = 1) {
+  sockaddr_storage storage{};
+  auto& address = reinterpret_cast<sockaddr_in&>(storage);
+  address.sin_family = AF_INET;
+  address.sin_port = htons(port);
+  EXPECT_EQ(inet_pton(AF_INET, text, &address.sin_addr), 1);
+  return storage;
+}
+sockaddr_storage v6(const char* text, uint16_t port = 1) {
+  sockaddr_storage storage{};
+  auto& address = reinterpret_cast<sockaddr_in6&>(storage);
+  address.sin6_family = AF_INET6;
+  address.sin6_port = htons(port);
+  EXPECT_EQ(inet_pton(AF_INET6, text, &address.sin6_addr), 1);
+  return storage;
+}
+sockaddr_storage local() {
+  sockaddr_storage storage{};
+  storage.ss_family = AF_UNIX;
+  return storage;
+}
+
+TEST(ASource, IsAnIPv4AddressWhateverItsPort) {
+  EXPECT_EQ(sourceOf(v4("192.0.2.1", 1)), sourceOf(v4("192.0.2.1", 65535)));
+  EXPECT_NE(sourceOf(v4("192.0.2.1")), sourceOf(v4("192.0.2.2")));
+  EXPECT_NE(sourceOf(v4("192.0.2.1")), sourceOf(v4("193.0.2.1")));
+}
+
+TEST(ASource, IsAWholeSlash64OfIPv6) {
+  EXPECT_EQ(sourceOf(v6("2001:db8::1")), sourceOf(v6("2001:db8:0:0:ffff:ffff:ffff:ffff")));
+  EXPECT_NE(sourceOf(v6("2001:db8::1")), sourceOf(v6("2001:db8:0:1::1")));
+}
+
+TEST(ASource, IsTheSameForAnIPv4AddressInIPv6Clothes) {
+  EXPECT_EQ(sourceOf(v6("::ffff:192.0.2.1")), sourceOf(v4("192.0.2.1")));
+  EXPECT_NE(sourceOf(v6("::ffff:192.0.2.1")), sourceOf(v6("::ffff:192.0.2.2")));
+}
+
+TEST(ASource, IsOneForAllUnixSocketsAndNoAddressOfTheNetwork) {
+  EXPECT_EQ(sourceOf(local()), sourceOf(local()));
+  EXPECT_NE(sourceOf(local()), sourceOf(v4("0.0.0.0")));
+  EXPECT_NE(sourceOf(local()), sourceOf(v4("127.0.0.1")));
+}
+
+TEST(ASource, IsPrintedForPeople) {
+  EXPECT_EQ(printable(v4("192.0.2.1", 40000)), "192.0.2.1:40000");
+  EXPECT_EQ(printable(v6("2001:db8::1", 40000)), "[2001:db8::1]:40000");
+  EXPECT_EQ(printable(local()), "unix");
+  EXPECT_EQ(printable(sockaddr_storage{}), "unix");
+}
+
+class Places : public testing::Test {
+ protected:
+  Sources sources;
+  const SourceAddress here = sourceOf(v4("192.0.2.1"));
+  const SourceAddress there = sourceOf(v4("192.0.2.2"));
+  void expect(const SourceAddress& source, uint32_t connections, uint32_t halfOpen) {
+    EXPECT_EQ(sources.counts(source).connections, connections);
+    EXPECT_EQ(sources.counts(source).halfOpen, halfOpen);
+  }
+};
+
+TEST_F(Places, AreCountedForEachSource) {
+  auto a = sources.take(here);
+  auto b = sources.take(here);
+  auto c = sources.take(there);
+  expect(here, 2, 2);
+  expect(there, 1, 1);
+  EXPECT_EQ(*a.source(), here);
+}
+
+TEST_F(Places, AreHalfOpenUntilTheySettleOnce) {
+  auto a = sources.take(here);
+  auto b = sources.take(here);
+  a.settle();
+  a.settle();
+  expect(here, 2, 1);
+}
+
+TEST_F(Places, AreGivenBackWhetherTheySettledOrNot) {
+  {
+    auto a = sources.take(here);
+    auto b = sources.take(here);
+    a.settle();
+  }
+  expect(here, 0, 0);
+}
+
+TEST_F(Places, AreGivenBackOnceHoweverOftenTheyMove) {
+  Sources::Ticket last;
+  {
+    auto a = sources.take(here);
+    Sources::Ticket b(std::move(a));
+    EXPECT_EQ(a.source(), nullptr);
+    last = std::move(b);
+  }
+  expect(here, 1, 1);
+  last = {};
+  expect(here, 0, 0);
+  EXPECT_EQ(last.source(), nullptr);
+}
+
+TEST_F(Places, OfOneSourceSurviveAThousandOthers) {
+  auto kept = sources.take(here);
+  {
+    std::vector<Sources::Ticket> crowd;
+    for (uint32_t i = 0; i < 1000; ++i) {
+      sockaddr_storage address = v4("10.0.0.0");
+      reinterpret_cast<sockaddr_in&>(address).sin_addr.s_addr = htonl(0x0a000000 + i);
+      crowd.push_back(sources.take(sourceOf(address)));
+    }
+    expect(here, 1, 1);
+  }
+  EXPECT_EQ(*kept.source(), here);
+  kept.settle();
+  expect(here, 1, 0);
+}
+
+}  // namespace
+}  // namespace sallyport::netd
