@@ -92,12 +92,17 @@ class Supervisor {
 
   void supervise() {
     while (stopping_ == 0) {
-      loop_.turn(sleepMs());
       reap(true);
       for (Child* child : {&vault_, &net_}) {
         if (stopping_ == 0 && child->isDue(loop_.nowMs())) startAgain(*child);
       }
-      if (std::exchange(reloadWanted_, false) && stopping_ == 0) reloadBoth();
+      if (std::exchange(reloadWanted_, false) && stopping_ == 0) {
+        reloadBoth();
+        continue;
+      }
+      // Last, and nothing that turns the loop stands between it and the looks above: a signal that was taken by another
+      // turn, at the start or in a reload, must not wait for the next one.
+      if (stopping_ == 0) loop_.turn(sleepMs());
     }
   }
 

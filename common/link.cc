@@ -277,10 +277,19 @@ void Link::append(kj::ArrayPtr<const kj::ArrayPtr<const capnp::word>> segments) 
   }
 }
 
+// How much may be queued for a peer that has called a lot before it reads: beyond it nothing will ever be read.
+static size_t queueCeiling(const LinkLimits& limits) { return 8 * (limits.maxQueuedBytes + limits.maxMessageBytes); }
+
 kj::Promise<void> Link::writeMessage(kj::ArrayPtr<const int>,
                                      kj::ArrayPtr<const kj::ArrayPtr<const capnp::word>> segments) {
   if (broken_ || ended_) return kj::READY_NOW;  // the end was or will be told by tryReadMessage
   append(segments);
+  if (side_ == LinkSide::Server && out_.size() - outStart_ > queueCeiling(limits_)) {
+    // Not inside the RPC system's own call.
+    loop_.defer([this, alive = alive_] {
+      if (*alive) fail(CutOff::SlowReader);
+    });
+  }
   // All messages of a turn leave in one write.
   if (!flushScheduled_) {
     flushScheduled_ = true;

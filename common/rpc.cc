@@ -47,7 +47,7 @@ RpcServer::~RpcServer() noexcept(false) {
 
 void RpcServer::stopAccepting() {
   if (listenFd_ < 0) return;
-  loop_.remove(listenFd_, *this);
+  if (!paused_) loop_.remove(listenFd_, *this);
   close(listenFd_);
   listenFd_ = -1;
 }
@@ -56,7 +56,10 @@ void RpcServer::onEvents(uint32_t) {
   // A bounded number a turn: a flood of connections must not starve those connected.
   for (int i = 0; i < 16; ++i) {
     const int fd = accept4(listenFd_, nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC);
-    if (fd < 0) return;
+    if (fd < 0) {
+      if (errno != EAGAIN && errno != EINTR && errno != ECONNABORTED) pause();
+      return;
+    }
     if (clients_.size() >= maxClients_) {
       close(fd);
       ++stats_.refused;
@@ -86,6 +89,20 @@ void RpcServer::onEvents(uint32_t) {
       ++stats_.refused;
     }
   }
+}
+
+// Out of descriptors, or the socket is dead: who waits keeps waiting a moment, instead of us spinning.
+void RpcServer::pause() {
+  static constexpr auto PAUSE = 100 * kj::MILLISECONDS;
+  loop_.remove(listenFd_, *this);
+  paused_ = true;
+  resuming_ = loop_.timer()
+                  .afterDelay(PAUSE)
+                  .then([this] {
+                    paused_ = false;
+                    if (listenFd_ >= 0) loop_.add(listenFd_, EPOLLIN, *this);
+                  })
+                  .eagerlyEvaluate(nullptr);
 }
 
 void RpcServer::drop(std::list<std::unique_ptr<Client>>::iterator client) {

@@ -52,6 +52,7 @@ class RpcServer final : private EventLoop::Watcher {
  private:
   struct Client;
   void onEvents(uint32_t events) override;
+  void pause();
   void drop(std::list<std::unique_ptr<Client>>::iterator client);
 
   EventLoop& loop_;
@@ -60,6 +61,8 @@ class RpcServer final : private EventLoop::Watcher {
   LinkLimits limits_;
   size_t maxClients_;
   Stats stats_;
+  bool paused_ = false;
+  kj::Promise<void> resuming_ = nullptr;
   std::list<std::unique_ptr<Client>> clients_;
   std::shared_ptr<bool> alive_;
 };

@@ -9,12 +9,33 @@ namespace sallyport::netd {
 
 using wire::DropReason;
 
+Inbox::~Inbox() { wipeAll(); }
+
+bool Inbox::full() const {
+  const size_t held = bytes_.size() - start_;
+  if (held >= (claimed_ ? MAX_BYTES : MAX_UNCLAIMED_BYTES) || sizes_.size() >= MAX_MESSAGES) return true;
+  return held > 0 && budget_ != nullptr && budget_->exceeded();
+}
+
 void Inbox::push(ByteSpan message) {
+  if (budget_ != nullptr) budget_->take(message.size());
   bytes_.insert(bytes_.end(), message.begin(), message.end());
   sizes_.push_back(static_cast<uint32_t>(message.size()));
 }
 
+// Grown here alone, so that no copy of a text is left behind.
+void Inbox::expect(size_t bytes) {
+  if (bytes_.capacity() - bytes_.size() >= bytes) return;
+  std::vector<std::byte> larger;
+  larger.reserve(std::max(2 * bytes_.capacity(), bytes_.size() - start_ + bytes));
+  larger.assign(bytes_.begin() + static_cast<ptrdiff_t>(start_), bytes_.end());
+  wipe(bytes_);
+  bytes_ = std::move(larger);
+  start_ = 0;
+}
+
 void Inbox::pop() {
+  if (budget_ != nullptr) budget_->give(sizes_.front());
   wipe({bytes_.data() + start_, sizes_.front()});
   start_ += sizes_.front();
   sizes_.pop_front();
@@ -32,6 +53,7 @@ void Inbox::pop() {
 }
 
 void Inbox::wipeAll() {
+  if (budget_ != nullptr) budget_->give(bytes_.size() - start_);
   wipe(bytes_);
   std::vector<std::byte>().swap(bytes_);
   sizes_.clear();
@@ -46,6 +68,7 @@ ChannelConnection::ChannelConnection(Worker& worker, std::shared_ptr<const Entry
       ticket_(std::move(wire.ticket)),
       state_(std::move(state)) {
   state_->connection = this;
+  state_->inbox.setBudget(worker_.sharedBudget());
   setNoDelay(socket_);
   worker_.loop().add(socket_, EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET, *this);
   worker_.stats().add(Counter::Channels);
@@ -63,7 +86,7 @@ void ChannelConnection::release(bool failed) {
   worker_.stats().subtract(Counter::Channels);
   worker_.stats().subtract(Counter::Connections);
   state_->connection = nullptr;
-  if (failed && !state_->broken && !state_->ended) state_->broken = DropReason::PeerRevoked;
+  if (failed && !state_->broken && !state_->ended) state_->broken = failure();
   state_->ended = true;
   // Not now: a program's object may be the caller.
   worker_.soon([state = state_] {
@@ -104,14 +127,19 @@ void ChannelConnection::pump() {
   if (over()) return;
   if (state_->inbox.count() != before && state_->onNews) state_->onNews();
   if (over()) return;
-  worker_.setWaiting(*this, !toWire_.empty());
+  noteWaiting();
   if (readable_ && !state_->inbox.full()) worker_.yield(*this);
+}
+
+void ChannelConnection::noteWaiting() {
+  worker_.setWaiting(*this, !toWire_.empty() || reader_.partial() || !state_->inbox.empty());
 }
 
 bool ChannelConnection::readSome() {
   if (!readable_ || state_->inbox.full()) return false;
   const auto outcome = reader_.read(socket_, worker_.scratch(), FRAMES_PER_READ, hungUp_, worker_.budget());
   readable_ = outcome.state == ReadState::More;
+  state_->inbox.expect(outcome.frames.size());
   uint64_t bytes = 0;
   uint64_t messages = 0;
   const auto fault = forEachPacket(outcome.frames, [&](MutableByteSpan packet) -> std::optional<DropReason> {
@@ -136,39 +164,51 @@ bool ChannelConnection::readSome() {
 }
 
 void ChannelConnection::resumeReading() {
+  if (!over()) noteWaiting();
   if (!over() && readable_ && !state_->inbox.full()) worker_.yield(*this);
+}
+
+// Seals messages from the front as long as they fit into `frames`. The bytes they take; nothing after a fault.
+std::optional<size_t> ChannelConnection::sealInto(MutableByteSpan frames, std::span<const ByteSpan>& messages) {
+  size_t at = 0;
+  while (!messages.empty() && frames.size() - at >= MESSAGE_TEXT_OFFSET + messages.front().size()) {
+    const ByteSpan message = messages.front();
+    messages = messages.subspan(1);
+    const MutableByteSpan frame = frames.subspan(at, MESSAGE_TEXT_OFFSET + message.size());
+    std::copy(message.begin(), message.end(), frame.begin() + MESSAGE_TEXT_OFFSET);
+    if (auto fault = session_.seal(worker_.cipher(), frame)) {
+      breakOff(*fault);
+      return std::nullopt;
+    }
+    worker_.stats().add(Counter::MessagesSealed);
+    worker_.stats().add(Counter::BytesSealed, message.size());
+    at += frame.size();
+  }
+  return at;
 }
 
 void ChannelConnection::send(std::span<const ByteSpan> messages) {
   CHECK(!sending());
-  size_t total = 0;
-  uint64_t bytes = 0;
-  for (const ByteSpan message : messages) {
-    total += MESSAGE_TEXT_OFFSET + message.size();
-    bytes += message.size();
-  }
-  if (total == 0 || over()) return;
-  // Sealed in the worker's scratch memory as long as it goes; one block for what doesn't fit there or into the socket.
-  std::vector<std::byte> large;
-  MutableByteSpan frames = worker_.scratch();
-  if (total > frames.size()) {
-    large.resize(total);
-    frames = large;
-  }
-  size_t at = 0;
-  for (const ByteSpan message : messages) {
-    const MutableByteSpan frame = frames.subspan(at, MESSAGE_TEXT_OFFSET + message.size());
-    std::copy(message.begin(), message.end(), frame.begin() + MESSAGE_TEXT_OFFSET);
-    if (auto fault = session_.seal(worker_.cipher(), frame)) return breakOff(*fault);
-    at += frame.size();
-  }
-  worker_.stats().add(Counter::MessagesSealed, messages.size());
-  worker_.stats().add(Counter::BytesSealed, bytes);
+  if (messages.empty() || over()) return;
   touch();
-  iovec part{.iov_base = frames.data(), .iov_len = total};
-  if (sendAll(socket_, std::span(&part, 1), toWire_, worker_.budget()) == IoState::Failed)
-    return breakOff(DropReason::TransportError);
-  worker_.setWaiting(*this, !toWire_.empty());
+  // From the worker's scratch memory, as much at a time as goes into it and the socket takes.
+  while (!messages.empty() && !sending()) {
+    const auto sealed = sealInto(worker_.scratch(), messages);
+    if (!sealed) return;
+    iovec part{.iov_base = worker_.scratch().data(), .iov_len = *sealed};
+    if (sendAll(socket_, std::span(&part, 1), toWire_, worker_.budget()) == IoState::Failed)
+      return breakOff(DropReason::TransportError);
+  }
+  // The rest in one block, behind what the socket didn't take.
+  if (!messages.empty()) {
+    size_t total = 0;
+    for (const ByteSpan message : messages) total += MESSAGE_TEXT_OFFSET + message.size();
+    const auto block = std::make_unique_for_overwrite<std::byte[]>(total);
+    const MutableByteSpan rest(block.get(), total);
+    if (!sealInto(rest, messages)) return;
+    toWire_.append(worker_.budget(), rest);
+  }
+  noteWaiting();
 }
 
 void ChannelConnection::close() {

@@ -21,9 +21,18 @@ class ChannelConnection;
 // Messages that arrived and who waits for them.
 class Inbox {
  public:
+  Inbox() = default;
+  Inbox(const Inbox&) = delete;
+  Inbox& operator=(const Inbox&) = delete;
+  ~Inbox();
   bool empty() const { return sizes_.empty(); }
   size_t count() const { return sizes_.size(); }
-  bool full() const { return bytes_.size() - start_ >= MAX_BYTES || sizes_.size() >= MAX_MESSAGES; }
+  // No more is read from the wire. Before a program has claimed the channel it may hold little.
+  bool full() const;
+  void claim() { claimed_ = true; }
+  void setBudget(std::shared_ptr<BufferBudget> budget) { budget_ = std::move(budget); }
+  // Room for so many bytes at once, instead of a little with each message.
+  void expect(size_t bytes);
   void push(ByteSpan message);
   // The front message; valid until the next call.
   ByteSpan front() const { return {bytes_.data() + start_, sizes_.front()}; }
@@ -37,7 +46,10 @@ class Inbox {
 
  private:
   static constexpr size_t MAX_BYTES = 4 << 20;
+  static constexpr size_t MAX_UNCLAIMED_BYTES = 1;  // so: one read's worth
   static constexpr size_t MAX_MESSAGES = 65536;
+  std::shared_ptr<BufferBudget> budget_;
+  bool claimed_ = false;
   std::vector<std::byte> bytes_;
   size_t start_ = 0;
   std::deque<uint32_t> sizes_;
@@ -76,6 +88,8 @@ class ChannelConnection final : public Connection, EventLoop::Watcher {
   void release(bool failed) override;
   void pump();
   bool readSome();
+  void noteWaiting();
+  std::optional<size_t> sealInto(MutableByteSpan frames, std::span<const ByteSpan>& messages);
 
   kj::AutoCloseFd socket_;
   Session session_;

@@ -31,6 +31,7 @@ void Connection::finish() {
 
 void Connection::fail(wire::DropReason reason) {
   if (over_) return;
+  failure_ = reason;
   worker_.stats().drop(reason);
   logLine(LogLevel::Debug, "drop reason=" + std::string(wire::name(reason)) + " entry=" + entry_->name);
   end(true);

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 
 #include "common/event_loop.h"
 #include "common/intrusive_list.h"
@@ -39,9 +40,10 @@ class Connection {
   // A reload: the entry's new description, or null if it is gone.
   void reconsider(std::shared_ptr<const Entry> fresh);
 
-  ListHook hook;         // Registry's list of all
-  ListHook runHook;      // connections that could go on at once, but let the others have their turn
-  ListHook waitingHook;  // handshakes under way, or connections whose bytes wait for a slow reader: oldest first
+  uint64_t waitingSinceMs = 0;  // when it began to hold memory for a slow reader or an unfinished frame
+  ListHook hook;                // Registry's list of all
+  ListHook runHook;             // connections that could go on at once, but let the others have their turn
+  ListHook waitingHook;         // handshakes under way, or connections that hold memory: the longest first
 
  protected:
   // Ends it in order: nothing is counted.
@@ -49,6 +51,8 @@ class Connection {
   // Closes descriptors; called once. `failed`: the local side must see a reset.
   virtual void release(bool failed) = 0;
   void touch();
+  // Why it failed; for release().
+  std::optional<wire::DropReason> failure() const { return failure_; }
 
   Worker& worker_;
   std::shared_ptr<const Entry> entry_;
@@ -56,6 +60,7 @@ class Connection {
 
  private:
   void end(bool failed);
+  std::optional<wire::DropReason> failure_;
   uint64_t startedMs_ = 0;
   uint64_t lastActiveMs_ = 0;
   bool over_ = false;

@@ -13,7 +13,7 @@ namespace sallyport::netd {
 
 namespace {
 // Beyond this the other side is stuck: a worker that doesn't read is as good as dead.
-constexpr size_t MAX_WAITING = 65536;
+constexpr size_t MAX_WAITING = 1024;
 }  // namespace
 
 ControlChannel::ControlChannel(EventLoop& loop, int fd, OnRecord onRecord, std::function<void()> onGone)
@@ -83,10 +83,17 @@ void ControlChannel::onEvents(uint32_t events) {
   }
 }
 
-void ControlChannel::gone() {
+void ControlChannel::silence() {
   if (gone_) return;
   gone_ = true;
   loop_.remove(fd_, *this);
+  for (Waiting& item : waiting_) wipe(item.bytes);
+  waiting_.clear();
+}
+
+void ControlChannel::gone() {
+  if (gone_) return;
+  silence();
   onGone_();
 }
 

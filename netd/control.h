@@ -75,6 +75,8 @@ class ControlChannel final : EventLoop::Watcher {
   void send(const ControlRecord& record, ByteSpan payload = {}, std::vector<kj::AutoCloseFd> fds = {});
   // Tries to hand over what waits, at once: before an exit.
   void flush();
+  // No record is told any more, not even one that has arrived; what waits is thrown away.
+  void silence();
 
  private:
   struct Waiting {

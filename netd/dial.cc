@@ -30,7 +30,10 @@ DialedSocket::~DialedSocket() {
   worker_.forgetDial(request_);
 }
 
-void DialedSocket::ask() { request_ = worker_.startDial(*this, entryId_, attempt_); }
+void DialedSocket::ask() {
+  worker_.forgetDial(request_);
+  request_ = worker_.startDial(*this, entryId_, attempt_);
+}
 
 void DialedSocket::stopWatching() {
   if (!watching_) return;
@@ -40,6 +43,7 @@ void DialedSocket::stopWatching() {
 
 void DialedSocket::done(kj::Maybe<kj::AutoCloseFd> socket) {
   stopWatching();
+  worker_.forgetDial(request_);
   if (socket == nullptr) worker_.stats().add(Counter::DialFailures);
   auto callback = kj::mv(onDone_);
   callback(kj::mv(socket));  // `this` may be gone now

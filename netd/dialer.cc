@@ -191,15 +191,16 @@ void Dialer::resolved(uint32_t entryId, const std::string& lines) {
   const auto found = targets_.find(entryId);
   if (found == targets_.end()) return;
   Target& target = found->second;
-  const auto& tcp = std::get<TcpAddress>(target.address);
+  const auto* tcp = std::get_if<TcpAddress>(&target.address);
+  if (tcp == nullptr) return;  // a reload made it another target meanwhile
   std::vector<NumericAddress> numeric;
   for (size_t start = 0; start < lines.size();) {
     const size_t end = std::min(lines.find('\n', start), lines.size());
-    if (auto address = parseNumeric(lines.substr(start, end - start), tcp.port)) numeric.push_back(*address);
+    if (auto address = parseNumeric(lines.substr(start, end - start), tcp->port)) numeric.push_back(*address);
     start = end + 1;
   }
   if (numeric.empty()) {
-    target.problem = "the name " + tcp.host + " doesn't resolve";
+    target.problem = "the name " + tcp->host + " doesn't resolve";
     logWarning(target.problem);
   } else {
     target.numeric = std::move(numeric);

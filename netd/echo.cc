@@ -42,7 +42,7 @@ void EchoSession::pump() {
     touch();
   }
   if (over()) return;
-  worker_.setWaiting(*this, !toWire_.empty());
+  worker_.setWaiting(*this, !toWire_.empty() || reader_.partial());
   if (readable_ && toWire_.empty()) worker_.yield(*this);
 }
 

@@ -64,6 +64,8 @@ class FrameReader {
     return outcome;
   }
 
+  // The beginning of a frame is held.
+  bool partial() const { return !partial_.empty(); }
   void clear(BufferBudget& budget) { partial_.clear(budget); }
 
  private:

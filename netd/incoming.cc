@@ -41,8 +41,13 @@ DropReason IncomingHandshake::timeoutReason() const {
   return machine_.awaitsVault() ? DropReason::VaultUnavailable : DropReason::HandshakeTimeout;
 }
 
-void IncomingHandshake::onEvents(uint32_t) {
-  if (established_ || machine_.awaitsVault()) return;  // whatever came waits in the socket
+void IncomingHandshake::onEvents(uint32_t events) {
+  if (established_) {
+    // The service is being dialled; what the peer sends waits in the socket. A peer that is gone is not waited for.
+    if ((events & (EPOLLHUP | EPOLLERR)) != 0) fail(DropReason::TransportError);
+    return;
+  }
+  if (machine_.awaitsVault()) return;
   readPacket();
 }
 

@@ -44,7 +44,9 @@ void Listener::onEvents(uint32_t) {
     socklen_t length = sizeof address;
     const int fd = accept4(socket_, reinterpret_cast<sockaddr*>(&address), &length, SOCK_NONBLOCK | SOCK_CLOEXEC);
     if (fd < 0) {
-      if (errno == EMFILE || errno == ENFILE) makeRoom();
+      if (errno == EMFILE || errno == ENFILE) return makeRoom();
+      // A listening socket that listens no more: the monitor makes another when a worker has broken it.
+      if (errno == EINVAL) rest(true);
       return;
     }
     if (fd >= worker_.descriptorCeiling()) {

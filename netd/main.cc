@@ -114,5 +114,7 @@ int main(int argc, char** argv) {
   if (sodium_init() < 0) return 1;
   try {
     return netd::serve(findConfigFile(file));
-  } catch (const kj::Exception& e) { return netd::fail(sanitized(std::string(e.getDescription().cStr()))); }
+  } catch (const kj::Exception& e) {
+    return netd::fail(sanitized(std::string(e.getDescription().cStr())));
+  } catch (const std::exception& e) { return netd::fail(sanitized(e.what())); }
 }

@@ -15,6 +15,7 @@ namespace {
 constexpr size_t MAX_REQUEST_BYTES = 4096;
 constexpr size_t MAX_CLIENTS = 16;
 constexpr uint32_t CLIENT_TIMEOUT_MS = 5000;
+constexpr uint32_t ACCEPT_PAUSE_MS = 100;
 }  // namespace
 
 class MetricsServer::Client final : EventLoop::Watcher {
@@ -94,7 +95,17 @@ MetricsServer::~MetricsServer() {
 
 void MetricsServer::onEvents(uint32_t) {
   const int fd = accept4(listener_, nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC);
-  if (fd < 0) return;
+  if (fd < 0) {
+    if (errno == EAGAIN || errno == EINTR || errno == ECONNABORTED) return;
+    // Out of descriptors: a page of numbers is worth less than a spinning worker.
+    worker_.loop().modify(listener_, 0, *this);
+    pause_ = worker_.loop()
+                 .timer()
+                 .afterDelay(ACCEPT_PAUSE_MS * kj::MILLISECONDS)
+                 .then([this] { worker_.loop().modify(listener_, EPOLLIN, *this); })
+                 .eagerlyEvaluate(nullptr);
+    return;
+  }
   kj::AutoCloseFd socket(fd);
   if (clients_.size() < MAX_CLIENTS) clients_.push_back(std::make_unique<Client>(*this, kj::mv(socket)));
 }

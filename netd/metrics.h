@@ -32,6 +32,7 @@ class MetricsServer final : EventLoop::Watcher {
   kj::AutoCloseFd listener_;
   std::list<std::unique_ptr<Client>> clients_;
   std::shared_ptr<bool> alive_;
+  kj::Promise<void> pause_ = nullptr;
 };
 
 }  // namespace sallyport::netd

@@ -37,6 +37,12 @@ unsigned countWorkers(const Config& config) {
   return std::clamp(wanted, 1u, MAX_WORKERS);
 }
 
+kj::AutoCloseFd copyOf(int fd) {
+  int copy;
+  KJ_SYSCALL(copy = fcntl(fd, F_DUPFD_CLOEXEC, 0));
+  return kj::AutoCloseFd(copy);
+}
+
 kj::AutoCloseFd openForLater(const std::filesystem::path& path, int flags) {
   return kj::AutoCloseFd(open(path.c_str(), flags | O_CLOEXEC));
 }
@@ -155,7 +161,19 @@ void Monitor::startWorker(WorkerProcess& worker) {
   }
 }
 
+// Whatever goes wrong with one worker's wish stays with that worker.
 void Monitor::onRecord(WorkerProcess& worker, ControlChannel::Received& received) {
+  if (!worker.running()) return;
+  try {
+    handle(worker, received);
+  } catch (const kj::Exception& e) {
+    logError("worker " + std::to_string(worker.index()) +
+             " is ended: " + sanitized(std::string(e.getDescription().cStr())));
+    kill(worker.pid(), SIGKILL);
+  }
+}
+
+void Monitor::handle(WorkerProcess& worker, ControlChannel::Received& received) {
   const ControlRecord& record = received.record;
   const auto answerWith = [&](ControlKind kind, uint64_t value, std::string_view text) {
     worker.send({.kind = kind, .request = record.request, .value = value},
@@ -171,20 +189,21 @@ void Monitor::onRecord(WorkerProcess& worker, ControlChannel::Received& received
       vaultState_ = "lost; trying to connect";
       return connectVault();
     case ControlKind::StatusRequest: {
+      if (worker.index() != 0) break;
       std::vector<kj::AutoCloseFd> fds;
       fds.push_back(writeMemoryFile("netd status", statusReport()));
       return worker.send({.kind = ControlKind::StatusReport, .request = record.request}, {}, std::move(fds));
     }
     case ControlKind::ReloadRequest: {
+      if (worker.index() != 0) break;
       const auto outcome = reloadFile();
       return answerWith(ControlKind::ReloadDone, outcome ? 1 : 0, outcome ? *outcome : outcome.error());
     }
     case ControlKind::Drained: return;
-    default:
-      // A worker that says what no worker says has been taken over, or is broken: it is ended.
-      logError("worker " + std::to_string(worker.index()) + " sent an unknown record");
-      kill(worker.pid(), SIGKILL);
+    default: break;
   }
+  // A worker that says what this worker never says has been taken over, or is broken.
+  KJ_FAIL_REQUIRE("it sent a record that it may not send");
 }
 
 // Hands a fresh worker everything it needs.
@@ -193,7 +212,7 @@ void Monitor::equip(WorkerProcess& worker) {
           " sandbox=" + worker.sandbox().verdict);
   if (worker.index() == 0) {
     std::vector<kj::AutoCloseFd> pages;
-    for (const auto& other : workers_) pages.emplace_back(dup(other->statsFd()));
+    for (const auto& other : workers_) pages.emplace_back(copyOf(other->statsReadOnlyFd()));
     worker.send({.kind = ControlKind::Stats}, {}, std::move(pages));
   }
   std::vector<kj::AutoCloseFd> config;
@@ -249,17 +268,17 @@ void Monitor::workerExited(WorkerProcess& worker, int status, pid_t pid) {
 void Monitor::connectVault() {
   bool waiting = false;
   for (auto& worker : workers_) {
-    if (!worker->wantsVault || !worker->ready()) continue;
+    if (!worker->mayHaveVaultLink()) {
+      waiting = waiting || (worker->wantsVault && worker->ready());
+      continue;
+    }
     try {
       // By the folder's descriptor: our own uid may be unable to walk the path.
       const auto path = vaultFolder_.get() >= 0
                             ? std::filesystem::path("/proc/self/fd/" + std::to_string(vaultFolder_.get())) /
                                   config_.vault.netSocket.filename()
                             : config_.vault.netSocket;
-      std::vector<kj::AutoCloseFd> fds;
-      fds.emplace_back(connectUnix(path));
-      worker->send({.kind = ControlKind::VaultLink}, {}, std::move(fds));
-      worker->wantsVault = false;
+      worker->sendVaultLink(kj::AutoCloseFd(connectUnix(path)));
       vaultState_ = "connected";
     } catch (const kj::Exception&) {
       vaultState_ = "can't connect to " + config_.vault.netSocket.string() + ": is vaultd running?";
@@ -346,6 +365,14 @@ std::string Monitor::describeChanges(const Config& fresh) const {
 }
 
 Result<std::string, std::string> Monitor::reload(std::string_view text) {
+  try {
+    return apply(text);
+  } catch (const kj::Exception& e) {
+    return refuse("out of resources: " + sanitized(std::string(e.getDescription().cStr())));
+  }
+}
+
+Result<std::string, std::string> Monitor::apply(std::string_view text) {
   auto fresh = parseConfig(text, config_.file);
   if (!fresh) return refuse(format(fresh.error(), config_.file));
   auto bound = bindNew(*fresh);
@@ -364,6 +391,8 @@ Result<std::string, std::string> Monitor::reload(std::string_view text) {
       continue;
     }
     for (auto& worker : workers_) worker->send({.kind = ControlKind::RemoveListener, .target = it->first});
+    // Workers are told, and can do nothing else: the socket itself stops listening.
+    for (auto& socket : it->second.sockets) shutdown(socket, SHUT_RDWR);
     it = listeners_.erase(it);
   }
   config_ = std::move(*fresh);

@@ -56,6 +56,8 @@ class Monitor {
   using Listeners = std::map<uint32_t, Listening>;
 
   void onRecord(WorkerProcess& worker, ControlChannel::Received& received);
+  void handle(WorkerProcess& worker, ControlChannel::Received& received);
+  Result<std::string, std::string> apply(std::string_view text);
   void equip(WorkerProcess& worker);
   void sendListener(WorkerProcess& worker, uint32_t id, const Listening& listening);
   void startWorker(WorkerProcess& worker);

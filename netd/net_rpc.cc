@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <deque>
 #include <memory>
+#include <utility>
 #include <vector>
 
 #include <kj/async.h>
@@ -62,8 +63,10 @@ class ChannelImpl final : public proto::Channel::Server {
  public:
   ChannelImpl(Worker& worker, std::shared_ptr<ChannelState> state, ObjectCount count)
       : worker_(worker), state_(std::move(state)), counted_(std::move(count)), alive_(std::make_shared<bool>(true)) {
+    state_->inbox.claim();
     state_->onNews = [this] { answerReceives(); };
     state_->onSent = [this] { continueSends(); };
+    if (state_->connection != nullptr) state_->connection->resumeReading();
   }
   ~ChannelImpl() noexcept(false) {
     *alive_ = false;
@@ -110,8 +113,11 @@ class ChannelImpl final : public proto::Channel::Server {
                            .then([this, weak = std::weak_ptr(waiting)] { onReceiveTimeout(weak); })
                            .eagerlyEvaluate(nullptr);
     }
-    receives_.push_back(kj::mv(waiting));
-    return kj::mv(paf.promise);
+    receives_.push_back(waiting);
+    // The context dies with the call: a caller that gives up takes it out of the queue.
+    return paf.promise.attach(kj::defer([this, weak = std::weak_ptr(waiting), alive = alive_] {
+      if (*alive) std::erase(receives_, weak.lock());
+    }));
   }
 
   kj::Promise<void> close(CloseContext) override {
@@ -126,8 +132,9 @@ class ChannelImpl final : public proto::Channel::Server {
     kj::Maybe<kj::Promise<void>> timer;
   };
   struct WaitingSend {
-    std::function<void()> start;  // hands the messages to the connection
+    std::function<void()> start;  // hands the messages to the connection; empty: done, or given up
     std::function<void()> answer;
+    std::function<void()> fail;
   };
 
   static kj::Promise<void> refuseSend(SendContext& context, NetRefusal reason) {
@@ -235,27 +242,35 @@ class ChannelImpl final : public proto::Channel::Server {
       kj::Own<kj::PromiseFulfiller<void>> done;
     };
     auto shared = std::make_shared<State>(State{kj::mv(context), kj::mv(paf.fulfiller)});
-    WaitingSend waiting;
-    if (notYetStarted) waiting.start = [this, shared] { sendTo(*state_->connection, shared->context); };
-    waiting.answer = [this, shared] {
+    auto waiting = std::make_shared<WaitingSend>();
+    if (notYetStarted) waiting->start = [this, shared] { sendTo(*state_->connection, shared->context); };
+    waiting->answer = [this, shared] {
       answerSend(shared->context);
       shared->done->fulfill();
     };
-    sends_.push_back(std::move(waiting));
-    return kj::mv(paf.promise);
+    waiting->fail = [shared] { shared->done->reject(KJ_EXCEPTION(FAILED, "the messages can't be read")); };
+    sends_.push_back(waiting);
+    // A caller that gives up: what was sealed goes out, what was not is forgotten, nobody is answered.
+    return paf.promise.attach(kj::defer([weak = std::weak_ptr(waiting)] {
+      if (const auto given = weak.lock()) *given = WaitingSend{};
+    }));
   }
 
   void continueSends() {
     while (!sends_.empty()) {
-      WaitingSend& next = sends_.front();
-      if (next.start) {
-        if (state_->connection != nullptr) next.start();
-        next.start = nullptr;
+      const auto next = sends_.front();
+      const auto start = std::exchange(next->start, nullptr);
+      if (start && state_->connection != nullptr) {
+        try {
+          start();
+        } catch (const kj::Exception&) {
+          // Parameters that are more than the reader's limits allow, e.g. one blob named many times.
+          next->answer = std::exchange(next->fail, nullptr);
+        }
       }
       if (state_->connection != nullptr && state_->connection->sending()) return;
-      auto answer = std::move(next.answer);
       sends_.pop_front();
-      answer();
+      if (next->answer) next->answer();
     }
   }
 
@@ -274,7 +289,9 @@ class ChannelImpl final : public proto::Channel::Server {
       waiting->done->fulfill();
     }
     auto sends = std::move(sends_);
-    for (auto& waiting : sends) waiting.answer();
+    for (auto& waiting : sends) {
+      if (waiting->answer) waiting->answer();
+    }
   }
 
   Worker& worker_;
@@ -282,7 +299,7 @@ class ChannelImpl final : public proto::Channel::Server {
   Counted counted_;
   std::shared_ptr<bool> alive_;
   std::deque<std::shared_ptr<WaitingReceive>> receives_;
-  std::deque<WaitingSend> sends_;
+  std::deque<std::shared_ptr<WaitingSend>> sends_;
   std::vector<ByteSpan> spans_;
   std::vector<size_t> sizesScratch_;
   bool closed_ = false;
@@ -305,6 +322,10 @@ class ListenerImpl final : public proto::Listener::Server {
       context.getResults().initOutcome().setRefused(NetRefusal::CLOSED);
       return kj::READY_NOW;
     }
+    if (*count_ >= MAX_OBJECTS) {
+      context.getResults().initOutcome().setRefused(NetRefusal::TOO_MANY_OBJECTS);
+      return kj::READY_NOW;
+    }
     KJ_REQUIRE(waiting_.size() < MAX_CALLS_WAITING, "too many calls wait");
     context.allowCancellation();
     const uint32_t timeoutMs = context.getParams().getTimeoutMs();
@@ -324,7 +345,11 @@ class ListenerImpl final : public proto::Listener::Server {
                         .eagerlyEvaluate(nullptr);
     }
     worker_.channels()->waitFor(name_, *call);
-    return kj::mv(paf.promise);
+    return paf.promise.attach(kj::defer([this, weak = std::weak_ptr(call), alive = alive_] {
+      const auto given = weak.lock();
+      if (!*alive || given == nullptr || std::erase(waiting_, given) == 0) return;
+      worker_.channels()->stopWaiting(name_, *given);  // the next channel is for somebody who still waits
+    }));
   }
 
   kj::Promise<void> close(CloseContext) override {
@@ -395,7 +420,8 @@ class NetworkImpl final : public proto::Network::Server {
       return kj::READY_NOW;
     };
     if (entry == nullptr) return refuseWith(NetRefusal::UNKNOWN_NAME);
-    if (*objects_ >= MAX_OBJECTS) return refuseWith(NetRefusal::TOO_MANY_OBJECTS);
+    if (*objects_ >= MAX_OBJECTS || !worker_.mayStartOutgoing(entry->id))
+      return refuseWith(NetRefusal::TOO_MANY_OBJECTS);
     if (worker_.draining()) return refuseWith(NetRefusal::SHUTTING_DOWN);
     auto paf = kj::newPromiseAndFulfiller<void>();
     struct State {

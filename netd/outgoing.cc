@@ -15,7 +15,7 @@ using wire::DropReason;
 
 OutgoingHandshake::OutgoingHandshake(Worker& worker, std::shared_ptr<const Entry> entry, OnDone onDone)
     : Connection(worker, entry, entry->server), onDone_(kj::mv(onDone)), machine_(entry->server) {
-  worker_.outgoingStarted();
+  worker_.outgoingStarted(entry_->id);
   dial_ = std::make_unique<DialedSocket>(worker_, entry->id,
                                          [this](kj::Maybe<kj::AutoCloseFd> socket) { onDialed(kj::mv(socket)); });
 }
@@ -30,7 +30,7 @@ void OutgoingHandshake::release(bool failed) {
     worker_.stats().subtract(Counter::Connections);
     socket_ = nullptr;
   }
-  worker_.outgoingEnded();
+  worker_.outgoingEnded(entry_->id);
   if (!told_) {
     told_ = true;
     onDone_(refuse(failed ? DropReason::HandshakeTimeout : DropReason::ShuttingDown));

@@ -25,7 +25,8 @@ int main(int argc, char** argv) {
 
   addrinfo hints{};
   hints.ai_socktype = SOCK_STREAM;
-  // Not AI_ADDRCONFIG: it hides ::1 on a host whose only IPv6 address is that one. The dialer tries one after the other.
+  // Not AI_ADDRCONFIG: it hides ::1 on a host whose only IPv6 address is that one. The dialer tries one after the
+  // other.
   addrinfo* results = nullptr;
   if (getaddrinfo(argv[1], nullptr, &hints, &results) != 0) return 1;
   std::string lines;

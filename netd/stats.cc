@@ -5,6 +5,8 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include <string>
+
 #include <kj/debug.h>
 #include <kj/io.h>
 
@@ -18,6 +20,12 @@ int Stats::create() {
   KJ_SYSCALL(
       fcntl(owned, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW));  // a shrunk page would be a SIGBUS for its readers
   return owned.release();
+}
+
+int Stats::reopenReadOnly(int fd) {
+  int readOnly;
+  KJ_SYSCALL(readOnly = open(("/proc/self/fd/" + std::to_string(fd)).c_str(), O_RDONLY | O_CLOEXEC));
+  return readOnly;
 }
 
 Stats& Stats::map(int fd) {

@@ -81,6 +81,8 @@ class Stats {
 
   // A memfd of the page's size, all zero. Throws kj::Exception.
   static int create();
+  // Another descriptor of the same page that can't write it. Before lock-down.
+  static int reopenReadOnly(int fd);
   // Maps a page for the life of the process. Throws kj::Exception.
   static Stats& map(int fd);
   static const Stats& mapReadOnly(int fd);

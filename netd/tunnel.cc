@@ -37,8 +37,7 @@ Tunnel::Tunnel(Worker& worker, std::shared_ptr<const Entry> entry, const PublicK
       ticket_(std::move(wire.ticket)) {
   wire_.fd = kj::mv(wire.socket);
   local_.fd = kj::mv(local);
-  setNoDelay(wire_.fd);
-  setNoDelay(local_.fd);
+  setNoDelay(local_.fd);  // the wire's was set when its handshake began
   // A worker that is killed in the middle must not look like the end of the stream.
   setAbruptClose(local_.fd);
   static constexpr uint32_t EVENTS = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET;
@@ -81,7 +80,7 @@ void Tunnel::pump() {
   if (canSeal || canOpen) worker_.yield(*this);
 }
 
-void Tunnel::noteWaiting() { worker_.setWaiting(*this, !toWire_.empty() || !toLocal_.empty()); }
+void Tunnel::noteWaiting() { worker_.setWaiting(*this, !toWire_.empty() || !toLocal_.empty() || reader_.partial()); }
 
 // True if nothing is left to flush.
 bool Tunnel::flush(Side& to, Stash& stash, DropReason reason) {

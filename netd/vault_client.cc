@@ -138,17 +138,30 @@ struct VaultClient::Call {
 template <typename Step>
 class VaultClient::Handle final : public Question {
  public:
-  explicit Handle(std::shared_ptr<Call<Step>> call) : call_(std::move(call)) {}
-  ~Handle() override { call_->onAnswer = nullptr; }
+  Handle(std::shared_ptr<Call<Step>> call, Queue<Step>& queue) : call_(std::move(call)), queue_(queue) {}
+  ~Handle() override {
+    if (!call_->onAnswer) return;
+    call_->onAnswer = nullptr;
+    queue_.withdraw();
+  }
 
  private:
   std::shared_ptr<Call<Step>> call_;
+  Queue<Step>& queue_;
 };
 
 template <typename Step>
 struct VaultClient::Queue {
   std::deque<std::shared_ptr<Call<Step>>> waiting;
   unsigned underWay = 0;
+  size_t withdrawn = 0;  // at most, of those in `waiting`
+
+  // A question's connection is gone. While the vault is away nobody takes them out, so they must not pile up.
+  void withdraw() {
+    if (++withdrawn < MAX_BATCH || withdrawn * 2 < waiting.size()) return;
+    std::erase_if(waiting, [](const auto& call) { return !call->onAnswer; });
+    withdrawn = 0;
+  }
 };
 
 VaultClient::VaultClient(EventLoop& loop, Stats& stats, std::function<void()> onLost)
@@ -193,7 +206,7 @@ std::unique_ptr<VaultClient::Question> VaultClient::ask(Queue<Step>& queue, cons
   auto call = std::make_shared<Call<Step>>(Call<Step>{entry, std::move(request), std::move(onAnswer)});
   queue.waiting.push_back(call);
   schedule();
-  return std::make_unique<Handle<Step>>(std::move(call));
+  return std::make_unique<Handle<Step>>(std::move(call), queue);
 }
 
 std::unique_ptr<VaultClient::Question> VaultClient::sealCookie(const std::string& entry, SealCookieRequest request,

@@ -27,6 +27,7 @@ class BufferBudget {
   BufferBudget(Stats& stats) : stats_(stats) {}
   void setLimit(size_t bytes) { limit_ = bytes; }
   bool exceeded() const { return used_ > limit_; }
+  bool farExceeded() const { return used_ / 2 > limit_; }
   void take(size_t bytes) {
     used_ += bytes;
     stats_.add(Counter::BufferBytes, bytes);
@@ -55,6 +56,8 @@ class Stash {
   void consume(size_t bytes) { start_ += static_cast<uint32_t>(bytes); }
   void set(BufferBudget& budget, std::span<const iovec> parts, size_t skip);
   void set(BufferBudget& budget, ByteSpan bytes);
+  // Behind what is there already.
+  void append(BufferBudget& budget, ByteSpan bytes);
   void clear(BufferBudget& budget);
 
  private:

@@ -21,7 +21,8 @@ using wire::DropReason;
 
 namespace {
 constexpr uint32_t TICK_MS = 50;
-constexpr int RESERVED_DESCRIPTORS = 128;
+constexpr int RESERVED_DESCRIPTORS = 448;  // 256 RPC clients, what a datagram brings, listeners, and some
+constexpr int MIN_DESCRIPTORS = 64;
 // A connection that waits this long for its slow reader may be dropped to make room for the others.
 constexpr uint64_t MIN_WAIT_MS = 1000;
 constexpr uint32_t ACCEPT_PAUSE_MS = 100;
@@ -30,7 +31,7 @@ constexpr uint32_t ACCEPT_PAUSE_MS = 100;
 Worker::Worker(EventLoop& loop, int controlFd, Stats& stats)
     : loop_(loop),
       stats_(stats),
-      budget_(stats),
+      budget_(std::make_shared<BufferBudget>(stats)),
       control_(
           loop, controlFd, [this](ControlChannel::Received& received) { onControl(received); },
           [this] {
@@ -42,7 +43,8 @@ Worker::Worker(EventLoop& loop, int controlFd, Stats& stats)
       allStats_{&stats} {
   rlimit limit{};
   KJ_SYSCALL(getrlimit(RLIMIT_NOFILE, &limit));
-  descriptorCeiling_ = static_cast<int>(std::min<rlim_t>(limit.rlim_cur, INT32_MAX)) - RESERVED_DESCRIPTORS;
+  descriptorCeiling_ =
+      std::max(static_cast<int>(std::min<rlim_t>(limit.rlim_cur, INT32_MAX)) - RESERVED_DESCRIPTORS, MIN_DESCRIPTORS);
 }
 
 Worker::~Worker() {
@@ -74,12 +76,15 @@ void Worker::bury(Connection& connection) {
 
 void Worker::setWaiting(Connection& connection, bool waiting) {
   if (!waiting) return connection.waitingHook.unlink();
-  if (!connection.waitingHook.linked()) waiting_.pushBack(connection);
-  while (budget_.exceeded()) {
+  if (!connection.waitingHook.linked()) {
+    connection.waitingSinceMs = loop_.nowMs();
+    waiting_.pushBack(connection);
+  }
+  // Who has waited longest pays for the memory, but not before a moment has passed; unless memory is really short.
+  while (budget_->exceeded()) {
     Connection* longest = waiting_.front();
     if (longest == nullptr) return;
-    // The slowest readers pay for the memory, but not before they had a moment.
-    if (loop_.nowMs() - longest->lastActiveMs() < MIN_WAIT_MS && longest != &connection) return;
+    if (loop_.nowMs() - longest->waitingSinceMs < MIN_WAIT_MS && !budget_->farExceeded()) return;
     longest->fail(DropReason::MemoryLimit);
   }
 }
@@ -154,14 +159,21 @@ void Worker::onTick() {
 
 // --- accepting -------------------------------------------------------------------------------------------------------
 
-void Worker::outgoingEnded() {
-  --outgoing_;
+void Worker::outgoingStarted(uint32_t entryId) {
+  ++outgoing_[entryId];
   updateListeners();
 }
 
-void Worker::outgoingStarted() {
-  ++outgoing_;
+void Worker::outgoingEnded(uint32_t entryId) {
+  const auto found = outgoing_.find(entryId);
+  CHECK(found != outgoing_.end());
+  if (--found->second == 0) outgoing_.erase(found);
   updateListeners();
+}
+
+bool Worker::mayStartOutgoing(uint32_t entryId) const {
+  const auto found = outgoing_.find(entryId);
+  return found == outgoing_.end() || found->second < MAX_OUTGOING;
 }
 
 void Worker::pauseAccepting() {
@@ -178,7 +190,7 @@ void Worker::pauseAccepting() {
 
 void Worker::updateListeners() {
   for (auto& [id, listener] : listeners_) {
-    listener->rest(paused_ || (listener->kind() == Listener::Kind::Plain && outgoing_ >= MAX_OUTGOING));
+    listener->rest(paused_ || (listener->kind() == Listener::Kind::Plain && !mayStartOutgoing(id)));
   }
 }
 
@@ -199,16 +211,30 @@ void Worker::expireDial(uint64_t request) {
   dial->expire();
 }
 
-uint64_t Worker::request(ControlKind kind, std::function<void(ControlChannel::Received&)> onAnswer) {
+void Worker::request(ControlKind kind, std::function<void(ControlChannel::Received&)> onAnswer) {
+  // Who asks while the same question is under way gets the same answer: a flood of callers costs the monitor one.
+  for (auto& [number, pending] : requests_) {
+    if (pending.kind == kind) return pending.callbacks.push_back(std::move(onAnswer));
+  }
   const uint64_t request = nextRequest_++;
-  requests_.emplace(request, std::move(onAnswer));
+  requests_.emplace(request, PendingRequest{kind, {std::move(onAnswer)}});
   control_.send({.kind = kind, .request = request});
-  return request;
 }
 
 // --- what the monitor says -------------------------------------------------------------------------------------------
 
 void Worker::onControl(ControlChannel::Received& received) {
+  try {
+    handle(received);
+  } catch (const kj::Exception& e) {
+    // Most likely a descriptor that found no room. Without its configuration a worker would serve whom it should not.
+    logError("a record of the monitor is lost: " + sanitized(std::string(e.getDescription().cStr())));
+    if (received.record.kind == ControlKind::Config) loop_.stop();
+    if (received.record.kind == ControlKind::VaultLink) control_.send({.kind = ControlKind::VaultLost});
+  }
+}
+
+void Worker::handle(ControlChannel::Received& received) {
   const ControlRecord& record = received.record;
   const auto fd = [&received]() {
     KJ_REQUIRE(!received.fds.empty(), "a control record without its descriptor");
@@ -237,17 +263,16 @@ void Worker::onControl(ControlChannel::Received& received) {
     case ControlKind::DialFailed: {
       const auto found = dials_.find(record.request);
       if (found == dials_.end()) return;  // given up meanwhile; the socket is closed with the datagram
-      DialedSocket* dial = found->second;
-      dials_.erase(found);
-      return dial->onAnswer(received);
+      return found->second->onAnswer(received);
     }
     case ControlKind::StatusReport:
     case ControlKind::ReloadDone: {
       const auto found = requests_.find(record.request);
       if (found == requests_.end()) return;
-      auto onAnswer = std::move(found->second);
+      const auto callbacks = std::move(found->second.callbacks);
       requests_.erase(found);
-      return onAnswer(received);
+      for (const auto& onAnswer : callbacks) onAnswer(received);
+      return;
     }
     case ControlKind::Drain: return drain();
     case ControlKind::Ready:
@@ -262,7 +287,7 @@ void Worker::onControl(ControlChannel::Received& received) {
 
 void Worker::onConfig(kj::AutoCloseFd fd) {
   entries_ = readEntries(readMemoryFile(fd));
-  budget_.setLimit(limits().bufferBytes);
+  budget_->setLimit(limits().bufferBytes);
   if (limits().idleTimeoutMs != 0) armTick();
   // A revoked peer's sessions end; the others don't notice.
   for (Connection* c = connections_.front(); c != nullptr;) {

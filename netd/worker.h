@@ -42,7 +42,9 @@ class Worker {
   MessageCipher& cipher() { return cipher_; }
   CookieKeys& cookieKeys() { return cookieKeys_; }
   VaultClient& vault() { return vault_; }
-  BufferBudget& budget() { return budget_; }
+  BufferBudget& budget() { return *budget_; }
+  // For what may outlive the worker's own destructor.
+  std::shared_ptr<BufferBudget> sharedBudget() { return budget_; }
   Sources& sources() { return sources_; }
   const Entries& entries() const { return entries_; }
   const WorkerLimits& limits() const { return entries_.limits; }
@@ -73,12 +75,13 @@ class Worker {
   void forgetDial(uint64_t request) { dials_.erase(request); }
   void expireDial(uint64_t request);
   // Asks the monitor something (StatusRequest, ReloadRequest); `onAnswer` gets the record that names the request.
-  uint64_t request(ControlKind kind, std::function<void(ControlChannel::Received&)> onAnswer);
-  void forgetRequest(uint64_t request) { requests_.erase(request); }
+  void request(ControlKind kind, std::function<void(ControlChannel::Received&)> onAnswer);
 
-  // Outgoing handshakes are paced: plain listeners rest while too many are under way.
-  void outgoingStarted();
-  void outgoingEnded();
+  // Outgoing handshakes are paced: an entry's plain listener rests while too many of its own are under way, so that
+  // one silent server doesn't hold up the others.
+  void outgoingStarted(uint32_t entryId);
+  void outgoingEnded(uint32_t entryId);
+  bool mayStartOutgoing(uint32_t entryId) const;
   // Descriptors of connections stay below this number; the rest is for what the monitor hands over.
   int descriptorCeiling() const { return descriptorCeiling_; }
   // Out of descriptors: all listeners rest for a moment.
@@ -87,7 +90,13 @@ class Worker {
  private:
   static constexpr uint32_t MAX_OUTGOING = 256;
 
+  struct PendingRequest {
+    ControlKind kind;
+    std::vector<std::function<void(ControlChannel::Received&)>> callbacks;
+  };
+
   void onControl(ControlChannel::Received& received);
+  void handle(ControlChannel::Received& received);
   void onConfig(kj::AutoCloseFd fd);
   void onTick();
   void armTick();
@@ -100,7 +109,7 @@ class Worker {
   Stats& stats_;
   MessageCipher cipher_;
   CookieKeys cookieKeys_;
-  BufferBudget budget_;
+  std::shared_ptr<BufferBudget> budget_;
   Sources sources_;
   Entries entries_;
   ControlChannel control_;
@@ -114,14 +123,14 @@ class Worker {
   std::vector<std::unique_ptr<Connection>> dead_;
   std::multimap<uint32_t, std::unique_ptr<Listener>> listeners_;
   std::unordered_map<uint64_t, DialedSocket*> dials_;
-  std::unordered_map<uint64_t, std::function<void(ControlChannel::Received&)>> requests_;
+  std::unordered_map<uint64_t, PendingRequest> requests_;
   uint64_t nextRequest_ = 1;
   std::unique_ptr<ChannelService> channels_;
   std::unique_ptr<MetricsServer> metrics_;
   std::vector<const Stats*> allStats_;
   kj::Promise<void> tick_ = nullptr;
   bool tickArmed_ = false;
-  uint32_t outgoing_ = 0;
+  std::unordered_map<uint32_t, uint32_t> outgoing_;  // handshakes under way, by entry
   int descriptorCeiling_;
   bool paused_ = false;  // out of descriptors
   kj::Promise<void> pause_ = nullptr;

@@ -70,5 +70,8 @@ int main(int argc, char** argv) {
   } catch (const kj::Exception& e) {
     logError(sanitized(std::string(e.getDescription().cStr())));
     return 1;
+  } catch (const std::exception& e) {
+    logError(sanitized(e.what()));
+    return 1;
   }
 }

@@ -21,6 +21,7 @@ namespace {
 constexpr uint32_t FIRST_BACK_OFF_MS = 100;
 constexpr uint32_t MAX_BACK_OFF_MS = 5000;
 constexpr uint64_t STABLE_AFTER_MS = 10000;
+constexpr uint64_t MIN_VAULT_LINK_MS = 200;
 
 std::string_view name(SandboxRequirement requirement) {
   switch (requirement) {
@@ -97,6 +98,7 @@ WorkerProcess::WorkerProcess(EventLoop& loop, unsigned index, const Program& pro
       program_(program),
       requirement_(requirement),
       statsFd_(Stats::create()),
+      statsReadOnlyFd_(Stats::reopenReadOnly(statsFd_)),
       stats_(Stats::map(statsFd_)) {}
 
 void WorkerProcess::start(OnRecord onRecord) {
@@ -113,7 +115,11 @@ void WorkerProcess::start(OnRecord onRecord) {
   wantsVault = true;
   control_ = std::make_unique<ControlChannel>(
       loop_, ours.release(), [this, onRecord](ControlChannel::Received& received) { onRecord(*this, received); },
-      [] {});  // its exit is told by SIGCHLD
+      [this] {
+        // It has closed, or doesn't read: without its control socket a worker gets no reload. Its exit is told by
+        // SIGCHLD.
+        if (pid_ > 0) kill(pid_, SIGKILL);
+      });
 }
 
 void WorkerProcess::markReady(std::string_view report) {
@@ -127,11 +133,28 @@ uint32_t WorkerProcess::exited() {
   wantsVault = false;
   ++restarts_;
   stats_.resetGauges();
+  if (control_ != nullptr) control_->silence();  // what it still had to say is not to be done
+  vaultLink_ = nullptr;
   // Not inside its own callback.
   loop_.defer([gone = std::shared_ptr<ControlChannel>(std::move(control_))] {});
   if (loop_.nowMs() - startedAtMs_ > STABLE_AFTER_MS) backOffMs_ = 0;
   backOffMs_ = backOffMs_ == 0 ? FIRST_BACK_OFF_MS : std::min(backOffMs_ * 2, MAX_BACK_OFF_MS);
   return backOffMs_;
+}
+
+void WorkerProcess::sendVaultLink(kj::AutoCloseFd link) {
+  // The link before this one ends for good, also if the worker kept it: one worker, one place at the vault.
+  if (vaultLink_.get() >= 0) shutdown(vaultLink_, SHUT_RDWR);
+  vaultLink_ = highCopy(link);
+  vaultLinkAtMs_ = loop_.nowMs();
+  std::vector<kj::AutoCloseFd> fds;
+  fds.push_back(kj::mv(link));
+  send({.kind = ControlKind::VaultLink}, {}, std::move(fds));
+  wantsVault = false;
+}
+
+bool WorkerProcess::mayHaveVaultLink() const {
+  return wantsVault && ready_ && (vaultLinkAtMs_ == 0 || loop_.nowMs() >= vaultLinkAtMs_ + MIN_VAULT_LINK_MS);
 }
 
 void WorkerProcess::send(const ControlRecord& record, ByteSpan payload, std::vector<kj::AutoCloseFd> fds) {

@@ -45,7 +45,8 @@ class WorkerProcess {
   uint32_t restarts() const { return restarts_; }
   uint64_t startedAtMs() const { return startedAtMs_; }
   const ReportedSandbox& sandbox() const { return sandbox_; }
-  int statsFd() const { return statsFd_; }
+  // Its statistics page, for others to read: the descriptor can't write.
+  int statsReadOnlyFd() const { return statsReadOnlyFd_; }
   bool wantsVault = false;
 
   using OnRecord = std::function<void(WorkerProcess&, ControlChannel::Received&)>;
@@ -54,6 +55,9 @@ class WorkerProcess {
   // After waitpid. Returns how long to wait before the next start, in milliseconds.
   uint32_t exited();
   void send(const ControlRecord& record, ByteSpan payload = {}, std::vector<kj::AutoCloseFd> fds = {});
+  // Hands over a connection to the vault and ends the one before it.
+  void sendVaultLink(kj::AutoCloseFd link);
+  bool mayHaveVaultLink() const;
   void sendFd(ControlKind kind, uint32_t target, int fd);  // a copy of it
 
  private:
@@ -62,6 +66,9 @@ class WorkerProcess {
   const Program& program_;
   SandboxRequirement requirement_;
   kj::AutoCloseFd statsFd_;
+  kj::AutoCloseFd statsReadOnlyFd_;
+  kj::AutoCloseFd vaultLink_;
+  uint64_t vaultLinkAtMs_ = 0;
   Stats& stats_;
   pid_t pid_ = 0;
   bool ready_ = false;

@@ -65,7 +65,8 @@ class Pair:
         ends = ((self.far_command(self.wire, sink), self.wire), (self.near_command(self.port, self.wire), self.port))
         for command, port in ends:
             with open(self.folder / "log", "ab") as log:
-                self.processes.append(subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log))
+                self.processes.append(subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                                                       start_new_session=True))  # scheduled like ours: as a group
             harness.wait_until(lambda port=port: listens(port), 10, f"{self.name} listens: {self.folder}/log")
 
     def pids(self):
@@ -193,4 +194,3 @@ def memory_kib(pids):
         pss += values["Pss"]
         private += values["Private_Clean"] + values["Private_Dirty"]
     return pss, private
-

@@ -1,6 +1,7 @@
 // Goal: a worker's datagrams, whatever they hold, reach the monitor as whole records with their bounds, or end the
 // channel.
 // Method: the input is a script of datagrams (with and without descriptors) into a ControlChannel over a socket pair.
+#include <fcntl.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -13,7 +14,7 @@ using namespace sallyport;
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   static EventLoop loop;
-  static const int spare = dup(0);
+  static const int spare = open("/dev/null", O_RDONLY | O_CLOEXEC);
   fuzz::Input input(data, size);
   std::array<int, 2> ends;
   CHECK(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, ends.data()) == 0);

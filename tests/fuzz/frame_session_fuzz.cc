@@ -104,7 +104,8 @@ void play(Script& script, fuzz::Input& input) {
       return;
     case 7: {
       script.clean = false;
-      const auto at = script.stream.begin() + static_cast<ptrdiff_t>(std::min<size_t>(input.byte(), script.stream.size()));
+      const auto at =
+          script.stream.begin() + static_cast<ptrdiff_t>(std::min<size_t>(input.byte(), script.stream.size()));
       script.stream.erase(at, at + std::min<ptrdiff_t>(1 + input.byte(), script.stream.end() - at));
       return;
     }

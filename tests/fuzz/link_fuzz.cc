@@ -3,6 +3,8 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <utility>
+
 #include <capnp/message.h>
 #include <capnp/rpc.capnp.h>
 
@@ -61,7 +63,7 @@ struct Reader {
 }  // namespace
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
-  static QuietKj quiet;
+  QuietKj quiet;
   static EventLoop loop;
   fuzz::Input input(data, size);
   const uint8_t mode = input.byte();
@@ -73,11 +75,11 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     reader.answers = (mode & 8) != 0;
     reader.next();
     const auto turn = [&] {
-      for (int i = 0; i < 3; ++i) {
+      // Until it waits: what came in one piece may be hundreds of messages.
+      do {
+        if (std::exchange(reader.again, false)) reader.next();
         loop.turn(0);
-        if (!std::exchange(reader.again, false)) break;
-        reader.next();
-      }
+      } while (reader.again);
     };
     while (!input.empty()) {
       const ByteSpan bytes = input.take(piece);

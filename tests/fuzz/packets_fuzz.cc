@@ -28,8 +28,8 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     wire::Block<wire::FRAME_HEADER_BYTES + wire::MESSAGE_BOX_OFFSET> header;
     wire::writeMessageHeader(header, counter, size - wire::MESSAGE_OVERHEAD_BYTES);
     CHECK(wire::readFrameLength(std::span(header).first<wire::FRAME_HEADER_BYTES>()) == size);
-    CHECK(std::ranges::equal(ByteSpan(header).subspan(wire::FRAME_HEADER_BYTES),
-                             packet.first(wire::MESSAGE_BOX_OFFSET)));
+    CHECK(
+        std::ranges::equal(ByteSpan(header).subspan(wire::FRAME_HEADER_BYTES), packet.first(wire::MESSAGE_BOX_OFFSET)));
     CHECK(wire::checkMessage(packet, counter + 1) == wire::DropReason::BadCounter);
   }
   return 0;

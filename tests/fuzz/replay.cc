@@ -33,7 +33,7 @@ void feed(const std::string& bytes) {
 bool dies(const std::string& bytes) {
   const pid_t child = fork();
   if (child == 0) {
-    std::freopen("/dev/null", "w", stderr);
+    close(STDERR_FILENO);  // its last words are expected
     feed(bytes);
     _exit(0);
   }

@@ -247,6 +247,9 @@ class Site:
         self.up = self._spawn(binary("sallyport"), "up", "-c", str(self.config))
         if wait:
             self.wait_ready()
+            # Before that, `up` takes the end of a daemon as a start that failed.
+            wait_until(lambda: self._dead(self.up) or "sallyport: ready:" in self.log(), READY_TIMEOUT_S, "`sallyport up` is ready")
+            self._check_alive(self.up)
         return self
 
     def start_vaultd(self, wait=True):

@@ -5,10 +5,12 @@ SALLYPORT_NONCE_ROUNDS=N). A restored copy of an old nonce file may go back, but
 """
 
 import collections
+import contextlib
 import hashlib
 import os
 import random
 import shutil
+import socket
 import subprocess
 import threading
 import time
@@ -47,9 +49,11 @@ class NonceKill(SystemTest):
         site.vault["handshakes_per_second"] = 1_000_000
         self.port = site.listen("echo", ["alice"], "echo")
         self.file = site.dir / "keys" / "server.nonces"
+        self.waiting = None  # the client that waits for a cookie
 
     def cookie_nonce(self):
         with self.host.client(self.port, self.alice, timeout=2) as client:
+            self.waiting = client
             client.send_hello()
             client.read_cookie()
             return client.cookie_nonce
@@ -90,6 +94,10 @@ class NonceKill(SystemTest):
                 time.sleep(random.random() * 0.03)
                 vault.kill()
                 vault.wait()
+                # A Hello without a vault waits for its deadline, 5 s: nobody waits with it.
+                crowd.stop.set()
+                with contextlib.suppress(OSError, AttributeError):
+                    self.waiting.sock.shutdown(socket.SHUT_RDWR)
             site.processes.remove(vault)
             lives.append(life)
             for nonce in life:

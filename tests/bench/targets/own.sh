@@ -7,7 +7,7 @@
 own_site() {  # own_site FOLDER KEY: a key, and the beginning of its sallyport.toml
   mkdir -p "$1" && chmod 755 "$1"
   printf '[vault]\nkeys = "keys"\n\n[net]\nworkers = 2\n' >"$1/sallyport.toml"
-  "$SALLYPORT_BUILD/cli/sallyport" key new "$2" -c "$1/sallyport.toml" >/dev/null
+  "$SALLYPORT_BUILD/cli/sallyport" key new "$2" -c "$1/sallyport.toml" >>"$W/run/own-keys.log" 2>&1
 }
 
 own_key() { "$SALLYPORT_BUILD/cli/sallyport" key show "$2" -c "$1/sallyport.toml"; }

@@ -94,16 +94,15 @@ TEST(Base64, KnownAnswersHold) {
 }
 
 TEST(Base64, OfAnotherShapeIsNotRead) {
-  for (const std::string_view text :
-       {"=", "==", "===", "====", "Z", "Z===", "Zg=", "Zg===", "Zg====", "=Zg=", "Zg==Zg==", "Zm9=v", "Zm9v=", "Zm9v==",
-        "Zm9v====", "Zm9vYmE==", "Zm9vYg=A"}) {
+  for (const std::string_view text : {"=", "==", "===", "====", "Z", "Z===", "Zg=", "Zg===", "Zg====", "=Zg=",
+                                      "Zg==Zg==", "Zm9=v", "Zm9v=", "Zm9v==", "Zm9v====", "Zm9vYmE==", "Zm9vYg=A"}) {
     EXPECT_FALSE(fromBase64(text).has_value()) << text;
   }
 }
 
 TEST(Base64, OfAnotherAlphabetIsNotRead) {
-  for (const std::string_view text : {"-_-_", "Zm9v\n", "Zm9v\r\n", " Zm9v", "Zm 9", "Zm9.", "Zm9\xff", "Zm9,", "****",
-                                      "Zm9v\tZm9v"}) {
+  for (const std::string_view text :
+       {"-_-_", "Zm9v\n", "Zm9v\r\n", " Zm9v", "Zm 9", "Zm9.", "Zm9\xff", "Zm9,", "****", "Zm9v\tZm9v"}) {
     EXPECT_FALSE(fromBase64(text).has_value()) << text;
   }
 }

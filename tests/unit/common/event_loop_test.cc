@@ -126,10 +126,11 @@ TEST(TheLoop, RunsDeferredWorkAndPromisesUntilNeitherIsLeft) {
   EventLoop loop;
   std::string order;
   auto paf = kj::newPromiseAndFulfiller<void>();
-  auto waiting = paf.promise.then([&] {
-                              order += 'p';
-                              loop.defer([&] { order += 'd'; });
-                            })
+  auto waiting = paf.promise
+                     .then([&] {
+                       order += 'p';
+                       loop.defer([&] { order += 'd'; });
+                     })
                      .eagerlyEvaluate(nullptr);
   loop.defer([&] { paf.fulfiller->fulfill(); });
   loop.turn(0);

@@ -279,9 +279,8 @@ TEST_F(ALink, DoesNotHearAPeerThatDoesNotRead) {
   loop.turn(0);
   write(call(1));
   bool delivered = false;
-  auto reading = link->tryReadMessage(nullptr, {}, nullptr)
-                     .then([&](Maybe&&) { delivered = true; })
-                     .eagerlyEvaluate(nullptr);
+  auto reading =
+      link->tryReadMessage(nullptr, {}, nullptr).then([&](Maybe&&) { delivered = true; }).eagerlyEvaluate(nullptr);
   for (int i = 0; i < 5; ++i) loop.turn(1);
   EXPECT_FALSE(delivered);
   for (int i = 0; i < 100 && !delivered; ++i) {

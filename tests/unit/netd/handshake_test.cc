@@ -46,7 +46,9 @@ class AHandshake : public testing::Test {
     auto& [frame, established] = std::get<3>(step);
     return {packetOf(frame), std::move(established)};
   }
-  VerifyVouchRequest takeInitiate(ByteSpan packet) { return std::get<VerifyVouchRequest>(server.onPacket(packet, keys)); }
+  VerifyVouchRequest takeInitiate(ByteSpan packet) {
+    return std::get<VerifyVouchRequest>(server.onPacket(packet, keys));
+  }
 
   std::pair<Packet, Established> upToInitiate() { return initiate(takeCookie(cookie(takeHello(hello())))); }
 

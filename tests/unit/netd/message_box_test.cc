@@ -33,8 +33,7 @@ Block randomBlock(size_t bytes) {
   return block;
 }
 
-Block ourBox(MessageCipher& cipher, ByteSpan text, uint64_t counter,
-             std::span<const std::byte, wire::KEY_BYTES> key) {
+Block ourBox(MessageCipher& cipher, ByteSpan text, uint64_t counter, std::span<const std::byte, wire::KEY_BYTES> key) {
   Block box(text.size() + 16);
   std::ranges::copy(text, box.begin() + 16);
   cipher.seal(box, counter, key);

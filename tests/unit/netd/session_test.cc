@@ -1,5 +1,6 @@
 // Goal: a session hands out each message once, in order, and nothing at all after a fault.
-// Method: the original's messages in both roles; then a message missing, repeated, changed, reflected, and the last one.
+// Method: the original's messages in both roles; then a message missing, repeated, changed, reflected, and the last
+// one.
 #include "netd/session.h"
 
 #include <gtest/gtest.h>

@@ -10,7 +10,12 @@
 
 namespace sallyport::netd::test {
 
-using namespace sallyport::test;
+using sallyport::test::hex;
+using sallyport::test::LOW_ORDER_POINTS;
+using sallyport::test::messageVectors;
+using sallyport::test::text;
+using sallyport::test::vec;
+using sallyport::test::vector;
 using R = wire::DropReason;
 
 struct Pair {

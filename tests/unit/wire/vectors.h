@@ -58,13 +58,12 @@ inline std::vector<std::byte> vec(ByteSpan bytes) { return {bytes.begin(), bytes
 inline std::string text(ByteSpan bytes) { return {reinterpret_cast<const char*>(bytes.data()), bytes.size()}; }
 
 // The points of order 1, 2, 4 and 8, and their non-canonical spellings (libsodium's and RFC 7748's list).
-inline constexpr const char* LOW_ORDER_POINTS[] = {
-    "0000000000000000000000000000000000000000000000000000000000000000",
-    "0100000000000000000000000000000000000000000000000000000000000000",
-    "e0eb7a7c3b41b8ae1656e3faf19fc46ada098deb9c32b1fd866205165f49b800",
-    "5f9c95bca3508c24b1d0b1559c83ef5b04445cc4581c8e86d8224eddd09f1157",
-    "ecffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
-    "edffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
-    "eeffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f"};
+inline constexpr const char* LOW_ORDER_POINTS[] = {"0000000000000000000000000000000000000000000000000000000000000000",
+                                                   "0100000000000000000000000000000000000000000000000000000000000000",
+                                                   "e0eb7a7c3b41b8ae1656e3faf19fc46ada098deb9c32b1fd866205165f49b800",
+                                                   "5f9c95bca3508c24b1d0b1559c83ef5b04445cc4581c8e86d8224eddd09f1157",
+                                                   "ecffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
+                                                   "edffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
+                                                   "eeffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f"};
 
 }  // namespace sallyport::test

@@ -1,0 +1,190 @@
+#!/usr/bin/python3
+"""Writes the hand-made beginnings of the corpora: tests/fuzz/corpus/NAME/seed-*. What fuzzers add beside them stays.
+
+usage: seeds.py
+"""
+
+import base64
+import pathlib
+import struct
+import sys
+
+HERE = pathlib.Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parent / "system"))
+
+from minicapnp import (CHANNEL, LISTENER, NETWORK, VAULT_ADMIN, VAULT_NET, Struct, bootstrap_message, call_message, encode,  # noqa: E402
+                       finish_message, release_message)
+
+HELLO = bytes.fromhex("6c09afb28aa9fafc")
+COOKIE = bytes.fromhex("1c45dcb941c0e3f6")
+INITIATE = bytes.fromhex("6c09afb28aa9fafd")
+MESSAGE = bytes.fromhex("6d1b39cbf65a11b4")
+
+KEYS = {"alice": "D6poTtKIZ7l/Smot7l34zpdOdrcBjj8iocTPJnhXDyA=", "server": "UQ1lNB1tiMRWWyJbAxOWA9cr0gnykne8mfVO6F5xJS8="}
+CONFIG = f"""require_sandbox = "available"
+[vault]
+keys = "keys"
+socket = "run/vault.sock"
+handshakes_per_second = 100
+[net]
+workers = 2
+metrics = "127.0.0.1:9000"
+[limits]
+half_open = 100
+[[listen]]
+name = "db"
+address = "[::]:7001"
+key = "server"
+allow = ["alice"]
+service = "tcp:127.0.0.1:5432"
+[[listen]]
+name = "chat"
+address = "unix:/run/chat.sock"
+key = "server"
+allow = ["alice"]
+service = "channel"
+[[connect]]
+name = "out"
+listen = "127.0.0.1:15432"
+address = "db.example.com:7001"
+key = "alice"
+peer = "server"
+[peers]
+alice = "{KEYS['alice']}"
+server = "{KEYS['server']}"
+"""
+
+
+def write(target, name, data):
+    folder = HERE / "corpus" / target
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"seed-{name}").write_bytes(data)
+
+
+def packets():
+    write("packets", "hello", HELLO + bytes(range(32)) + bytes(8) + bytes(80))
+    write("packets", "cookie", COOKIE + bytes(16) + bytes(144))
+    write("packets", "initiate", INITIATE + bytes(96) + struct.pack(">Q", 1) + bytes(112))
+    write("packets", "message", MESSAGE + struct.pack(">Q", 2) + bytes(21))
+
+
+def scripts():
+    server = {"genuine": [2, 0, 4, 3, 0, 4], "changed-hello": [2, 1, 0, 50, 7, 4], "changed-initiate": [2, 0, 4, 3, 1, 0, 120, 1, 4],
+              "highest-bit": [2, 1, 0, 39, 128, 4, 3, 0, 4], "replay": [2, 0, 4, 3, 0, 4, 8, 1, 4, 4], "replay-initiate": [2, 0, 4, 8, 0],
+              "refused": [2, 0, 5, 15], "refused-late": [2, 0, 4, 3, 0, 5, 14], "expired": [2, 0, 4, 7, 7, 3, 0],
+              "one-turn": [2, 0, 4, 7, 3, 0, 4], "lie": [2, 0, 6, 0, 3, 0, 6], "yes": [2, 0, 4, 3, 0, 6, 97, 98],
+              "raw": [1] + list(HELLO) + [9] * 40, "twice": [2, 0, 2, 0], "cookie-then-raw": [2, 0, 4, 1] + list(INITIATE)}
+    for name, script in server.items():
+        write("server_handshake", name, bytes(script))
+    client = {"genuine": [2, 0, 3], "changed": [2, 1, 0, 30, 1], "length": [0, 167] + list(COOKIE), "raw": [1] + list(COOKIE) + [5] * 60,
+              "old": [6], "refused": [2, 0, 4, 14], "lie": [2, 0, 5, 1, 0, 3, 9], "twice": [2, 0, 2, 0]}
+    for name, script in client.items():
+        write("client_handshake", name, bytes(script))
+    session = {"two": [0, 3, 65, 66, 67, 0, 0, 3, 255, 255, 4], "split": [0, 40] + [7] * 40 + [2, 1, 4, 2, 1, 4, 2, 30, 14, 2, 200, 134],
+               "large": [1, 255, 223, 3, 128, 0, 4, 3, 128, 0, 4], "many": [0, 1, 1] * 20 + [3, 255, 255, 134],
+               "flip": [0, 2, 1, 2, 6, 1, 0, 30, 1, 3, 9, 9, 4], "drop": [0, 2, 1, 2, 0, 2, 3, 4, 7, 0, 35, 4], "twice": [0, 2, 1, 2, 8],
+               "reflect": [0, 1, 1, 9, 1, 2, 3, 4], "garbage": [5, 40] + list(b"\0\x20" + MESSAGE + struct.pack(">Q", 2)) + [1] * 22,
+               "zero-length": [5, 4, 0, 0, 0, 0], "half": [0, 9, 1, 2, 3, 4, 5, 6, 7, 8, 9, 2, 20, 4, 0, 1, 1]}
+    for name, script in session.items():
+        write("frame_session", name, bytes(script))
+
+
+def hellos(count):
+    hello = Struct(b"", ["db", bytes(range(32)), bytes(80), bytes(range(1, 33)), bytes(96)])
+    return Struct(b"", [[hello] * count])
+
+
+def rpc():
+    begin = bootstrap_message(0)
+    vault = {"ping": [call_message(1, ("answer", 0), VAULT_NET, 3)],
+             "hellos": [call_message(1, ("answer", 0), VAULT_NET, 0, hellos(2)), finish_message(1)],
+             "too-many": [call_message(1, ("answer", 0), VAULT_NET, 0, hellos(65))],
+             "vouches": [call_message(1, ("answer", 0), VAULT_NET, 1, Struct(b"", [[Struct(b"", [
+                 "db", bytes(range(32)), bytes(16), bytes(48), bytes(range(32))])]]))],
+             "make": [call_message(1, ("answer", 0), VAULT_NET, 2, Struct(b"", [[Struct(b"", ["out", bytes(range(32))])]]))],
+             "wrong-interface": [call_message(1, ("answer", 0), VAULT_ADMIN, 0)],
+             "capability": [call_message(1, ("answer", 0), VAULT_NET, 3, caps=[Struct(struct.pack("<HHI", 1, 0, 5))])],
+             "finish-first": [finish_message(0), call_message(1, ("answer", 0), VAULT_NET, 3)]}
+    net = {"status": [call_message(1, ("answer", 0), NETWORK, 2)],
+           "connect": [call_message(1, ("answer", 0), NETWORK, 0, Struct(struct.pack("<I", 0), ["out"]))],
+           "unknown": [call_message(1, ("answer", 0), NETWORK, 0, Struct(struct.pack("<I", 0), ["nobody"]))],
+           "listen": [call_message(1, ("answer", 0), NETWORK, 1, Struct(b"", ["chat"])),
+                      call_message(2, ("answer", 1, 0, 0), LISTENER, 0, Struct(struct.pack("<I", 1))),
+                      call_message(3, ("answer", 1, 0, 0), LISTENER, 1), finish_message(2), finish_message(1), release_message(1)],
+           "not-a-channel": [call_message(1, ("answer", 0), CHANNEL, 0)],
+           "reload": [call_message(1, ("answer", 0), NETWORK, 3)]}
+    for mode in (0, 1, 2, 3, 7, 8):
+        write("vault_rpc", f"begin-{mode}", bytes([mode]) + begin)
+    for name, messages in vault.items():
+        write("vault_rpc", name, bytes([3]) + begin + b"".join(messages))
+        write("link", name, bytes([3 | 8 | 16]) + begin + b"".join(messages))
+    for name, messages in net.items():
+        write("net_rpc", name, bytes([1]) + begin + b"".join(messages))
+        write("net_rpc", name + "-cut", bytes([11]) + begin + b"".join(messages)[:-5])
+    for target in ("link", "vault_rpc", "net_rpc"):
+        write(target, "ff", bytes([3]) + b"\xff" * 8)
+        write(target, "huge", bytes([3]) + struct.pack("<II", 0, 0x1FFFFFFF))
+        write(target, "segments", bytes([3]) + struct.pack("<IIII", 2, 1, 1, 1) + begin[8:])
+        write(target, "empty", bytes([3]) + struct.pack("<II", 0, 0) * 3)
+        write(target, "abort", bytes([3]) + encode(Struct(struct.pack("<H", 1), [Struct(b"\0\0", ["bye"])])))
+        write(target, "far", bytes([3]) + struct.pack("<IIII", 1, 1, 1, 0) + struct.pack("<II", 2, 1) + struct.pack("<II", 2, 0))
+    write("link", "many-calls", bytes([8]) + begin + b"".join(call_message(n, ("answer", 0), VAULT_NET, 3) for n in range(1, 9)))
+    write("link", "client", bytes([4 | 3]) + begin * 3)
+    write("link", "end-inside", bytes([32]) + begin[:-3])
+
+
+def texts():
+    write("config", "full", CONFIG.encode())
+    write("config", "empty", b"")
+    for name, text in {"unknown": "[[listen]]\nnam = \"db\"\n", "type": "[vault]\nkeys = 3\n", "peer": "[peers]\na = \"AAAA\"\n",
+                       "address": "[2001:db8::1]:7001\n", "unix": "unix:run/x.sock\n", "no-port": "host:\n", "twice": "[vault]\n[vault]\n",
+                       "deep": "a = " + "[" * 200}.items():
+        write("config", name, text.encode())
+    head = "sallyport key 1\nname: alice\nkind: x25519\n"
+    secret = bytes([1] * 32)
+    public = base64.b64encode(bytes.fromhex("a4e09292b651c278b9772c569f5fa9bb13d906b46ab68c9df9dc2b4409f8a209")).decode()
+    plain = f"{head}public: {public}\ncreated: 2026-11-21T04:00:00Z\nseal: plain\npayload: {base64.b64encode(secret).decode()}\n"
+    salt, nonce, sealed = (base64.b64encode(bytes(n)).decode() for n in (16, 24, 48))
+    write("key_format", "plain", plain.encode())
+    write("key_format", "passphrase", plain.replace(
+        "seal: plain", f"seal: passphrase argon2id13 opslimit=3 memlimit=67108864 salt={salt}\nnonce: {nonce}").replace(
+            base64.b64encode(secret).decode(), sealed).encode())
+    write("key_format", "credential", plain.replace(
+        "seal: plain", f"seal: systemd-credential name=sallyport salt={salt}\nnonce: {nonce}").replace(
+            base64.b64encode(secret).decode(), sealed).encode())
+    write("key_format", "cut", plain.encode()[:-2])
+    write("key_format", "base64", base64.b64encode(secret) + b"\n")
+    write("key_format", "hex", secret.hex().encode())
+
+
+def others():
+    def slot(how, generation, bound, wall, instance=b"i"):
+        return bytes([how]) + b"SPNONCE1" + struct.pack(">QQQ", generation, bound, wall) + instance * 16 + bytes(32)
+    tail = bytes([20, 0, 5, 2, 5, 2, 5, 2])
+    write("nonce_slot", "good", slot(3, 2, 1000, 1700000000) + slot(3, 1, 900, 1600000000) + tail)
+    write("nonce_slot", "one-damaged", slot(3, 2, 1000, 1700000000) + slot(7, 1, 900, 1600000000) + tail)
+    write("nonce_slot", "both-damaged", slot(7, 2, 1000, 1700000000) + slot(7, 1, 900, 1600000000) + tail)
+    write("nonce_slot", "gap", slot(3, 8, 1000, 1700000000) + slot(3, 1, 900, 1600000000) + tail)
+    write("nonce_slot", "bound-down", slot(3, 2, 100, 1700000000) + slot(3, 1, 900, 1600000000) + tail)
+    write("nonce_slot", "future", slot(3, 2, 1000, 1 << 40) + slot(3, 1, 900, 1600000000) + tail)
+    write("nonce_slot", "last", slot(3, 2, (1 << 63) - 20, 1700000000) + slot(3, 1, 900, 1600000000) + tail)
+    write("nonce_slot", "version", slot(2, 2, 1000, 1700000000).replace(b"SPNONCE1", b"SPNONCE2") + slot(3, 1, 9, 9) + tail)
+    record = struct.pack("<IIQQ", 65, 1, 7, 0)
+    write("control", "dial", bytes([0, 24]) + record)
+    write("control", "payload", bytes([0, 40]) + struct.pack("<IIQQ", 64, 0, 0, 0) + b"full\nseccomp\tact")
+    write("control", "descriptors", bytes([12, 24]) + record + bytes([4, 24]) + record)
+    write("control", "short", bytes([0, 23]) + record[:23])
+    write("control", "long", bytes([3]) + struct.pack(">H", 20000))
+    write("control", "largest", bytes([3]) + struct.pack(">H", 16384))
+    write("control", "end", bytes([64, 24]) + record)
+    write("sandbox_report", "good", b"full\nseccomp\tactive\t38 rules\nlandlock\tactive\tabi 2\n")
+    write("sandbox_report", "strange", b"\x1b[31mfull\xff\n\t\t\t\n\nno end")
+    write("sandbox_report", "many", b"full\n" + b"a\tb\tc\n" * 100)
+    for name, text in {"get": "GET /metrics HTTP/1.1\r\nHost: a\r\n\r\n", "root": "GET / HTTP/1.0\n\n", "other": "POST /x HTTP/1.1\r\n\r\n",
+                       "cut": "GET /metr", "long": "GET /" + "a" * 5000}.items():
+        write("metrics", name, bytes([len(name) % 4]) + text.encode())
+    write("canary", "found", b"bird")
+
+
+for make in (packets, scripts, rpc, texts, others):
+    make()
