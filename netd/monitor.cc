@@ -255,12 +255,45 @@ void Monitor::workerExited(WorkerProcess& worker, int status, pid_t pid) {
     failed_ = true;
     return loop_.stop();
   }
+  mendListeners();
   loop_.timer()
       .afterDelay(backOffMs * kj::MILLISECONDS)
       .then([this, &worker] {
         if (!draining_ && !worker.running()) startWorker(worker);
       })
       .detach([](kj::Exception&&) {});
+}
+
+namespace {
+bool accepts(int socket) {
+  int on = 0;
+  socklen_t length = sizeof on;
+  return getsockopt(socket, SOL_SOCKET, SO_ACCEPTCONN, &on, &length) == 0 && on != 0;
+}
+}  // namespace
+
+// A worker that was taken over can have shut a socket down, and with it every copy of it: those are bound anew.
+void Monitor::mendListeners() {
+  Listeners whole;
+  bool broken = false;
+  for (auto& [id, listening] : listeners_) {
+    if (std::ranges::all_of(listening.sockets, [](const auto& socket) { return accepts(socket); })) {
+      whole.emplace(id, std::move(listening));
+      continue;
+    }
+    broken = true;
+    for (auto& worker : workers_) worker->send({.kind = ControlKind::RemoveListener, .target = id});
+  }
+  listeners_ = std::move(whole);
+  if (!broken) return;
+  auto bound = bindNew(config_);
+  if (!bound) return logError("a listener that a worker has broken can't be bound again: " + bound.error().message);
+  for (auto& [id, listening] : *bound) {
+    for (auto& worker : workers_) {
+      if (worker->ready()) sendListener(*worker, id, listening);
+    }
+    listeners_[id] = std::move(listening);
+  }
 }
 
 // --- vault and cookie keys -----------------------------------------------------------------------------------------

@@ -62,6 +62,7 @@ class Monitor {
   void sendListener(WorkerProcess& worker, uint32_t id, const Listening& listening);
   void startWorker(WorkerProcess& worker);
   void workerExited(WorkerProcess& worker, int status, pid_t pid);
+  void mendListeners();
   void connectVault();
   void rotateCookieKey();
   void setTargets();

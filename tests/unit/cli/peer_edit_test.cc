@@ -67,7 +67,7 @@ TEST(PeerEdit, RemovesOneLineAlone) {
 }
 
 TEST(PeerEdit, AddAndRemoveAreInverse) {
-  for (const std::string text :
+  for (const std::string& text :
        {"[peers]\n" + BOB_LINE + "\n", std::string("[peers]\n# x\n"), "[peers]\n\n" + BOB_LINE + "\n[net]\n"}) {
     EXPECT_EQ(removed(added(text), "alice"), text);
   }
@@ -79,7 +79,7 @@ TEST(PeerEdit, WorksWhileEntriesAreStillWrong) {
 }
 
 TEST(PeerEdit, RefusesWhatItCannotEditLineByLine) {
-  for (const std::string text :
+  for (const std::string& text :
        {"peers = { " + BOB_LINE + " }\n", "peers." + BOB_LINE + "\n", std::string("peers = 3\n"),
         "[[peers]]\n" + BOB_LINE, std::string("[peers\n"), std::string("[peers]\nbob = \"AAAA\"\n")}) {
     EXPECT_FALSE(withPeer(text, "alice", alice(), "x.toml")) << text;
