@@ -1,6 +1,8 @@
 // channel.cc - see channel.h.
 #include "netd/channel.h"
 
+#include <sys/socket.h>
+
 #include "common/secret_bytes.h"
 #include "netd/sockets.h"
 #include "netd/worker.h"
@@ -8,6 +10,10 @@
 namespace sallyport::netd {
 
 using wire::DropReason;
+
+namespace {
+constexpr uint32_t LINGER_MS = 2000;
+}
 
 Inbox::~Inbox() { wipeAll(); }
 
@@ -82,6 +88,7 @@ void ChannelConnection::release(bool failed) {
   reader_.clear(worker_.budget());
   toWire_.clear(worker_.budget());
   socket_ = nullptr;
+  lingerTimer_ = nullptr;
   ticket_ = {};
   worker_.stats().subtract(Counter::Channels);
   worker_.stats().subtract(Counter::Connections);
@@ -111,7 +118,7 @@ void ChannelConnection::pump() {
   if (!toWire_.empty()) {
     switch (flushStash(socket_, toWire_, worker_.budget())) {
       case IoState::Done:
-        if (closing_) return finish();
+        if (closing_ && !lingering_) linger();
         if (state_->onSent) state_->onSent();
         break;
       case IoState::Blocked: break;
@@ -152,6 +159,10 @@ bool ChannelConnection::readSome() {
   });
   worker_.stats().add(Counter::MessagesOpened, messages);
   worker_.stats().add(Counter::BytesOpened, bytes);
+  if (lingering_ && (fault || outcome.state == ReadState::EofInside || outcome.state == ReadState::Failed)) {
+    finish();  // nobody is left to be told
+    return false;
+  }
   if (fault) return breakOff(*fault), false;
   switch (outcome.state) {
     case ReadState::Drained:
@@ -216,7 +227,20 @@ void ChannelConnection::close() {
   state_->inbox.wipeAll();
   state_->onNews = nullptr;
   state_->onSent = nullptr;
-  if (!over() && toWire_.empty()) finish();
+  if (!over() && toWire_.empty()) linger();
+}
+
+// A close with bytes unread would be a reset, which takes what we sent last from the peer's hands: first our half, then
+// whatever still comes is read and thrown away, for a moment.
+void ChannelConnection::linger() {
+  lingering_ = true;
+  shutdown(socket_, SHUT_WR);
+  lingerTimer_ = worker_.loop()
+                     .timer()
+                     .afterDelay(LINGER_MS * kj::MILLISECONDS)
+                     .then([this] { worker_.soon([this] { finish(); }); })
+                     .eagerlyEvaluate(nullptr);
+  worker_.yield(*this);
 }
 
 }  // namespace sallyport::netd

@@ -89,6 +89,7 @@ class ChannelConnection final : public Connection, EventLoop::Watcher {
   void pump();
   bool readSome();
   void noteWaiting();
+  void linger();
   std::optional<size_t> sealInto(MutableByteSpan frames, std::span<const ByteSpan>& messages);
 
   kj::AutoCloseFd socket_;
@@ -100,6 +101,8 @@ class ChannelConnection final : public Connection, EventLoop::Watcher {
   bool readable_ = true;
   bool hungUp_ = false;
   bool closing_ = false;
+  bool lingering_ = false;
+  kj::Maybe<kj::Promise<void>> lingerTimer_;
 };
 
 }  // namespace sallyport::netd
