@@ -50,8 +50,8 @@ class EventLoop {
   // Runs `work` once, after the events and promises of this turn and before the loop sleeps.
   void defer(std::function<void()> work);
 
-  // Runs `work` once in the next turn, after that turn's events: for work that could go on for ever and must let others
-  // in.
+  // Runs `work` once after the events of the batch at hand, or of the next: for work that could go on for ever and must
+  // let others in. What is yielded by yielded work waits for another batch.
   void yield(std::function<void()> work);
 
   // Monotonic time as of this turn: cheap, and the same for all that happens in the turn.

@@ -11,13 +11,9 @@
 
 namespace sallyport::netd {
 
-namespace {
-// Beyond this the other side is stuck: a worker that doesn't read is as good as dead.
-constexpr size_t MAX_WAITING = 1024;
-}  // namespace
-
-ControlChannel::ControlChannel(EventLoop& loop, int fd, OnRecord onRecord, std::function<void()> onGone)
-    : loop_(loop), fd_(fd), onRecord_(std::move(onRecord)), onGone_(std::move(onGone)) {
+ControlChannel::ControlChannel(EventLoop& loop, int fd, size_t maxWaiting, OnRecord onRecord,
+                               std::function<void()> onGone)
+    : loop_(loop), fd_(fd), maxWaiting_(maxWaiting), onRecord_(std::move(onRecord)), onGone_(std::move(onGone)) {
   loop_.add(fd_, EPOLLIN, *this);
 }
 
@@ -39,7 +35,7 @@ void ControlChannel::send(const ControlRecord& record, ByteSpan payload, std::ve
     return;
   }
   waiting_.push_back(std::move(item));
-  if (waiting_.size() > MAX_WAITING) return gone();
+  if (waiting_.size() > maxWaiting_) return gone();
   if (!wantsWrite_) {
     wantsWrite_ = true;
     loop_.modify(fd_, EPOLLIN | EPOLLOUT, *this);

@@ -69,7 +69,8 @@ class ControlChannel final : EventLoop::Watcher {
 
   // Takes over `fd`. `onGone` is called once when the other side is gone, or sent what is no record, or doesn't read
   // any more.
-  ControlChannel(EventLoop& loop, int fd, OnRecord onRecord, std::function<void()> onGone);
+  // `maxWaiting`: so many records may wait before the other side counts as gone.
+  ControlChannel(EventLoop& loop, int fd, size_t maxWaiting, OnRecord onRecord, std::function<void()> onGone);
   ~ControlChannel();
 
   void send(const ControlRecord& record, ByteSpan payload = {}, std::vector<kj::AutoCloseFd> fds = {});
@@ -89,6 +90,7 @@ class ControlChannel final : EventLoop::Watcher {
 
   EventLoop& loop_;
   int fd_;
+  size_t maxWaiting_;
   OnRecord onRecord_;
   std::function<void()> onGone_;
   std::deque<Waiting> waiting_;

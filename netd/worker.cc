@@ -26,6 +26,8 @@ constexpr int MIN_DESCRIPTORS = 64;
 // A connection that waits this long for its slow reader may be dropped to make room for the others.
 constexpr uint64_t MIN_WAIT_MS = 1000;
 constexpr uint32_t ACCEPT_PAUSE_MS = 100;
+// Dials that the monitor hasn't read yet; connections bound them.
+constexpr size_t MAX_WAITING_RECORDS = 65536;
 }  // namespace
 
 Worker::Worker(EventLoop& loop, int controlFd, Stats& stats)
@@ -33,7 +35,7 @@ Worker::Worker(EventLoop& loop, int controlFd, Stats& stats)
       stats_(stats),
       budget_(std::make_shared<BufferBudget>(stats)),
       control_(
-          loop, controlFd, [this](ControlChannel::Received& received) { onControl(received); },
+          loop, controlFd, MAX_WAITING_RECORDS, [this](ControlChannel::Received& received) { onControl(received); },
           [this] {
             logError("the monitor is gone");
             loop_.stop();

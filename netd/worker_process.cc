@@ -21,6 +21,8 @@ namespace {
 constexpr uint32_t FIRST_BACK_OFF_MS = 100;
 constexpr uint32_t MAX_BACK_OFF_MS = 5000;
 constexpr uint64_t STABLE_AFTER_MS = 10000;
+// Each may hold a descriptor of ours: a worker that doesn't read is as good as dead.
+constexpr size_t MAX_WAITING_RECORDS = 1024;
 constexpr uint64_t MIN_VAULT_LINK_MS = 200;
 
 std::string_view name(SandboxRequirement requirement) {
@@ -114,7 +116,8 @@ void WorkerProcess::start(OnRecord onRecord) {
   ready_ = false;
   wantsVault = true;
   control_ = std::make_unique<ControlChannel>(
-      loop_, ours.release(), [this, onRecord](ControlChannel::Received& received) { onRecord(*this, received); },
+      loop_, ours.release(), MAX_WAITING_RECORDS,
+      [this, onRecord](ControlChannel::Received& received) { onRecord(*this, received); },
       [this] {
         // It has closed, or doesn't read: without its control socket a worker gets no reload. Its exit is told by
         // SIGCHLD.

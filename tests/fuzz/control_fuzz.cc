@@ -22,7 +22,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   size_t sent = 0, records = 0;
   {
     netd::ControlChannel channel(
-        loop, ends[0],
+        loop, ends[0], 1024,
         [&](netd::ControlChannel::Received& received) {
           CHECK(!gone);
           CHECK(received.payload.size() <= netd::MAX_CONTROL_BYTES - sizeof(netd::ControlRecord));

@@ -29,6 +29,8 @@ struct Seen {
   size_t fds;
 };
 
+constexpr size_t MAX_WAITING = 1024;
+
 class AControlChannel : public testing::Test {
  protected:
   AControlChannel() {
@@ -36,7 +38,7 @@ class AControlChannel : public testing::Test {
     EXPECT_EQ(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, ends), 0);
     far = kj::AutoCloseFd(ends[1]);
     channel.emplace(
-        loop, ends[0],
+        loop, ends[0], MAX_WAITING,
         [this](ControlChannel::Received& received) {
           seen.push_back({received.record, test::text(received.payload), received.fds.size()});
           if (keepFds) {
@@ -72,7 +74,7 @@ class AControlChannel : public testing::Test {
 TEST_F(AControlChannel, CarriesRecordsPayloadsAndDescriptorsInOrder) {
   std::vector<Seen> there;
   ControlChannel other(
-      loop, far.release(),
+      loop, far.release(), MAX_WAITING,
       [&](ControlChannel::Received& received) {
         there.push_back({received.record, test::text(received.payload), received.fds.size()});
       },
