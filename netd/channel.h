@@ -1,6 +1,6 @@
 // channel.h - a message channel between the wire and a local program. Part of: netd-worker (edge).
 // Whole messages, in order; what arrived before an end is delivered before the end is told. The inbox is bounded: while
-// it is full the wire is not read. The RPC object (channel_service.cc) and the connection share the inbox and die
+// it is full the wire is not read. The RPC object (channel_rpc.cc) and the connection share the inbox and die
 // independently.
 #pragma once
 

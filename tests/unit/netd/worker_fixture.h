@@ -91,7 +91,7 @@ class WorkerTest : public testing::Test {
     int ends[2];
     EXPECT_EQ(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, ends), 0);
     monitor.emplace(
-        loop, ends[0], [this](ControlChannel::Received& received) { onRecord(received); },
+        loop, ends[0], size_t{1024}, [this](ControlChannel::Received& received) { onRecord(received); },
         [this] { workerGone = true; });
     worker.emplace(loop, ends[1], stats);
   }
