@@ -38,7 +38,9 @@ int reload(const Arguments& arguments) {
   const auto net = reloadNet(config->net.adminSocket, file);
   if (net.done) putLine("netd: " + net.text);
   const int written = finishOutput();
-  if (!net.done) return fail("netd " + net.text, "the vault has the new configuration, netd the old one: reload again");
+  if (!net.done)
+    return fail("netd " + net.text,
+                "mend that and reload again: until then the vault has the new configuration and netd the old one");
   return written;
 }
 

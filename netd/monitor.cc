@@ -17,6 +17,7 @@
 
 #include "common/log.h"
 #include "common/rpc.h"
+#include "netd/config_changes.h"
 #include "netd/listening_sockets.h"
 #include "netd/memory_file.h"
 #include "netd/status_report.h"
@@ -363,40 +364,6 @@ Result<std::string, std::string> Monitor::reloadFile() {
                 " since it gave up root: use `sallyport reload`, which hands it over");
 }
 
-std::string Monitor::describeChanges(const Config& fresh) const {
-  const auto names = [](const auto& entries) {
-    std::set<std::string> result;
-    for (const auto& entry : entries) result.insert(entry.name);
-    return result;
-  };
-  std::set<std::string> oldPeers;
-  std::set<std::string> newPeers;
-  for (const auto& [name, key] : config_.peers) oldPeers.insert(name + " " + toBase64(key.span()));
-  for (const auto& [name, key] : fresh.peers) newPeers.insert(name + " " + toBase64(key.span()));
-  std::string text;
-  const auto compare = [&text](std::string_view what, const std::set<std::string>& before,
-                               const std::set<std::string>& after) {
-    std::vector<std::string> added;
-    std::vector<std::string> removed;
-    std::ranges::set_difference(after, before, std::back_inserter(added));
-    std::ranges::set_difference(before, after, std::back_inserter(removed));
-    for (const auto& name : added)
-      text += (text.empty() ? "" : ", ") + std::string(what) + " added: " + name.substr(0, name.find(' '));
-    for (const auto& name : removed)
-      text += (text.empty() ? "" : ", ") + std::string(what) + " removed: " + name.substr(0, name.find(' '));
-  };
-  compare("peer", oldPeers, newPeers);
-  compare("listen", names(config_.listens), names(fresh.listens));
-  compare("connect", names(config_.connects), names(fresh.connects));
-  const bool restart = config_.net.socket != fresh.net.socket || config_.net.workers != fresh.net.workers ||
-                       config_.net.user != fresh.net.user || config_.vault.netSocket != fresh.vault.netSocket ||
-                       config_.net.metrics.has_value() != fresh.net.metrics.has_value() ||
-                       (fresh.net.metrics && toString(*fresh.net.metrics) != toString(*config_.net.metrics));
-  if (restart)
-    text += (text.empty() ? "" : ", ") + std::string("sockets, workers and user change with the next restart");
-  return text.empty() ? "entries, limits and peers are as before" : text;
-}
-
 Result<std::string, std::string> Monitor::reload(std::string_view text) {
   try {
     return apply(text);
@@ -410,7 +377,7 @@ Result<std::string, std::string> Monitor::apply(std::string_view text) {
   if (!fresh) return refuse(format(fresh.error(), config_.file));
   auto bound = bindNew(*fresh);
   if (!bound) return refuse(format(bound.error(), config_.file));
-  const std::string changes = describeChanges(*fresh);
+  const std::string changes = describeChanges(config_, *fresh);
 
   // From here on nothing fails. Entries that are gone or moved lose their listeners first.
   std::set<uint32_t> kept;

@@ -69,7 +69,6 @@ class Monitor {
   bool servedBy(uint32_t id, const WorkerProcess& worker) const;
   std::vector<std::byte> statusReport() const;
   Result<Listeners, ConfigError> bindNew(const Config& fresh);
-  std::string describeChanges(const Config& fresh) const;
 
   EventLoop& loop_;
   Config config_;
