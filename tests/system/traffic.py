@@ -253,17 +253,18 @@ class Mitm:
                 reset(client)
                 continue
             self.lines.append(line)
-            threading.Thread(target=self._pass, args=("up", line, line.client, line.server), daemon=True).start()
-            threading.Thread(target=self._pass, args=("down", line, line.server, line.client), daemon=True).start()
+            attack = self.attack  # of this connection, also when the next one gets another
+            for way in (("up", line, line.client, line.server, attack), ("down", line, line.server, line.client, attack)):
+                threading.Thread(target=self._pass, args=way, daemon=True).start()
 
-    def _pass(self, direction, line, source, sink):
+    def _pass(self, direction, line, source, sink, attack):
         offset = 0
         try:
             while (piece := line.receive(source)) is not None:
                 if line.cut.is_set():
                     continue  # after an injected FIN: swallow, so that no reset of the kernel's spoils the picture
                 self.recorded[direction] += piece
-                out = self.attack(direction, offset, piece)
+                out = attack(direction, offset, piece)
                 offset += len(piece)
                 if out == "fin":
                     line.cut.set()
