@@ -37,7 +37,7 @@ void ChannelService::offer(std::shared_ptr<const Entry> entry, const PublicKey& 
   OfferedChannel offered{std::make_shared<ChannelState>(), std::move(peerName), peer, std::move(address)};
   const std::string name = entry->name;
   if (names_[name].acceptors.empty() && waitingChannels_ >= MAX_WAITING_CHANNELS)
-    return worker_.stats().drop(DropReason::NoAcceptor);
+    return worker_.drop({.reason = DropReason::NoAcceptor, .entry = *entry, .peer = &peer});
   worker_.own(std::make_unique<ChannelConnection>(worker_, std::move(entry), peer, std::move(wire), offered.state));
   Name& queue = names_[name];
   if (!queue.acceptors.empty()) {

@@ -41,6 +41,14 @@ DropReason IncomingHandshake::timeoutReason() const {
   return machine_.awaitsVault() ? DropReason::VaultUnavailable : DropReason::HandshakeTimeout;
 }
 
+Dropped IncomingHandshake::describe(DropReason reason) const {
+  Dropped dropped = Connection::describe(reason);
+  dropped.from = &address_;
+  // The vault says this of a genuine vouch alone: whoever sent it has the key.
+  if (reason == DropReason::PeerNotAllowed) dropped.peer = &claimed_;
+  return dropped;
+}
+
 void IncomingHandshake::onEvents(uint32_t events) {
   if (established_) {
     // The service is being dialled; what the peer sends waits in the socket. A peer that is gone is not waited for.
@@ -90,6 +98,7 @@ void IncomingHandshake::perform(ServerHandshake::Step step) {
                    readPacket();
                  },
                  [this](VerifyVouchRequest& request) {
+                   claimed_ = request.client;
                    question_ = worker_.vault().verifyVouch(entry().name, std::move(request), [this](auto answer) {
                      perform(machine_.onVault(std::move(answer)));
                    });
@@ -103,6 +112,7 @@ void IncomingHandshake::onEstablished(Established established) {
   // The vault has judged; netd judges again by its own copy: a reload may be half-way.
   if (!entry().allows(established.peerKey)) return fail(DropReason::PeerNotAllowed);
   worker_.stats().add(Counter::ServerHandshakes);
+  worker_.stats().add(entry().id, EntryCounter::Handshakes);
   worker_.stats().subtract(Counter::HalfOpen);
   counted_ = false;
   waitingHook.unlink();
@@ -123,7 +133,7 @@ void IncomingHandshake::onEstablished(Established established) {
   } else if (worker_.channels() != nullptr) {
     worker_.channels()->offer(entry_, peer_, established.peer, printable(address_), std::move(session));
   } else {
-    worker_.stats().drop(DropReason::NoAcceptor);
+    worker_.drop(describe(DropReason::NoAcceptor));
   }
   finish();
 }

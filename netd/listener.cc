@@ -52,7 +52,9 @@ void Listener::onEvents(uint32_t) {
     if (fd >= worker_.descriptorCeiling()) {
       // The last numbers are for sockets that the monitor hands over: without them no session could be finished.
       close(fd);
-      worker_.stats().drop(DropReason::ConnectionLimit);
+      if (const auto entry = worker_.entries().find(entryId_)) {
+        worker_.drop({.reason = DropReason::ConnectionLimit, .entry = *entry});
+      }
       return makeRoom();
     }
     if (kind_ == Kind::Wire)
@@ -74,16 +76,18 @@ void Listener::acceptWire(kj::AutoCloseFd socket, const sockaddr_storage& addres
   Stats& stats = worker_.stats();
   const WorkerLimits& limits = worker_.limits();
   stats.add(Counter::Accepted);
+  stats.add(entryId_, EntryCounter::Accepted);
+  const auto drop = [&](DropReason reason) { worker_.drop({.reason = reason, .entry = *entry, .from = &address}); };
   const SourceAddress source = sourceOf(address);
   const Sources::Counts counts = worker_.sources().counts(source);
-  if (counts.connections >= limits.connectionsPerSource) return stats.drop(DropReason::SourceLimit);
+  if (counts.connections >= limits.connectionsPerSource) return drop(DropReason::SourceLimit);
   if (counts.halfOpen >= limits.halfOpenPerSource) {
     if (Connection* oldest = worker_.oldestHalfOpen(source)) oldest->fail(DropReason::HalfOpenLimit);
   }
   if (stats.get(Counter::HalfOpen) >= limits.halfOpen) {
     if (Connection* oldest = worker_.oldestHalfOpen()) oldest->fail(DropReason::HalfOpenLimit);
   }
-  if (stats.get(Counter::Connections) >= limits.connections) return stats.drop(DropReason::ConnectionLimit);
+  if (stats.get(Counter::Connections) >= limits.connections) return drop(DropReason::ConnectionLimit);
   setNoDelay(socket);
   auto connection =
       std::make_unique<IncomingHandshake>(worker_, entry, kj::mv(socket), address, worker_.sources().take(source));
@@ -95,8 +99,9 @@ void Listener::acceptPlain(kj::AutoCloseFd socket) {
   const auto entry = worker_.entries().find(entryId_);
   if (entry == nullptr) return;
   worker_.stats().add(Counter::PlainAccepted);
+  worker_.stats().add(entryId_, EntryCounter::Accepted);
   if (worker_.stats().get(Counter::Connections) >= worker_.limits().connections) {
-    worker_.stats().drop(DropReason::ConnectionLimit);
+    worker_.drop({.reason = DropReason::ConnectionLimit, .entry = *entry});
     return closeWithReset(socket.release());
   }
   auto connection = std::make_unique<OutgoingHandshake>(

@@ -437,9 +437,10 @@ std::vector<std::byte> Monitor::statusReport() const {
   MonitorStatus status{.config = config_,
                        .self = {getpid(), startedAtMs_ / 1000, 0, ownSandbox_},
                        .workers = {},
-                       .entryProblem =
+                       .entry =
                            [this](bool isListen, const std::string& name) {
-                             return dialer_.problem(const_cast<EntryIds&>(ids_).of(isListen, name));
+                             const uint32_t id = const_cast<EntryIds&>(ids_).of(isListen, name);
+                             return MonitorStatus::Entry{id, dialer_.problem(id)};
                            },
                        .workerCount = workerCount_,
                        .vault = vaultState_,

@@ -57,6 +57,15 @@ Worker::~Worker() {
 
 void Worker::announce(std::string_view report) { control_.send({.kind = ControlKind::Ready}, asBytes(report)); }
 
+void Worker::drop(const Dropped& dropped) {
+  stats_.drop(dropped.reason);
+  stats_.add(dropped.entry.id, EntryCounter::Drops);
+  if (dropped.reason == DropReason::PeerNotAllowed && dropped.peer != nullptr) {
+    stats_.setRefused(dropped.entry.id, {*dropped.peer, loop_.nowMs()});
+  }
+  if (const auto line = dropLog_.note(dropped, loop_.nowMs())) logInfo(*line);
+}
+
 // --- registry --------------------------------------------------------------------------------------------------------
 
 void Worker::own(std::unique_ptr<Connection> connection) {

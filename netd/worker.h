@@ -14,6 +14,7 @@
 #include "netd/connection.h"
 #include "netd/control.h"
 #include "netd/cookie_keys.h"
+#include "netd/drop_log.h"
 #include "netd/entries.h"
 #include "netd/message_box.h"
 #include "netd/sources.h"
@@ -39,6 +40,9 @@ class Worker {
 
   EventLoop& loop() { return loop_; }
   Stats& stats() { return stats_; }
+  // Every drop: counts it, keeps the key of a peer that isn't allowed for `sallyport status`, and logs as much as the
+  // log's ration allows.
+  void drop(const Dropped& dropped);
   MessageCipher& cipher() { return cipher_; }
   CookieKeys& cookieKeys() { return cookieKeys_; }
   VaultClient& vault() { return vault_; }
@@ -107,6 +111,7 @@ class Worker {
 
   EventLoop& loop_;
   Stats& stats_;
+  DropLog dropLog_;
   MessageCipher cipher_;
   CookieKeys cookieKeys_;
   std::shared_ptr<BufferBudget> budget_;
