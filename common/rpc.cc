@@ -6,8 +6,10 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <vector>
 
 #include <kj/debug.h>
 #include <kj/io.h>
@@ -199,7 +201,17 @@ PeerCredentials peerCredentials(int fd) {
   ucred credentials{};
   socklen_t length = sizeof credentials;
   KJ_SYSCALL(getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &credentials, &length));
-  return {credentials.uid, credentials.gid, credentials.pid};
+  return {credentials.uid, credentials.gid, credentials.pid, fd};
+}
+
+bool PeerCredentials::isMember(gid_t group) const {
+  if (gid == group) return true;
+  socklen_t length = 0;
+  // With no room it tells how much it needs; who has no groups needs none.
+  if (getsockopt(socket, SOL_SOCKET, SO_PEERGROUPS, nullptr, &length) == 0 || errno != ERANGE) return false;
+  std::vector<gid_t> groups(length / sizeof(gid_t));
+  if (getsockopt(socket, SOL_SOCKET, SO_PEERGROUPS, groups.data(), &length) != 0) return false;
+  return std::ranges::find(groups, group) != groups.end();
 }
 
 }  // namespace sallyport

@@ -17,6 +17,7 @@
 
 #include "common/log.h"
 #include "common/rpc.h"
+#include "common/socket_group.h"
 #include "netd/config_changes.h"
 #include "netd/listening_sockets.h"
 #include "netd/memory_file.h"
@@ -29,7 +30,7 @@ namespace {
 
 constexpr uint32_t VAULT_RETRY_MS = 100;
 constexpr uint32_t KILL_AFTER_DRAIN_MS = 2000;
-// [net] socket is for programs of the user that started us, and root.
+// [net] socket is for programs of the user that started us, and root; and for `socket_group`.
 constexpr mode_t NET_SOCKET_MODE = 0600;
 
 unsigned countWorkers(const Config& config) {
@@ -107,6 +108,9 @@ Result<void, ConfigError> Monitor::openListeners() {
   if (!bound) return refuse(bound.error());
   listeners_ = std::move(*bound);
   netListener_ = kj::AutoCloseFd(listenUnix(config_.net.socket, NET_SOCKET_MODE));
+  if (const auto& group = config_.net.socketGroup; !group.empty()) {
+    if (const auto shared = shareWithGroup(config_.net.socket, group); !shared) return refuse(shared.error());
+  }
   if (config_.net.metrics) {
     auto sockets = bindListeners(*config_.net.metrics, PLAIN_SOCKET_MODE, 1, 0);
     if (!sockets) return refuse(sockets.error());
@@ -198,7 +202,7 @@ void Monitor::handle(WorkerProcess& worker, ControlChannel::Received& received) 
     case ControlKind::ReloadRequest: {
       if (worker.index() != 0) break;
       const auto outcome = reloadFile();
-      return answerWith(ControlKind::ReloadDone, outcome ? 1 : 0, outcome ? *outcome : outcome.error());
+      return answerWith(ControlKind::ReloadDone, outcome ? 1 : 0, outcome ? outcome->changes : outcome.error());
     }
     case ControlKind::Drained: return;
     default: break;
@@ -347,7 +351,7 @@ void Monitor::rotateCookieKey() {
 
 // --- reload and drain ----------------------------------------------------------------------------------------------
 
-Result<std::string, std::string> Monitor::reloadFile() {
+Result<Reloaded, std::string> Monitor::reloadFile() {
   std::ifstream file(config_.file, std::ios::binary);
   if (file) {
     std::ostringstream text;
@@ -364,7 +368,7 @@ Result<std::string, std::string> Monitor::reloadFile() {
                 " since it gave up root: use `sallyport reload`, which hands it over");
 }
 
-Result<std::string, std::string> Monitor::reload(std::string_view text) {
+Result<Reloaded, std::string> Monitor::reload(std::string_view text) {
   try {
     return apply(text);
   } catch (const kj::Exception& e) {
@@ -372,12 +376,12 @@ Result<std::string, std::string> Monitor::reload(std::string_view text) {
   }
 }
 
-Result<std::string, std::string> Monitor::apply(std::string_view text) {
+Result<Reloaded, std::string> Monitor::apply(std::string_view text) {
   auto fresh = parseConfig(text, config_.file);
   if (!fresh) return refuse(format(fresh.error(), config_.file));
   auto bound = bindNew(*fresh);
   if (!bound) return refuse(format(bound.error(), config_.file));
-  const std::string changes = describeChanges(config_, *fresh);
+  const Reloaded done{describeChanges(config_, *fresh), needsRestart(config_, *fresh)};
 
   // From here on nothing fails. Entries that are gone or moved lose their listeners first.
   std::set<uint32_t> kept;
@@ -407,8 +411,8 @@ Result<std::string, std::string> Monitor::apply(std::string_view text) {
     for (const auto& [id, listening] : *bound) sendListener(*worker, id, listening);
   }
   for (auto& [id, listening] : *bound) listeners_[id] = std::move(listening);
-  logInfo("reloaded: " + changes);
-  return changes;
+  logInfo("reloaded: " + done.changes);
+  return done;
 }
 
 void Monitor::drain() {

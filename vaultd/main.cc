@@ -22,14 +22,14 @@ namespace sallyport::vaultd {
 namespace {
 
 constexpr const char* HELP =
-    "usage: vaultd [-c FILE]\n"
+    "usage: vaultd [-c FILE] [--print-sandbox]\n"
     "\n"
     "Holds the long-term keys of sallyport and carries out the steps of its handshakes with them.\n"
     "\n"
-    "  -c FILE          the configuration; default: sallyport.toml here, then /etc/sallyport/sallyport.toml\n"
-    "  --print-sandbox  lock down, print which layers hold, and exit: 0 all, 1 some, 2 too few to serve\n"
-    "  --version        print the version\n"
-    "  --help           this\n"
+    "  -c, --config FILE  the configuration; default: sallyport.toml here, then /etc/sallyport/sallyport.toml\n"
+    "  --print-sandbox    lock down, print which layers hold, and exit: 0 all, 1 some, 2 too few to serve\n"
+    "  -V, --version      print the version\n"
+    "  -h, --help         this\n"
     "\n"
     "See vaultd(8) and sallyport.toml(5).\n";
 
@@ -58,14 +58,18 @@ Arguments parseArguments(int argc, char** argv) {
   Arguments arguments;
   for (int i = 1; i < argc; ++i) {
     const std::string_view argument = argv[i];
-    if (argument == "-c" && i + 1 < argc) {
-      arguments.configFile = argv[++i];
+    if (argument == "-c" || argument == "--config") {
+      if (++i < argc) {
+        arguments.configFile = argv[i];
+      } else {
+        arguments.exitNow = fail({"`" + std::string(argument) + "` needs a file", "try `vaultd --help`"}, 2);
+      }
     } else if (argument == "--print-sandbox") {
       arguments.printSandbox = true;
     } else if (argument == "--help" || argument == "-h") {
       std::fputs(HELP, stdout);
       arguments.exitNow = 0;
-    } else if (argument == "--version") {
+    } else if (argument == "--version" || argument == "-V") {
       std::puts("vaultd " SALLYPORT_VERSION);
       arguments.exitNow = 0;
     } else {
@@ -138,7 +142,10 @@ int serve(const Config& config) {
   LinkLimits adminLimits;
   adminLimits.maxMessageBytes = MAX_ADMIN_MESSAGE_BYTES;
   RpcServer net(loop, sockets->net, admit(sockets->netUsers, [&] { return kj::heap<NetService>(state); }), limits);
-  RpcServer app(loop, sockets->app, admit(sockets->appUsers, [&] { return kj::heap<AppService>(state); }), limits);
+  RpcServer app(loop, sockets->app,
+                admit(
+                    sockets->appUsers, [&] { return kj::heap<AppService>(state); }, sockets->appGroup),
+                limits);
   RpcServer admin(loop, sockets->admin, admit(sockets->appUsers, [&] { return kj::heap<AdminService>(state, facts); }),
                   adminLimits);
   facts.servers = {&net, &app, &admin};
@@ -168,7 +175,10 @@ int run(int argc, char** argv) {
 
   const std::filesystem::path file = findConfigFile(arguments.configFile);
   auto config = loadConfig(file);
-  if (!config) return fail({format(config.error(), file), config.error().hint});
+  if (!config) {
+    for (const ConfigError& error : eachOf(config.error())) fail({format(error, file), error.hint});
+    return 1;
+  }
   return serve(*config);
 }
 

@@ -59,7 +59,7 @@ TEST_F(ConfigView, NamesEveryFolderThatNeedsASocket) {
 TEST_F(ConfigView, AMissingKeyIsAnErrorWithItsRemedy) {
   const auto findings = inspectSurroundings(config());
   ASSERT_EQ(findings.errors.size(), 1u);
-  EXPECT_NE(findings.errors[0].find("sallyport key new server"), std::string::npos);
+  EXPECT_NE(findings.errors[0].hint.find("sallyport key new server"), std::string::npos);
 }
 
 TEST_F(ConfigView, ABrokenKeyFileIsAnErrorThatNamesIt) {
@@ -67,7 +67,7 @@ TEST_F(ConfigView, ABrokenKeyFileIsAnErrorThatNamesIt) {
   std::filesystem::resize_file(folder_ / "keys/server.key", 10);
   const auto findings = inspectSurroundings(config());
   ASSERT_EQ(findings.errors.size(), 1u);
-  EXPECT_NE(findings.errors[0].find("server.key"), std::string::npos);
+  EXPECT_NE(findings.errors[0].message.find("server.key"), std::string::npos);
 }
 
 TEST_F(ConfigView, AGoodKeyIsNoFinding) {
@@ -84,11 +84,22 @@ TEST_F(ConfigView, APeerWithOurOwnKeyIsDoubtful) {
   EXPECT_NE(findings.warnings.at(0).find("peer `me`"), std::string::npos);
 }
 
+TEST_F(ConfigView, AMissingGroupIsAnErrorWithItsRemedy) {
+  ASSERT_TRUE(vaultd::generateKey(folder_ / "keys", "server", {}));
+  const auto text =
+      std::string("[net]\nsocket_group = \"no-such-group\"\n[vault]\nsocket_group = \"no-such-group\"\n") +
+      std::string(TEXT);
+  const auto findings = inspectSurroundings(config(text));
+  ASSERT_EQ(findings.errors.size(), 1u);
+  EXPECT_NE(findings.errors[0].message.find("no group `no-such-group`"), std::string::npos);
+  EXPECT_NE(findings.errors[0].hint.find("groupadd"), std::string::npos);
+}
+
 TEST_F(ConfigView, AMissingPassphraseFileIsAnError) {
   ASSERT_TRUE(vaultd::generateKey(folder_ / "keys", "server", {}));
   const auto findings = inspectSurroundings(config("[vault]\npassphrase_file = \"none\"\n"));
   ASSERT_EQ(findings.errors.size(), 1u);
-  EXPECT_NE(findings.errors[0].find("passphrase_file"), std::string::npos);
+  EXPECT_NE(findings.errors[0].message.find("passphrase_file"), std::string::npos);
 }
 
 }  // namespace
