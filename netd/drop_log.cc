@@ -31,7 +31,7 @@ std::optional<std::string> DropLog::note(const Dropped& dropped, uint64_t nowMs)
     ++ration.unlogged;
     return std::nullopt;
   }
-  std::string line = std::string(refusal ? "refused" : "dropped") + " reason=" + std::string(name(dropped.reason)) +
+  std::string line = std::string(refusal ? "refused" : "drop") + " reason=" + std::string(name(dropped.reason)) +
                      " entry=" + dropped.entry.name;
   if (dropped.from != nullptr) line += " from=" + printable(*dropped.from);
   if (dropped.peer != nullptr) {

@@ -228,7 +228,7 @@ class Observe(SystemTest):
         log = self.host.log()
         self.assertNotIn("some traffic", log)
         self.assertRegex(log, r"netd-worker: refused reason=peer_not_allowed entry=tunnel from=127\.0\.0\.1:\d+ key=\S{44}")
-        self.assertRegex(log, r"netd-worker: dropped reason=\w+ entry=tunnel from=127\.0\.0\.1:\d+")
+        self.assertRegex(log, r"netd-worker: drop reason=\w+ entry=tunnel from=127\.0\.0\.1:\d+")
         self.assertNotIn("\0", log)
 
 

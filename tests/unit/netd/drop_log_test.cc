@@ -51,16 +51,16 @@ TEST_F(TheDropLog, NamesAPeerThatItKnows) {
 }
 
 TEST_F(TheDropLog, SaysOnlyWhatIsKnown) {
-  EXPECT_EQ(log_.note({.reason = DropReason::Truncated, .entry = entry_}, 5), "dropped reason=truncated entry=db");
+  EXPECT_EQ(log_.note({.reason = DropReason::Truncated, .entry = entry_}, 5), "drop reason=truncated entry=db");
 }
 
 TEST_F(TheDropLog, CountsWhatItLeavesOutIntoTheNextLine) {
   EXPECT_NE(note(DropReason::BadBox, 1000), "");
   for (uint64_t ms = 1000; ms < 2000; ms += 10) EXPECT_EQ(note(DropReason::BadLength, ms), "");
-  EXPECT_EQ(note(DropReason::BadMagic, 2000), "dropped reason=bad_magic entry=db from=192.0.2.1:40000 unlogged=100");
+  EXPECT_EQ(note(DropReason::BadMagic, 2000), "drop reason=bad_magic entry=db from=192.0.2.1:40000 unlogged=100");
   EXPECT_EQ(note(DropReason::BadMagic, 2999), "");
-  EXPECT_EQ(note(DropReason::BadMagic, 3500), "dropped reason=bad_magic entry=db from=192.0.2.1:40000 unlogged=1");
-  EXPECT_EQ(note(DropReason::BadMagic, 9000), "dropped reason=bad_magic entry=db from=192.0.2.1:40000");
+  EXPECT_EQ(note(DropReason::BadMagic, 3500), "drop reason=bad_magic entry=db from=192.0.2.1:40000 unlogged=1");
+  EXPECT_EQ(note(DropReason::BadMagic, 9000), "drop reason=bad_magic entry=db from=192.0.2.1:40000");
 }
 
 TEST_F(TheDropLog, LetsNoGarbageHideARefusal) {
