@@ -6,6 +6,7 @@
 
 #include <gtest/gtest.h>
 
+#include "tests/unit/temporary_folder.h"
 #include "vaultd/key_file.h"
 
 namespace sallyport::cli {
@@ -30,17 +31,13 @@ alice = "hSDwCYkwp1R0i33ctD73Wg2/Og0mOBr066SpjqqbTmo="
 
 class ConfigView : public ::testing::Test {
  protected:
-  void SetUp() override {
-    std::string name = (std::filesystem::temp_directory_path() / "config_view_test.XXXXXX").string();
-    folder_ = ::mkdtemp(name.data());
-  }
-  void TearDown() override { std::filesystem::remove_all(folder_); }
   Config config(std::string_view text = TEXT) const {
     const auto parsed = parseConfig(text, folder_ / "sallyport.toml");
     EXPECT_TRUE(parsed);
     return *parsed;
   }
-  std::filesystem::path folder_;
+  test::TemporaryFolder temporary_;
+  const std::filesystem::path& folder_ = temporary_.path();
 };
 
 TEST_F(ConfigView, SaysWhatListensDialsAndIsAllowed) {

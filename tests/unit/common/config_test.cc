@@ -10,6 +10,8 @@
 
 #include <gtest/gtest.h>
 
+#include "tests/unit/temporary_folder.h"
+
 namespace sallyport {
 namespace {
 
@@ -348,16 +350,12 @@ TEST(Config, ManyPeersParseInReasonableTime) {
 
 class ConfigFile : public ::testing::Test {
  protected:
-  void SetUp() override {
-    std::string name = (std::filesystem::temp_directory_path() / "config_test.XXXXXX").string();
-    folder_ = ::mkdtemp(name.data());
-  }
-  void TearDown() override { std::filesystem::remove_all(folder_); }
   std::filesystem::path write(std::string_view text) {
     std::ofstream(folder_ / "sallyport.toml") << text;
     return folder_ / "sallyport.toml";
   }
-  std::filesystem::path folder_;
+  test::TemporaryFolder temporary_;
+  const std::filesystem::path& folder_ = temporary_.path();
 };
 
 TEST_F(ConfigFile, RelativePathsStartAtItsFolder) {

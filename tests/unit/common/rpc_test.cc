@@ -15,6 +15,7 @@
 #include <kj/io.h>
 
 #include "common/socket_group.h"
+#include "tests/unit/temporary_folder.h"
 
 namespace sallyport {
 namespace {
@@ -23,15 +24,6 @@ namespace fs = std::filesystem;
 
 class InAFolder : public testing::Test {
  protected:
-  InAFolder() {
-    std::string pattern = (fs::temp_directory_path() / "sallyport-rpc-XXXXXX").string();
-    folder = mkdtemp(pattern.data());
-    path = folder / "test.sock";
-  }
-  ~InAFolder() override {
-    std::error_code ignored;
-    fs::remove_all(folder, ignored);
-  }
   // Why the socket can't be bound; empty if it can.
   std::string problem(const fs::path& where) {
     try {
@@ -39,7 +31,9 @@ class InAFolder : public testing::Test {
       return "";
     } catch (const kj::Exception& e) { return e.getDescription().cStr(); }
   }
-  fs::path folder, path;
+  test::TemporaryFolder temporary;
+  const fs::path& folder = temporary.path();
+  const fs::path path = folder / "test.sock";
 };
 
 using AUnixListener = InAFolder;

@@ -13,6 +13,7 @@
 
 #include "common/capnp_bytes.h"
 #include "tests/unit/netd/test_vault.h"
+#include "tests/unit/temporary_folder.h"
 
 namespace sallyport::netd {
 namespace {
@@ -102,16 +103,12 @@ class ScriptedVault final : public proto::Net::Server {
 class AVaultClient : public testing::Test {
  protected:
   AVaultClient() {
-    std::string pattern = (fs::temp_directory_path() / "sallyport-vc-XXXXXX").string();
-    folder = mkdtemp(pattern.data());
     client.emplace(loop, stats, [this] { ++lost; });
   }
   ~AVaultClient() noexcept override {
     client.reset();
     script.held.clear();
     server.reset();
-    std::error_code ignored;
-    fs::remove_all(folder, ignored);
   }
 
   void serve() {
@@ -162,7 +159,8 @@ class AVaultClient : public testing::Test {
   EventLoop loop;
   Stats stats{};
   Script script;
-  fs::path folder;
+  test::TemporaryFolder temporary;
+  const fs::path& folder = temporary.path();
   std::optional<RpcServer> server;
   std::optional<VaultClient> client;
   std::map<int, std::optional<R>> answers;  // by question: a refusal, or nothing when it was granted
