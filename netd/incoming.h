@@ -9,7 +9,7 @@
 #include <optional>
 
 #include "netd/connection.h"
-#include "netd/dial.h"
+#include "netd/dialed_socket.h"
 #include "netd/handshake.h"
 #include "netd/sources.h"
 #include "netd/vault_client.h"

@@ -10,7 +10,7 @@
 
 #include "common/log.h"
 #include "netd/channel_service.h"
-#include "netd/dial.h"
+#include "netd/dialed_socket.h"
 #include "netd/listener.h"
 #include "netd/memory_file.h"
 #include "netd/metrics.h"

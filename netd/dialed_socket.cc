@@ -1,5 +1,5 @@
-// dial.cc - see dial.h.
-#include "netd/dial.h"
+// dialed_socket.cc - see dialed_socket.h.
+#include "netd/dialed_socket.h"
 
 #include <sys/socket.h>
 
