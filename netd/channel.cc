@@ -4,7 +4,7 @@
 #include <sys/socket.h>
 
 #include "common/secret_bytes.h"
-#include "netd/sockets.h"
+#include "netd/socket_options.h"
 #include "netd/worker.h"
 
 namespace sallyport::netd {

@@ -6,7 +6,7 @@
 #include "common/match.h"
 #include "netd/channel_service.h"
 #include "netd/echo.h"
-#include "netd/sockets.h"
+#include "netd/socket_options.h"
 #include "netd/tunnel.h"
 #include "netd/worker.h"
 

@@ -7,7 +7,7 @@
 
 #include "netd/incoming.h"
 #include "netd/outgoing.h"
-#include "netd/sockets.h"
+#include "netd/socket_options.h"
 #include "netd/tunnel.h"
 #include "netd/worker.h"
 
