@@ -16,7 +16,7 @@
 #include "netd/cookie_keys.h"
 #include "netd/drop_log.h"
 #include "netd/entries.h"
-#include "netd/message_box.h"
+#include "netd/short_term_box.h"
 #include "netd/sources.h"
 #include "netd/stats.h"
 #include "netd/vault_client.h"

@@ -14,7 +14,7 @@
 #include "common/capnp_bytes.h"
 #include "common/config.h"
 #include "common/rpc.h"
-#include "netd/message_box.h"
+#include "netd/short_term_box.h"
 #include "proto/vault.capnp.h"
 #include "proto/wire/packet.h"
 #include "tests/bench/measure.h"
