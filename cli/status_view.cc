@@ -130,7 +130,7 @@ std::string refusedPeers(const BothStatus& both) {
     const auto spelled = toBase64(key->span());
     result += "  " + sanitized(text(entry.getName())) + " refused " +
               (known == both.peers.end() ? spelled : "peer " + known->second + ", " + spelled + ",") + " " +
-              describeSeconds(entry.getRefusedSecondsAgo()) + " ago; to let it in: " +
+              describeSeconds(entry.getRefusedSecondsAgo()) + " ago; to let it in, if you know whose it is: " +
               (known == both.peers.end() ? "`sallyport peer add NAME " + spelled + "`, then NAME" : known->second) +
               " into `allow`\n";
   }

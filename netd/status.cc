@@ -47,11 +47,12 @@ void writeEntryCounts(uint32_t id, const std::vector<const Stats*>& pages, uint6
   std::optional<RefusedPeer> last;
   for (const Stats* page : pages) {
     const auto refused = page->refused(id);
-    if (refused && (!last || refused->atMs > last->atMs)) last = refused;
+    if (!refused || refused->atMs > nowMs) continue;  // a worker that was taken over may write any time
+    if (!last || refused->atMs > last->atMs) last = refused;
   }
   if (!last) return;
   to.setRefusedKey(toData(last->key.span()));
-  to.setRefusedSecondsAgo((nowMs - std::min(nowMs, last->atMs)) / 1000);
+  to.setRefusedSecondsAgo((nowMs - last->atMs) / 1000);
 }
 
 }  // namespace

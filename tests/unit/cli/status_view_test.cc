@@ -94,14 +94,15 @@ TEST_F(StatusView, NamesTheRefusedKeyAndHowToLetItIn) {
   const kj::byte bytes[32] = {2};
   netEntry().setRefusedKey(kj::arrayPtr(bytes, 32));
   netEntry().setRefusedSecondsAgo(61);
-  EXPECT_TRUE(contains(statusText(both_), std::string("db refused ") + KEY + " 1 min 1 s ago; to let it in: " +
+  EXPECT_TRUE(contains(statusText(both_), std::string("db refused ") + KEY +
+                                              " 1 min 1 s ago; to let it in, if you know whose it is: " +
                                               "`sallyport peer add NAME " + KEY + "`, then NAME into `allow`\n"))
       << statusText(both_);
   EXPECT_TRUE(
       contains(statusJson(both_), std::string("\"publicKey\": \"") + KEY + "\",\n          \"secondsAgo\": 61"));
   both_.peers.emplace(PublicKey(std::as_bytes(std::span(bytes))), "bob");
   EXPECT_TRUE(contains(statusText(both_), "db refused peer bob, ")) << statusText(both_);
-  EXPECT_TRUE(contains(statusText(both_), "to let it in: bob into `allow`\n")) << statusText(both_);
+  EXPECT_TRUE(contains(statusText(both_), "if you know whose it is: bob into `allow`\n")) << statusText(both_);
 }
 
 TEST_F(StatusView, AnEntryWithoutItsKeyIsNotReady) {
