@@ -33,17 +33,18 @@ void Stash::set(BufferBudget& budget, ByteSpan bytes) {
   set(budget, std::span(&part, 1), 0);
 }
 
-void Stash::append(BufferBudget& budget, ByteSpan bytes) {
+MutableByteSpan Stash::extend(BufferBudget& budget, size_t bytes) {
   const ByteSpan first = rest();
-  const size_t total = first.size() + bytes.size();
+  const size_t total = first.size() + bytes;
   CHECK(!empty() && total <= UINT32_MAX);
   auto joined = std::make_unique_for_overwrite<std::byte[]>(total);
   std::memcpy(joined.get(), first.data(), first.size());
-  std::memcpy(joined.get() + first.size(), bytes.data(), bytes.size());
+  const MutableByteSpan room(joined.get() + first.size(), bytes);
   clear(budget);
   data_ = std::move(joined);
   size_ = static_cast<uint32_t>(total);
   budget.take(size_);
+  return room;
 }
 
 void Stash::clear(BufferBudget& budget) {

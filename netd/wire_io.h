@@ -56,8 +56,8 @@ class Stash {
   void consume(size_t bytes) { start_ += static_cast<uint32_t>(bytes); }
   void set(BufferBudget& budget, std::span<const iovec> parts, size_t skip);
   void set(BufferBudget& budget, ByteSpan bytes);
-  // Behind what is there already.
-  void append(BufferBudget& budget, ByteSpan bytes);
+  // Room for so many bytes behind what is there already; all of it is to be filled.
+  MutableByteSpan extend(BufferBudget& budget, size_t bytes);
   void clear(BufferBudget& budget);
 
  private:

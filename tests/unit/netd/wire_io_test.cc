@@ -124,6 +124,29 @@ TEST_F(WireIo, CountsWhatIsHeldAgainstTheBudget) {
 }
 
 using WireIoDeathTest = WireIo;
+TEST_F(WireIo, SendsWhatWasAddedBehindWhatWaited) {
+  reopen(4096);
+  const Bytes first = pattern(50'000);
+  EXPECT_EQ(sendParts(first), IoState::Blocked);
+  const size_t waiting = stash.rest().size();
+  const Bytes second = pattern(3'000);
+  const MutableByteSpan room = stash.extend(budget, second.size());
+  ASSERT_EQ(room.size(), second.size());
+  std::copy(second.begin(), second.end(), room.begin());
+  EXPECT_EQ(held(), waiting + second.size());
+  Bytes got = farReads();
+  while (flushStash(near, stash, budget) == IoState::Blocked) {
+    const Bytes more = farReads();
+    got.insert(got.end(), more.begin(), more.end());
+  }
+  const Bytes last = farReads();
+  got.insert(got.end(), last.begin(), last.end());
+  Bytes all = first;
+  all.insert(all.end(), second.begin(), second.end());
+  EXPECT_EQ(got, all);
+  EXPECT_EQ(held(), 0u);
+}
+
 TEST_F(WireIoDeathTest, HoldsOneThingAtATime) {
   stash.set(budget, pattern(5));
   EXPECT_DEATH(stash.set(budget, pattern(5)), "invariant broken");
