@@ -80,11 +80,11 @@ Result<Address, ConfigError> parseTcp(std::string_view text) {
 Result<Address, ConfigError> parseAddress(std::string_view text, const fs::path& base) {
   if (!text.starts_with("unix:")) return parseTcp(text);
   const auto name = text.substr(5);
-  if (name.empty() || name.back() == '/') return bad(text, "names no socket file", "write unix:PATH");
-  if (name.front() == '@') {
+  if (name.starts_with('@')) {
     return bad(text, "is an abstract socket", "use a path: file permissions are what protects a Unix socket");
   }
   auto path = (base / fs::path(name)).lexically_normal();
+  if (name.empty() || !path.has_filename()) return bad(text, "names no socket file", "write unix:PATH");
   if (path.native().size() > MAX_UNIX_PATH_BYTES) {
     return bad(text, "is too long for a Unix socket: " + path.string(), "at most 107 bytes, folder included");
   }

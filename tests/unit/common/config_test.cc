@@ -188,6 +188,8 @@ std::vector<Case> cases() {
       {"[::]:7001", "exa mple:7001", 11, "unusable host"},
       {"[::]:7001", "unix:", 11, "names no socket file"},
       {"[::]:7001", "unix:run/", 11, "names no socket file"},
+      {"[::]:7001", "unix:.", 11, "names no socket file"},
+      {"[::]:7001", "unix:run/x/..", 11, "names no socket file"},
       {"[::]:7001", "unix:@abstract", 11, "abstract socket"},
       {"[::]:7001", longPath, 11, "too long for a Unix socket"},
       {"run/vault.sock", longPath.substr(5), 4, "too long for a Unix socket"},
