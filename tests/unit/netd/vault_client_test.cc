@@ -159,7 +159,7 @@ class AVaultClient : public testing::Test {
   EventLoop loop;
   Stats stats{};
   Script script;
-  test::TemporaryFolder temporary;
+  sallyport::test::TemporaryFolder temporary;
   const fs::path& folder = temporary.path();
   std::optional<RpcServer> server;
   std::optional<VaultClient> client;

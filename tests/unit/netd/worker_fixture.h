@@ -271,7 +271,7 @@ class WorkerTest : public testing::Test {
   Stats stats{};
   TestVault vault;
   MessageCipher cipher;
-  test::TemporaryFolder temporary;
+  sallyport::test::TemporaryFolder temporary;
   const fs::path& folder = temporary.path();
   std::vector<ControlRecord> records;
   kj::AutoCloseFd target;
