@@ -146,10 +146,12 @@ class ListenerImpl final : public proto::Listener::Server {
 
 class NetworkImpl final : public proto::Network::Server {
  public:
-  explicit NetworkImpl(Worker& worker) : worker_(worker), objects_(std::make_shared<size_t>(0)) {
-    worker_.stats().add(Counter::RpcClients);
+  explicit NetworkImpl(Worker& worker)
+      : worker_(worker), stats_(worker.stats()), objects_(std::make_shared<size_t>(0)) {
+    stats_.add(Counter::RpcClients);
   }
-  ~NetworkImpl() noexcept(false) { worker_.stats().subtract(Counter::RpcClients); }
+  // A call that waits may keep it longer than the worker.
+  ~NetworkImpl() noexcept(false) { stats_.subtract(Counter::RpcClients); }
 
   kj::Promise<void> connect(ConnectContext context) override {
     auto entry = worker_.entries().find(std::string(context.getParams().getName()), false);
@@ -234,6 +236,7 @@ class NetworkImpl final : public proto::Network::Server {
   }
 
   Worker& worker_;
+  Stats& stats_;
   ObjectCount objects_;
 };
 
