@@ -57,6 +57,8 @@ class Worker {
   ChannelService* channels() { return channels_.get(); }
   const std::vector<const Stats*>& allStats() const { return allStats_; }
   bool draining() const { return draining_; }
+  // For what may outlive it: false from the beginning of its end.
+  std::shared_ptr<const bool> alive() const { return alive_; }
   std::span<std::byte, SCRATCH_BYTES> scratch() { return *scratch_; }
 
   // Registry.
