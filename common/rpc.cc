@@ -54,12 +54,13 @@ void RpcServer::stopAccepting() {
   listenFd_ = -1;
 }
 
-void RpcServer::onEvents(uint32_t) {
+void RpcServer::onEvents(uint32_t events) {
   // A bounded number a turn: a flood of connections must not starve those connected.
   for (int i = 0; i < 16; ++i) {
     const int fd = accept4(listenFd_, nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC);
     if (fd < 0) {
-      if (errno != EAGAIN && errno != EINTR && errno != ECONNABORTED) pause();
+      const bool dead = (events & (EPOLLHUP | EPOLLERR)) != 0;
+      if (dead || (errno != EAGAIN && errno != EINTR && errno != ECONNABORTED)) pause();
       return;
     }
     if (clients_.size() >= maxClients_) {

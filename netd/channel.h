@@ -70,7 +70,6 @@ class ChannelConnection final : public Connection, EventLoop::Watcher {
                     std::shared_ptr<ChannelState> state);
   ~ChannelConnection() noexcept(false) override;
 
-  const SourceAddress* source() const override { return ticket_.source(); }
   void resume() override { pump(); }
 
   // Seals all `messages` and starts to send them. Only when nothing waits (see sending()).

@@ -46,15 +46,18 @@ void ChannelService::offer(std::shared_ptr<const Entry> entry, const PublicKey& 
     return acceptor->give(std::move(offered));
   }
   const uint64_t number = nextNumber_++;
-  queue.channels.push_back({number, std::move(offered)});
+  auto deadline = worker_.loop()
+                      .timer()
+                      .afterDelay(worker_.limits().acceptTimeoutMs * kj::MILLISECONDS)
+                      .then([this, name, number] {
+                        // Not inside the timer that goes with it.
+                        worker_.soon([this, name, number, alive = alive_] {
+                          if (*alive) expire(name, number);
+                        });
+                      })
+                      .eagerlyEvaluate(nullptr);
+  queue.channels.push_back({number, std::move(offered), kj::mv(deadline)});
   ++waitingChannels_;
-  worker_.loop()
-      .timer()
-      .afterDelay(worker_.limits().acceptTimeoutMs * kj::MILLISECONDS)
-      .then([this, name, number, alive = alive_] {
-        if (*alive) expire(name, number);
-      })
-      .detach([](kj::Exception&&) {});
 }
 
 void ChannelService::expire(const std::string& name, uint64_t number) {

@@ -34,8 +34,6 @@ class Connection {
   virtual wire::DropReason timeoutReason() const { return wire::DropReason::HandshakeTimeout; }
   // Goes on after Worker::yield().
   virtual void resume() {}
-  // Where an incoming connection came from; null for others.
-  virtual const SourceAddress* source() const { return nullptr; }
   // What a drop for this reason is told about: a session names its peer.
   virtual Dropped describe(wire::DropReason reason) const;
 

@@ -17,6 +17,7 @@ using wire::DropReason;
 IncomingHandshake::IncomingHandshake(Worker& worker, std::shared_ptr<const Entry> entry, kj::AutoCloseFd socket,
                                      const sockaddr_storage& address, Sources::Ticket ticket)
     : Connection(worker, std::move(entry), {}), socket_(kj::mv(socket)), address_(address), ticket_(std::move(ticket)) {
+  ticket_.heldBy(*this);
   worker_.stats().add(Counter::HalfOpen);
   worker_.stats().add(Counter::Connections);
   worker_.loop().add(socket_, EPOLLIN | EPOLLET, *this);

@@ -24,7 +24,6 @@ class IncomingHandshake final : public Connection, EventLoop::Watcher {
   ~IncomingHandshake() noexcept(false) override;
 
   wire::DropReason timeoutReason() const override;
-  const SourceAddress* source() const override { return ticket_.source(); }
   Dropped describe(wire::DropReason reason) const override;
 
  private:

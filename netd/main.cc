@@ -43,10 +43,12 @@ sandbox::Options sandboxOptions(const Monitor& monitor) {
   allowSocket(config.net.socket);
   allowSocket(config.net.adminSocket);
   allowSocket(config.vault.netSocket);
-  for (const auto& entry : config.connects) {
-    if (entry.listen && std::holds_alternative<UnixAddress>(*entry.listen))
-      allowSocket(std::get<UnixAddress>(*entry.listen).path);
-  }
+  const auto allowListener = [&allowSocket](const std::optional<Address>& address) {
+    if (address && std::holds_alternative<UnixAddress>(*address)) allowSocket(std::get<UnixAddress>(*address).path);
+  };
+  allowListener(config.net.metrics);
+  for (const auto& entry : config.listens) allowListener(entry.address);
+  for (const auto& entry : config.connects) allowListener(entry.listen);
   return options;
 }
 

@@ -2,6 +2,7 @@
 #include "netd/monitor.h"
 
 #include <fcntl.h>
+#include <poll.h>
 #include <signal.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -45,6 +46,15 @@ kj::AutoCloseFd copyOf(int fd) {
   return kj::AutoCloseFd(copy);
 }
 
+// Not if it was shut down, by whomever it was handed to. A TCP socket then no longer listens; a Unix socket seems to.
+bool accepts(int socket) {
+  int on = 0;
+  socklen_t length = sizeof on;
+  if (getsockopt(socket, SOL_SOCKET, SO_ACCEPTCONN, &on, &length) != 0 || on == 0) return false;
+  pollfd end{.fd = socket, .events = POLLRDHUP, .revents = 0};
+  return poll(&end, 1, 0) == 0;
+}
+
 kj::AutoCloseFd openForLater(const std::filesystem::path& path, int flags) {
   return kj::AutoCloseFd(open(path.c_str(), flags | O_CLOEXEC));
 }
@@ -60,6 +70,11 @@ Monitor::Monitor(EventLoop& loop, Config config)
       dialer_(loop, resolverProgram_),
       configFile_(openForLater(config_.file, O_RDONLY)),
       vaultFolder_(openForLater(config_.vault.netSocket.parent_path(), O_PATH | O_DIRECTORY)),
+      cookieTimer_(loop, wire::COOKIE_KEY_PERIOD_MS,
+                   [this](uint64_t periods) {
+                     // After a sleep of the machine both keys are old.
+                     for (uint64_t i = 0; i < std::min<uint64_t>(periods, 2); ++i) rotateCookieKey();
+                   }),
       startedAtMs_(loop.nowMs()) {
   dialer_.find = [this](unsigned index) { return workers_[index]->running() ? workers_[index].get() : nullptr; };
   for (unsigned i = 0; i < workerCount_; ++i) {
@@ -107,19 +122,28 @@ Result<void, ConfigError> Monitor::openListeners() {
   auto bound = bindNew(config_);
   if (!bound) return refuse(bound.error());
   listeners_ = std::move(*bound);
-  netListener_ = kj::AutoCloseFd(listenUnix(config_.net.socket, NET_SOCKET_MODE));
-  if (const auto& group = config_.net.socketGroup; !group.empty()) {
-    if (const auto shared = shareWithGroup(config_.net.socket, group); !shared) return refuse(shared.error());
-  }
-  if (config_.net.metrics) {
+  if (auto own = bindOwnListeners(); !own) return own;
+  reloadSocket_ = std::make_unique<ReloadSocket>(loop_, config_.net.adminSocket,
+                                                 [this](std::string_view text) { return reload(text); });
+  setTargets();
+  return {};
+}
+
+// [net] socket and the metrics page, which worker 0 serves: those that don't listen, at the start or any more.
+Result<void, ConfigError> Monitor::bindOwnListeners() {
+  if (config_.net.metrics && !accepts(metricsListener_)) {
+    metricsListener_ = nullptr;
     auto sockets = bindListeners(*config_.net.metrics, PLAIN_SOCKET_MODE, 1, 0);
     if (!sockets) return refuse(sockets.error());
     KJ_SYSCALL(listen(sockets->front(), 16));
     metricsListener_ = kj::mv(sockets->front());
   }
-  reloadSocket_ = std::make_unique<ReloadSocket>(loop_, config_.net.adminSocket,
-                                                 [this](std::string_view text) { return reload(text); });
-  setTargets();
+  if (accepts(netListener_)) return {};
+  netListener_ = nullptr;
+  netListener_ = kj::AutoCloseFd(listenUnix(config_.net.socket, NET_SOCKET_MODE));
+  if (const auto& group = config_.net.socketGroup; !group.empty()) {
+    if (const auto shared = shareWithGroup(config_.net.socket, group); !shared) return refuse(shared.error());
+  }
   return {};
 }
 
@@ -138,6 +162,12 @@ void Monitor::sendListener(WorkerProcess& worker, uint32_t id, const Listening& 
       std::ranges::any_of(config_.listens, [&](const ListenEntry& entry) { return ids_.of(true, entry.name) == id; });
   const size_t own = std::min<size_t>(worker.index(), listening.sockets.size() - 1);
   worker.sendFd(isListen ? ControlKind::WireListener : ControlKind::PlainListener, id, listening.sockets[own]);
+}
+
+// Workers are told, and can do nothing else: the sockets themselves stop, so that their address is free.
+void Monitor::stopListening(uint32_t id, const Listening& listening) {
+  for (auto& worker : workers_) worker->send({.kind = ControlKind::RemoveListener, .target = id});
+  for (const auto& socket : listening.sockets) shutdown(socket, SHUT_RDWR);
 }
 
 void Monitor::setTargets() {
@@ -174,7 +204,7 @@ void Monitor::onRecord(WorkerProcess& worker, ControlChannel::Received& received
   } catch (const kj::Exception& e) {
     logError("worker " + std::to_string(worker.index()) +
              " is ended: " + sanitized(std::string(e.getDescription().cStr())));
-    kill(worker.pid(), SIGKILL);
+    worker.condemn();
   }
 }
 
@@ -227,7 +257,7 @@ void Monitor::equip(WorkerProcess& worker) {
   worker.send({.kind = ControlKind::CookieKey}, cookieKey_->expose());
   if (draining_) return worker.send({.kind = ControlKind::Drain});
   if (worker.index() == 0) {
-    worker.sendFd(ControlKind::NetListener, 0, netListener_);
+    if (netListener_.get() >= 0) worker.sendFd(ControlKind::NetListener, 0, netListener_);
     if (metricsListener_.get() >= 0) worker.sendFd(ControlKind::MetricsListener, 0, metricsListener_);
   }
   for (const auto& [id, listening] : listeners_) sendListener(worker, id, listening);
@@ -261,24 +291,22 @@ void Monitor::workerExited(WorkerProcess& worker, int status, pid_t pid) {
     return loop_.stop();
   }
   mendListeners();
-  loop_.timer()
-      .afterDelay(backOffMs * kj::MILLISECONDS)
-      .then([this, &worker] {
-        if (!draining_ && !worker.running()) startWorker(worker);
-      })
-      .detach([](kj::Exception&&) {});
+  worker.startingAgain = loop_.timer()
+                             .afterDelay(backOffMs * kj::MILLISECONDS)
+                             .then([this, &worker] {
+                               if (!draining_ && !worker.running()) startWorker(worker);
+                             })
+                             .eagerlyEvaluate(nullptr);
 }
-
-namespace {
-bool accepts(int socket) {
-  int on = 0;
-  socklen_t length = sizeof on;
-  return getsockopt(socket, SOL_SOCKET, SO_ACCEPTCONN, &on, &length) == 0 && on != 0;
-}
-}  // namespace
 
 // A worker that was taken over can have shut a socket down, and with it every copy of it: those are bound anew.
 void Monitor::mendListeners() {
+  const auto giveUp = [](const std::string& why) {
+    logError("a listener that a worker has broken can't be bound again: " + why);
+  };
+  try {
+    if (auto own = bindOwnListeners(); !own) giveUp(own.error().message);
+  } catch (const kj::Exception& e) { giveUp(sanitized(std::string(e.getDescription().cStr()))); }
   Listeners whole;
   bool broken = false;
   for (auto& [id, listening] : listeners_) {
@@ -287,12 +315,12 @@ void Monitor::mendListeners() {
       continue;
     }
     broken = true;
-    for (auto& worker : workers_) worker->send({.kind = ControlKind::RemoveListener, .target = id});
+    stopListening(id, listening);
   }
   listeners_ = std::move(whole);
   if (!broken) return;
   auto bound = bindNew(config_);
-  if (!bound) return logError("a listener that a worker has broken can't be bound again: " + bound.error().message);
+  if (!bound) return giveUp(bound.error().message);
   for (auto& [id, listening] : *bound) {
     for (auto& worker : workers_) {
       if (worker->ready()) sendListener(*worker, id, listening);
@@ -343,10 +371,6 @@ void Monitor::rotateCookieKey() {
   for (auto& worker : workers_) {
     if (worker->ready()) worker->send({.kind = ControlKind::CookieKey}, cookieKey_->expose());
   }
-  cookieTimer_ = loop_.timer()
-                     .afterDelay(wire::COOKIE_KEY_PERIOD_MS * kj::MILLISECONDS)
-                     .then([this] { loop_.defer([this] { rotateCookieKey(); }); })
-                     .eagerlyEvaluate(nullptr);
 }
 
 // --- reload and drain ----------------------------------------------------------------------------------------------
@@ -394,9 +418,7 @@ Result<Reloaded, std::string> Monitor::apply(std::string_view text) {
       ++it;
       continue;
     }
-    for (auto& worker : workers_) worker->send({.kind = ControlKind::RemoveListener, .target = it->first});
-    // Workers are told, and can do nothing else: the socket itself stops listening.
-    for (auto& socket : it->second.sockets) shutdown(socket, SHUT_RDWR);
+    stopListening(it->first, it->second);
     it = listeners_.erase(it);
   }
   config_ = std::move(*fresh);

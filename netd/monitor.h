@@ -18,6 +18,7 @@
 #include "common/event_loop.h"
 #include "netd/cookie_keys.h"
 #include "netd/dialer.h"
+#include "netd/period_timer.h"
 #include "netd/reload_socket.h"
 #include "netd/worker_config.h"
 #include "netd/worker_process.h"
@@ -60,8 +61,10 @@ class Monitor {
   Result<Reloaded, std::string> apply(std::string_view text);
   void equip(WorkerProcess& worker);
   void sendListener(WorkerProcess& worker, uint32_t id, const Listening& listening);
+  void stopListening(uint32_t id, const Listening& listening);
   void startWorker(WorkerProcess& worker);
   void workerExited(WorkerProcess& worker, int status, pid_t pid);
+  Result<void, ConfigError> bindOwnListeners();
   void mendListeners();
   void connectVault();
   void rotateCookieKey();
@@ -88,7 +91,7 @@ class Monitor {
   std::vector<std::unique_ptr<WorkerProcess>> workers_;
   std::optional<MinuteKey> cookieKey_;
   std::optional<MinuteKey> previousCookieKey_;
-  kj::Promise<void> cookieTimer_ = nullptr;
+  PeriodTimer cookieTimer_;
   kj::Promise<void> vaultTimer_ = nullptr;
   bool vaultTimerArmed_ = false;
   std::string vaultState_ = "not connected yet";

@@ -33,8 +33,9 @@ constexpr const char* HELP =
     "\n"
     "See vaultd(8) and sallyport.toml(5).\n";
 
-// For the admin socket: a configuration may be longer than what netd or a program ever has to say.
-constexpr size_t MAX_ADMIN_MESSAGE_BYTES = 1024 * 1024;
+// For the admin socket: a configuration may be longer than what netd or a program ever has to say, and has a call
+// around it.
+constexpr size_t MAX_ADMIN_MESSAGE_BYTES = MAX_CONFIG_BYTES + 64 * 1024;
 constexpr uint64_t MAX_OPEN_FILES =
     1024;  // three sockets of at most 256 clients each, the nonce files, and what the loop needs
 
@@ -115,6 +116,10 @@ int serve(const Config& config) {
   prepareLibraries();
   const sandbox::Options options = sandboxOptions(config.vault);
   const FileOwners owners = keyOwners(options);
+  sandbox::Sandbox sandbox(options);
+  // Root opens its files as root, and becomes another user later. Others need an own user namespace, and may make one
+  // only while they can be traced: before there is a secret.
+  if (geteuid() != 0) sandbox.enter();
 
   auto arena = SecretArena::create();
   if (!arena) return fail({"no memory for secrets: " + arena.error(), "raise the limit of locked memory (ulimit -l)"});
@@ -156,7 +161,7 @@ int serve(const Config& config) {
     loop.stop();
   });
 
-  auto report = sandbox::Sandbox(options).lockDown();
+  auto report = sandbox.lockDown();
   if (!report) return fail({report.error().message, report.error().hint});
   facts.sandbox = std::move(*report);
 

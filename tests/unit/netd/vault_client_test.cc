@@ -233,6 +233,31 @@ TEST_F(AVaultClient, DoesNotAskWhatWasWithdrawnBefore) {
   EXPECT_TRUE(answers.contains(1));
 }
 
+// A stranger asks by a Hello and leaves, as often as he likes, while the vault is away or hangs.
+TEST_F(AVaultClient, ForgetsWithdrawnQuestionsAlsoWhenNobodyTakesThem) {
+  const auto flood = [this] {
+    std::vector<std::unique_ptr<VaultClient::Question>> kept;
+    for (int i = 0; i < 100; ++i) kept.push_back(askCookie(i));
+    for (int i = 0; i < 5000; ++i) {
+      const auto withdrawn = askCookie(1000 + i);
+      turns(i % 100 == 0 ? 1 : 0);
+    }
+    EXPECT_LE(client->waiting(), 400u);
+    EXPECT_GE(client->waiting(), 1u);
+    while (!kept.empty()) kept.pop_back();
+    EXPECT_LE(client->waiting(), 128u);
+  };
+  flood();
+  serve();
+  connect();
+  turns();
+  EXPECT_EQ(client->waiting(), 0u);
+  script.hold = true;  // it hangs
+  flood();
+  release();
+  EXPECT_TRUE(answers.empty());
+}
+
 TEST_F(AVaultClient, ThrowsAwayTheAnswerToAWithdrawnQuestion) {
   serve();
   connect();
