@@ -3,12 +3,13 @@
 worker, the monitor and the vault go on; a new worker takes its place and serves.
 """
 
+import ctypes
 import os
 import signal
 import socket
 import unittest
 
-from harness import SystemTest, ct, wait_until
+from harness import SystemTest, ct, minicapnp, wait_until
 from traffic import Service
 
 SESSIONS = 40
@@ -86,6 +87,53 @@ class WorkerKilled(SystemTest):
                     return False
             wait_until(works, 10, "service after a killed worker")
         wait_until(lambda: len(site.net_status()["workers"]) == 2, 20, "both workers are back")
+
+    @unittest.skipUnless(os.geteuid() == 0, "needs root, to reach into a worker")
+    def test_what_it_did_to_its_listeners_ends_with_it(self):
+        """It shuts down every listener that it was lent, and so all copies of them: they are bound again, inside the sandbox."""
+        site = self.site("worker3")
+        alice = site.peer("alice")
+        port = site.listen("echo", ["alice"], "echo")
+        where = site.listen("local", ["alice"], "echo", address=f"unix:{site.dir}/run/local.sock")
+        plain = site.connect_entry("out", ("127.0.0.1", port), "alice", listen=f"unix:{site.dir}/run/out.sock")
+        site.start()
+        for victim in site.pids()["workers"]:
+            self.assertGreaterEqual(shut_down_listeners(victim), 1)
+            os.kill(victim, signal.SIGKILL)
+
+            def works():
+                try:
+                    for address in (where, plain):
+                        with socket.socket(socket.AF_UNIX) as sock:
+                            sock.connect(address.removeprefix("unix:"))
+                    site.metrics()
+                    return victim not in site.pids()["workers"] and len(site.pids()["workers"]) == 2
+                except (OSError, minicapnp.RpcError):
+                    return False
+            wait_until(works, 10, "all sockets answer again")
+        for _ in range(20):  # whichever worker they go to
+            with site.connect(port, alice) as session:
+                self.assert_echo(session)
+        self.assertNotIn("can't be bound again", site.log())
+
+
+def shut_down_listeners(pid):
+    """As the process itself could. Returns how many there were."""
+    pidfd_getfd = 438
+    libc = ctypes.CDLL(None, use_errno=True)
+    process, count = os.pidfd_open(pid), 0
+    for entry in os.listdir(f"/proc/{pid}/fd"):
+        if not os.readlink(f"/proc/{pid}/fd/{entry}").startswith("socket:"):
+            continue
+        copy = libc.syscall(pidfd_getfd, process, int(entry), 0)
+        if copy < 0:
+            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+        with socket.socket(fileno=copy) as sock:
+            if sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+                sock.shutdown(socket.SHUT_RDWR)
+                count += 1
+    os.close(process)
+    return count
 
 
 if __name__ == "__main__":
