@@ -9,7 +9,7 @@ import signal
 import socket
 import unittest
 
-from harness import SystemTest, ct, minicapnp, wait_until
+from harness import SystemTest, ct, wait_until
 from traffic import Service
 
 SESSIONS = 40
@@ -90,31 +90,20 @@ class WorkerKilled(SystemTest):
 
     @unittest.skipUnless(os.geteuid() == 0, "needs root, to reach into a worker")
     def test_what_it_did_to_its_listeners_ends_with_it(self):
-        """It shuts down every listener that it was lent, and so all copies of them: they are bound again, inside the sandbox."""
+        """It shuts down every listener that it was lent, and so all copies of them: ports are bound again, inside the sandbox. Unix sockets
+        are when netd owns their folder (see unprivileged_test.py); else the log says so."""
         site = self.site("worker3")
         alice = site.peer("alice")
         port = site.listen("echo", ["alice"], "echo")
-        where = site.listen("local", ["alice"], "echo", address=f"unix:{site.dir}/run/local.sock")
-        plain = site.connect_entry("out", ("127.0.0.1", port), "alice", listen=f"unix:{site.dir}/run/out.sock")
         site.start()
         for victim in site.pids()["workers"]:
             self.assertGreaterEqual(shut_down_listeners(victim), 1)
             os.kill(victim, signal.SIGKILL)
-
-            def works():
-                try:
-                    for address in (where, plain):
-                        with socket.socket(socket.AF_UNIX) as sock:
-                            sock.connect(address.removeprefix("unix:"))
-                    site.metrics()
-                    return victim not in site.pids()["workers"] and len(site.pids()["workers"]) == 2
-                except (OSError, minicapnp.RpcError):
-                    return False
-            wait_until(works, 10, "all sockets answer again")
+        wait_until(lambda: site.log().count("starting it again") == 2 and site.log().count(" ready pid=") == 4, 10, "new workers")
         for _ in range(20):  # whichever worker they go to
             with site.connect(port, alice) as session:
                 self.assert_echo(session)
-        self.assertNotIn("can't be bound again", site.log())
+        self.assertRegex(site.log(), "can't be bound again: .*/run/metrics.sock.*; restart netd")
 
 
 def shut_down_listeners(pid):
