@@ -21,22 +21,6 @@ std::optional<fs::path> credentialPath(std::string_view name) {
   return fs::path(folder) / name;
 }
 
-// systemd keeps credentials in a folder that only this service can enter, with modes of its own: they are taken as they
-// are.
-Result<SecretText, Problem> readCredential(const fs::path& path) {
-  const int fd = ::open(path.c_str(), O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
-  if (fd < 0) return refuse(Problem{path.string() + ": can't open: " + std::strerror(errno), {}});
-  kj::AutoCloseFd owned(fd);
-  SecretText text;
-  while (!text.room().empty()) {
-    const ssize_t got = ::read(fd, text.room().data(), text.room().size());
-    if (got < 0) return refuse(Problem{path.string() + ": can't read: " + std::strerror(errno), {}});
-    if (got == 0) return text;
-    text.grow(static_cast<size_t>(got));
-  }
-  return refuse(Problem{path.string() + " is too long for a credential", {}});
-}
-
 // A passphrase is the first line: editors add a newline.
 SecretText firstLine(SecretText text) {
   const size_t end = text.expose().find_first_of("\r\n");
