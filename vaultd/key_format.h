@@ -1,6 +1,6 @@
 // key_format.h - the text of a key file: parsing, opening, writing. Part of: vaultd's key library.
-// docs/protocol.md §9 is the same for readers of other programs, and docs/decisions/0013-key-files-with-slots.md says why it is so.
-// Pure: no file, no terminal, no clock.
+// docs/protocol.md §9 is the same for readers of other programs.
+// docs/decisions/0013-key-files-with-slots.md says why it is so. Pure: no file, no terminal, no clock.
 //
 //   sallyport key 2
 //   name: server

@@ -2,6 +2,8 @@
 // next as the rules allow; what is refused changes nothing. Method: a key in memory, and a clock that is an argument.
 #include "vaultd/key_life.h"
 
+#include <algorithm>
+
 #include "tests/unit/vaultd/support.h"
 
 namespace sallyport::vaultd {
