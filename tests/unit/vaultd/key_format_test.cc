@@ -56,7 +56,7 @@ bool opens(std::string_view text, const SlotSecret& secret) {
 TEST(KeyFormat, APlainKeyIsReadableTextAndOpens) {
   const std::string text = textOf(made(nothing()));
   EXPECT_TRUE(contains(text, "\nslot: 1 plain key="));
-  EXPECT_TRUE(text.starts_with("sallyport key 2\nname: server\nkind: x25519\ncreated: 2026-11-18T10:26:40Z\nledger: "));
+  EXPECT_TRUE(text.starts_with("sallyport key 2\nname: server\nkind: x25519\ncreated: 2026-11-18T11:06:40Z\nledger: "));
   EXPECT_TRUE(contains(text,
                        "\nexport: no\nbackup: no\nversion: 1 public=UQ1lNB1tiMRWWyJbAxOWA9cr0gnykne8mfVO6F5xJS8= "
                        "active=1795000000 open-only=0 retired=0 deleted=0 destroy=0\nnonce: "));
