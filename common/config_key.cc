@@ -58,7 +58,7 @@ void readKeys(const Section& root, Config& config) {
     if (rule.everyS != 0 && rule.everyS < 60)
       section.fail("rotate_every", "is less than a minute", "write e.g. rotate_every = \"90d\"");
     if (rule.everyS != 0 && rule.graceS > rule.everyS * 8)
-      section.fail("grace", "is more than eight times `rotate_every`", "so many versions would open at a time; eight are plenty");
+      section.fail("grace", "is more than eight times `rotate_every`", "more than eight versions would open at a time");
     config.rotations.emplace(name, rule);
   }
 }
