@@ -21,8 +21,11 @@ namespace sallyport {
 struct ConfigError {
   std::string message;
   unsigned line = 0;
-  std::string hint;  // may be empty
+  std::string hint;                       // may be empty
+  std::vector<ConfigError> further = {};  // others in the same file, none a consequence of another
 };
+// The error itself, then the further ones; for those who print.
+std::vector<ConfigError> eachOf(const ConfigError& error);
 
 // "HOST:PORT" with a numeric or symbolic host ("[::1]:80", "db.example.com:80"), or "unix:PATH" (then absolute).
 struct TcpAddress {
@@ -74,6 +77,7 @@ struct VaultConfig {
   std::filesystem::path netSocket;                  // netd (Net); default: socket with "-net" before its end
   std::filesystem::path adminSocket;                // operators (Admin); default: socket with "-admin" likewise
   std::string user = "sallyport-vault";             // when started as root
+  std::string socketGroup;                          // may use `socket`, besides root and the user; empty: nobody
   std::filesystem::path passphraseFile;             // empty: systemd credential "passphrase", else the terminal
   uint32_t handshakesPerSecond = 100000;            // per key
   SandboxRequirement requireSandbox = SandboxRequirement::Full;
@@ -85,6 +89,7 @@ struct NetConfig {
   uint32_t workers = 0;               // 0: one per core
   std::optional<Address> metrics;     // "unix:PATH" or a loopback HOST:PORT; none: no metrics page
   std::string user = "sallyport-net";
+  std::string socketGroup;  // may use `socket`, besides root and who started netd; empty: nobody
   SandboxRequirement requireSandbox = SandboxRequirement::Full;
 };
 
@@ -125,7 +130,7 @@ struct Config {
   const ConnectEntry* findConnect(std::string_view name) const;
 };
 
-// `file` is used for relative paths and messages only; `text` is the content.
+// `file` is used for relative paths and messages only; `text` is the content. Reports up to MAX_CONFIG_ERRORS errors.
 Result<Config, ConfigError> parseConfig(std::string_view text, const std::filesystem::path& file);
 // [vault], [peers] and [key.NAME] alone, whatever is wrong in the other sections: making keys and naming peers is how a
 // file whose entries refer to them becomes right.
@@ -144,6 +149,7 @@ std::filesystem::path findConfigFile(const std::filesystem::path& given);
 // --- the rules that others share -------------------------------------------------------------------------------------
 
 inline constexpr size_t MAX_CONFIG_BYTES = 1 << 20;
+inline constexpr size_t MAX_CONFIG_ERRORS = 20;
 inline constexpr size_t MAX_UNIX_PATH_BYTES = 107;  // sun_path without its NUL
 
 // Names of entries, keys and peers: [A-Za-z0-9][A-Za-z0-9_.-]{0,63}. So a name is always a safe file name.

@@ -6,8 +6,10 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <vector>
 
 #include <kj/debug.h>
 #include <kj/io.h>
@@ -52,12 +54,13 @@ void RpcServer::stopAccepting() {
   listenFd_ = -1;
 }
 
-void RpcServer::onEvents(uint32_t) {
+void RpcServer::onEvents(uint32_t events) {
   // A bounded number a turn: a flood of connections must not starve those connected.
   for (int i = 0; i < 16; ++i) {
     const int fd = accept4(listenFd_, nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC);
     if (fd < 0) {
-      if (errno != EAGAIN && errno != EINTR && errno != ECONNABORTED) pause();
+      const bool dead = (events & (EPOLLHUP | EPOLLERR)) != 0;
+      if (dead || (errno != EAGAIN && errno != EINTR && errno != ECONNABORTED)) pause();
       return;
     }
     if (clients_.size() >= maxClients_) {
@@ -199,7 +202,17 @@ PeerCredentials peerCredentials(int fd) {
   ucred credentials{};
   socklen_t length = sizeof credentials;
   KJ_SYSCALL(getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &credentials, &length));
-  return {credentials.uid, credentials.gid, credentials.pid};
+  return {credentials.uid, credentials.gid, credentials.pid, fd};
+}
+
+bool PeerCredentials::isMember(gid_t group) const {
+  if (gid == group) return true;
+  socklen_t length = 0;
+  // With no room it tells how much it needs; who has no groups needs none.
+  if (getsockopt(socket, SOL_SOCKET, SO_PEERGROUPS, nullptr, &length) == 0 || errno != ERANGE) return false;
+  std::vector<gid_t> groups(length / sizeof(gid_t));
+  if (getsockopt(socket, SOL_SOCKET, SO_PEERGROUPS, groups.data(), &length) != 0) return false;
+  return std::ranges::find(groups, group) != groups.end();
 }
 
 }  // namespace sallyport

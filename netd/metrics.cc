@@ -90,24 +90,32 @@ MetricsServer::MetricsServer(Worker& worker, kj::AutoCloseFd listener)
 
 MetricsServer::~MetricsServer() {
   *alive_ = false;
-  worker_.loop().remove(listener_, *this);
+  if (!paused_) worker_.loop().remove(listener_, *this);
 }
 
-void MetricsServer::onEvents(uint32_t) {
+void MetricsServer::onEvents(uint32_t events) {
   const int fd = accept4(listener_, nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC);
   if (fd < 0) {
-    if (errno == EAGAIN || errno == EINTR || errno == ECONNABORTED) return;
-    // Out of descriptors: a page of numbers is worth less than a spinning worker.
-    worker_.loop().modify(listener_, 0, *this);
-    pause_ = worker_.loop()
-                 .timer()
-                 .afterDelay(ACCEPT_PAUSE_MS * kj::MILLISECONDS)
-                 .then([this] { worker_.loop().modify(listener_, EPOLLIN, *this); })
-                 .eagerlyEvaluate(nullptr);
+    const bool dead = (events & (EPOLLHUP | EPOLLERR)) != 0;
+    if (dead || (errno != EAGAIN && errno != EINTR && errno != ECONNABORTED)) pause();
     return;
   }
   kj::AutoCloseFd socket(fd);
   if (clients_.size() < MAX_CLIENTS) clients_.push_back(std::make_unique<Client>(*this, kj::mv(socket)));
+}
+
+// Out of descriptors, or the socket is dead: a page of numbers is worth less than a spinning worker.
+void MetricsServer::pause() {
+  worker_.loop().remove(listener_, *this);
+  paused_ = true;
+  resuming_ = worker_.loop()
+                  .timer()
+                  .afterDelay(ACCEPT_PAUSE_MS * kj::MILLISECONDS)
+                  .then([this] {
+                    paused_ = false;
+                    worker_.loop().add(listener_, EPOLLIN, *this);
+                  })
+                  .eagerlyEvaluate(nullptr);
 }
 
 void MetricsServer::drop(Client& client) {

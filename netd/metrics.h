@@ -27,12 +27,14 @@ class MetricsServer final : EventLoop::Watcher {
   void onEvents(uint32_t events) override;
   std::string page() const;
   void drop(Client& client);
+  void pause();
 
   Worker& worker_;
   kj::AutoCloseFd listener_;
   std::list<std::unique_ptr<Client>> clients_;
   std::shared_ptr<bool> alive_;
-  kj::Promise<void> pause_ = nullptr;
+  bool paused_ = false;
+  kj::Promise<void> resuming_ = nullptr;
 };
 
 }  // namespace sallyport::netd

@@ -5,6 +5,8 @@
 #include <cerrno>
 #include <cstring>
 
+#include "common/socket_group.h"
+
 namespace sallyport::vaultd {
 
 namespace fs = std::filesystem;
@@ -49,10 +51,16 @@ Result<Listeners, Problem> openListeners(const Config& config, const sandbox::Op
       fd = listenAt(path);
     } catch (const kj::Exception& failure) { return refuse(cannotListen(path, failure)); }
   }
+  if (const auto& group = config.vault.socketGroup; !group.empty()) {
+    const auto shared = shareWithGroup(config.vault.socket, group);
+    if (!shared) return refuse(Problem{shared.error().message, shared.error().hint});
+    listeners.appGroup = *shared;
+  }
   listeners.appUsers = {0, started, sandbox::targetIdentity(options).uid};
   if (started != 0) {
     // Without root everything runs as one user. In a namespace of our own that user may be the only one with a number:
-    // root then shows as the overflow uid. Nobody but this user and root gets past the mode of the socket.
+    // root then shows as the overflow uid. Nobody but this user, root and, at `app`, the group gets past the mode of
+    // the socket.
     listeners.appUsers.insert(OVERFLOW_UID);
   }
   listeners.netUsers = listeners.appUsers;

@@ -3,6 +3,7 @@
 // one gets.
 #pragma once
 
+#include <optional>
 #include <set>
 
 #include "common/config.h"
@@ -16,8 +17,9 @@ struct Listeners {
   int net = -1;  // listening descriptors, to be taken over by RpcServer
   int app = -1;
   int admin = -1;
-  std::set<uid_t> netUsers;  // who may connect to `net`
-  std::set<uid_t> appUsers;  // to `app` and `admin`
+  std::set<uid_t> netUsers;       // who may connect to `net`
+  std::set<uid_t> appUsers;       // to `app` and `admin`
+  std::optional<gid_t> appGroup;  // and to `app`: socket_group
 };
 
 // Makes missing folders, binds the sockets, and gives the net socket to netd's user if we are root.
@@ -26,12 +28,12 @@ Result<Listeners, Problem> openListeners(const Config& config, const sandbox::Op
 // Whose key files this process accepts: its own, root's, and those of the user that it is going to be.
 FileOwners keyOwners(const sandbox::Options& options);
 
-// A Bootstrap that gives `make()` to the users named, and null to others.
+// A Bootstrap that gives `make()` to the users named and the members of the group, and null to others.
 template <typename Make>
-RpcServer::Bootstrap admit(std::set<uid_t> users, Make make) {
-  return [users = std::move(users),
+RpcServer::Bootstrap admit(std::set<uid_t> users, Make make, std::optional<gid_t> group = std::nullopt) {
+  return [users = std::move(users), group,
           make = std::move(make)](const PeerCredentials& peer) -> kj::Maybe<capnp::Capability::Client> {
-    if (!users.contains(peer.uid)) return nullptr;
+    if (!users.contains(peer.uid) && !(group && peer.isMember(*group))) return nullptr;
     return capnp::Capability::Client(make());
   };
 }
