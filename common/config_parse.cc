@@ -8,6 +8,7 @@
 #include <toml++/toml.h>
 
 #include "common/config.h"
+#include "common/config_key.h"
 #include "common/config_section.h"
 
 namespace sallyport {
@@ -310,7 +311,8 @@ void screen(std::string_view text, Reader& reader) {
 }
 
 void readAll(const toml::table& table, Config& config, Reader& reader) {
-  const Section root(reader, table, "", {"vault", "net", "listen", "connect", "peers", "limits", "require_sandbox"});
+  const Section root(reader, table, "",
+                     {"vault", "net", "listen", "connect", "key", "peers", "limits", "require_sandbox"});
   auto sandbox = SandboxRequirement::Full;
   root.sandbox(sandbox);
   config.vault.requireSandbox = sandbox;
@@ -321,6 +323,7 @@ void readAll(const toml::table& table, Config& config, Reader& reader) {
   readPeers(root, config);
   readListens(root, config);
   readConnects(root, config);
+  readKeys(root, config);
   checkBoundOnce(config, reader);
   if (config.listens.empty() && config.connects.empty()) {
     config.warnings.push_back("no [[listen]] and no [[connect]]: nothing comes in or goes out");
@@ -333,6 +336,7 @@ void readVaultAndPeers(const toml::table& table, Config& config, Reader& reader)
   const Section root(reader, table, "", any);
   readVault(root, config.vault);
   readPeers(root, config);
+  readKeys(root, config);
 }
 
 template <typename Read>

@@ -23,16 +23,8 @@ DropReason reasonOf(proto::Refusal refusal) {
     case proto::Refusal::LOW_ORDER_KEY: return DropReason::LowOrderKey;
     case proto::Refusal::RATE_LIMITED: return DropReason::RateLimited;
     case proto::Refusal::NONCE_UNAVAILABLE: return DropReason::NonceUnavailable;
-    case proto::Refusal::UNSPECIFIED:
-    case proto::Refusal::UNKNOWN_ENTRY:
-    case proto::Refusal::UNKNOWN_KEY:
-    case proto::Refusal::BAD_SIZE:
-    case proto::Refusal::LOCKED:
-    case proto::Refusal::TOO_MANY:
-    case proto::Refusal::NOT_PERMITTED:
-    case proto::Refusal::BAD_CONFIG: return DropReason::VaultRefused;
+    default: return DropReason::VaultRefused;  // what no step of a handshake is to be answered
   }
-  return DropReason::VaultRefused;
 }
 
 template <size_t N>

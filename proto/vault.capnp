@@ -28,6 +28,16 @@ enum Refusal {
   tooMany @10;           # more than 64 items in one call
   notPermitted @11;      # this caller may not do this
   badConfig @12;         # reload: the text is not a valid configuration; the old one stays
+  badNonce @13;          # not a nonce of this domain: wrong length or a foreign prefix
+  tooLong @14;           # a text longer than policy allows, or than fits an answer
+  expired @15;           # the lease is over, the capability was closed, or its grant was revoked
+  wrongKind @16;         # the key can't do that: an X25519 key doesn't sign, an Ed25519 key doesn't box
+  wrongVersion @17;      # no version of the key is in a state that allows this
+  breakerOpen @18;       # too many failed opens by this caller: wait, and find out why
+  notRecorded @19;       # the audit log can't be written, and the configuration says: no record, no operation
+  tooManyObjects @20;    # this connection holds as many capabilities as one may
+  badSignature @21;      # verify: the signature is not of this message and key
+  badDomain @22;         # freshNonces: not a domain that policy lists, or one that the vault itself uses
 }
 
 interface Net {
@@ -95,18 +105,156 @@ struct MadeVouchOutcome {
   }
 }
 
-interface App {
-  # What any local program allowed on [vault] socket may ask.
+# --- for programs ---------------------------------------------------------------------------------------------------
+#
+# A program connects to [vault] socket (or to one of [[vault_socket]]) and gets an App. What it may do follows from that
+# socket and its uid and gids as the kernel tells them: the [[grant]] sections of the configuration, looked up again at
+# each call. So a reload that takes a grant away takes it from live capabilities too.
+#
+# No method takes a nonce to seal under, returns a shared key, or makes or opens a box of a protocol: the nonce of an
+# application's box begins with "SallyBox", those of the protocols never do.
 
+enum Verb {
+  box @0;
+  open @1;               # boxes, and sealed boxes
+  sign @2;
+  freshNonce @3;
+}
+
+interface App {
   publicKey @0 (key :Text) -> (outcome :PublicKeyOutcome);
-  # The public half of a key by its name.
+  # The public half of a key by its name (of its active version). Any program may ask.
 
   ping @1 () -> (selfTest :Bool);
   # Answers after a known-answer self-test of the box; `selfTest` is false if it failed.
+
+  key @2 (name :Text, verbs :List(Verb), leaseMs :UInt64 = 0) -> (outcome :KeyOutcome);
+  # A capability for one key, with those of `verbs` that this caller is granted for it; none of them, or a key that is
+  # not there: notPermitted (a caller without a grant can't find out which keys exist). No verbs: all that are granted.
+  # It ends with the lease (0: the longest that policy allows, which may be none: as long as the connection), with
+  # close(), with the connection, or when the grant is revoked. At most 64 live ones a connection. Costs nothing.
+
+  keys @3 () -> (keys :List(GrantedKey));
+  # What this caller may do, key by key.
+
+  verify @4 (items :List(VerifyItem)) -> (outcomes :List(VerifyOutcome));
+  # Ed25519 signatures of anybody. Needs no grant. About 100 us an item.
 }
 struct PublicKeyOutcome {
   union {
     refused @0 :Refusal;
     publicKey @1 :Data;        # 32 bytes
+  }
+}
+struct KeyOutcome {
+  union {
+    refused @0 :Refusal;
+    granted :group {
+      key @1 :Key;
+      verbs @2 :List(Verb);
+      leaseMs @3 :UInt64;      # what was given; 0: no end
+    }
+  }
+}
+struct GrantedKey {
+  name @0 :Text;
+  kind @1 :Text;               # "x25519" or "ed25519"
+  publicKey @2 :Data;          # of the active version; empty if there is none
+  verbs @3 :List(Verb);
+  grants @4 :List(Text);       # names of the [[grant]] sections that say so
+}
+
+interface Key {
+  # Each data verb takes a list of at most 64 items, answers a list of the same length and order, and judges each item
+  # by itself. A refusal costs nothing of the others. Calls may be pipelined.
+
+  box @0 (items :List(BoxItem)) -> (outcomes :List(BoxOutcome));
+  # NaCl's crypto_box from the key's active version to a peer. The vault draws the nonce, durably fresh. One X25519
+  # (about 40 us) unless the peer is one of [peers] and cached.
+
+  open @1 (items :List(OpenItem)) -> (outcomes :List(OpenOutcome));
+  # crypto_box_open with any version that may still open. Nonce and box as `box` of the other side gave them. Failures are
+  # counted, and many of them open the caller's breaker.
+
+  openSealed @2 (boxes :List(Data)) -> (outcomes :List(OpenOutcome));
+  # libsodium's crypto_box_seal_open: anonymous boxes to this key. 48 bytes longer than the text.
+
+  sign @3 (messages :List(Data)) -> (outcomes :List(SignOutcome));
+  # Ed25519 (RFC 8032, pure) with the active version. About 20 us and the hashing of the message twice.
+
+  freshNonces @4 (domain :Text, count :UInt32) -> (outcome :NoncesOutcome);
+  # Up to 64 values of 16 bytes that this vault has never given out under this key and domain, and no other vault with
+  # the same key ever will but by a chance of 2^-64. `domain`: 1 to 8 characters that a grant lists.
+
+  renew @5 (leaseMs :UInt64 = 0) -> (outcome :RenewOutcome);
+  # Begins the lease anew, if policy still grants it.
+
+  close @6 () -> ();
+  # Gives the capability back; later calls are refused as expired. For clients that never send Release.
+}
+struct BoxItem {
+  peer :union {
+    key @0 :Data;              # 32 bytes, X25519
+    name @1 :Text;             # a name in [peers]
+  }
+  text @2 :Data;
+}
+struct BoxOutcome {
+  union {
+    refused @0 :Refusal;
+    boxed :group {
+      nonce @1 :Data;          # 24 bytes: "SallyBox" and 16 drawn by the vault
+      box @2 :Data;            # the text's length + 16
+      version @3 :UInt32;      # of our key
+    }
+  }
+}
+struct OpenItem {
+  peer :union {
+    key @0 :Data;              # 32 bytes, X25519: who boxed it
+    name @1 :Text;             # a name in [peers]
+  }
+  nonce @2 :Data;              # 24 bytes
+  box @3 :Data;
+}
+struct OpenOutcome {
+  union {
+    refused @0 :Refusal;
+    opened :group {
+      text @1 :Data;
+      version @2 :UInt32;      # of our key
+    }
+  }
+}
+struct SignOutcome {
+  union {
+    refused @0 :Refusal;
+    signed :group {
+      signature @1 :Data;      # 64 bytes
+      version @2 :UInt32;
+    }
+  }
+}
+struct VerifyItem {
+  publicKey @0 :Data;          # 32 bytes, Ed25519
+  message @1 :Data;
+  signature @2 :Data;          # 64 bytes
+}
+struct VerifyOutcome {
+  union {
+    refused @0 :Refusal;       # badSignature, badSize, lowOrderKey
+    genuine @1 :Void;
+  }
+}
+struct NoncesOutcome {
+  union {
+    refused @0 :Refusal;
+    nonces @1 :List(Data);     # 16 bytes each
+  }
+}
+struct RenewOutcome {
+  union {
+    refused @0 :Refusal;
+    leaseMs @1 :UInt64;        # what was given; 0: no end
   }
 }

@@ -13,6 +13,28 @@ interface Admin {
   reload @1 (config :Text) -> (outcome :ReloadOutcome);
   # Replaces peers, entries, and limits by those of `config` (the text of sallyport.toml). Keys that the vault has not
   # loaded stay unknown until a restart. All or nothing: a text that doesn't parse changes nothing.
+
+  lock @2 (key :Text) -> (outcome :AdminOutcome);
+  # Wipes a key's secrets (empty: those of all keys), its shared keys and its nonce keys. Its uses are refused as
+  # `locked` until unlock. Established sessions don't need it and go on.
+
+  unlock @3 (keyFile :Text, fileKey :Data) -> (outcome :AdminOutcome);
+  # Loads a key anew from the text of its file and the 32-byte key that one of its slots yields (the caller stretches
+  # the passphrase: the vault would stand still meanwhile). Also how new versions and states reach a running vault. The
+  # key's name must be one that the vault was started with: its nonce file is open already.
+
+  panic @4 () -> ();
+  # Wipes every secret at once, before it answers. The vault goes on answering `locked`, and only unlock brings a key
+  # back.
+}
+struct AdminOutcome {
+  union {
+    refused :group {
+      reason @0 :Vault.Refusal;
+      problem @1 :Text;        # for people
+    }
+    done @2 :Text;             # what was done, for people
+  }
 }
 
 struct ReloadOutcome {

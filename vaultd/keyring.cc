@@ -8,7 +8,7 @@ VaultKey::VaultKey(SecretArena& arena, SharedKeyCache& cache, SharedKeyCache::Ke
                    std::unique_ptr<NonceLedger> nonceLedger, uint32_t handshakesPerSecond, uint64_t nowMs)
     : id(keyId),
       header(std::move(opened.header)),
-      box(arena, cache, keyId, opened.secret),
+      box(arena, cache, keyId, opened.versions[0].secret),
       ledger(std::move(nonceLedger)),
       cookieNonces(*ledger, box.secretForNonceKeys()),
       vouchNonces(*ledger, box.secretForNonceKeys()),
@@ -38,7 +38,7 @@ Result<Keyring, Problem> Keyring::load(const Config& config, SecretArena& arena,
     }
 
     const std::filesystem::path path = noncePath(config.vault.keys, name);
-    auto ledger = openNonceFile(path, opened->header.publicKey, owners);
+    auto ledger = openNonceFile(path, opened->header.ledgerId, owners);
     bool usable = true;
     if (!ledger) {
       // Two vaults on one state would use the same nonces: not even the other keys may start.
