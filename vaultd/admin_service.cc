@@ -10,8 +10,6 @@ namespace sallyport::vaultd {
 namespace {
 
 constexpr auto text = toText;
-// Only for views of literals, which end with a zero.
-kj::StringPtr literal(std::string_view string) { return kj::StringPtr(string.data(), string.size()); }
 
 }  // namespace
 
@@ -41,7 +39,7 @@ void AdminService::fillKeys(proto::VaultStatus::Builder status) {
   for (const auto& [name, key] : state_.keys.all()) {
     auto out = keys[i++];
     out.setName(text(name));
-    out.setKind(nameOf(key->kind));
+    out.setKind(literal(describe(key->header.kind)));
     if (const KeyVersion* version = key->activeFacts(state_.nowUnix())) {
       copyInto(out.initPublicKey(PublicKey::SIZE), version->publicKey.span());
     }

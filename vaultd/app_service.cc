@@ -94,7 +94,7 @@ kj::Promise<void> AppService::keys(KeysContext context) {
     auto list = context.getResults().initKeys(static_cast<unsigned>(found.size()));
     for (unsigned i = 0; i < list.size(); ++i) {
       list[i].setName(toText(found[i].name));
-      list[i].setKind(nameOf(found[i].key.kind));
+      list[i].setKind(literal(describe(found[i].key.header.kind)));
       if (const KeyVersion* version = found[i].key.activeFacts(state_.nowUnix())) {
         copyInto(list[i].initPublicKey(PublicKey::SIZE), version->publicKey.span());
       }

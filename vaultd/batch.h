@@ -47,6 +47,8 @@ inline MutableByteSpan view(capnp::Data::Builder data) {
   return std::as_writable_bytes(std::span(data.begin(), data.size()));
 }
 inline kj::StringPtr toText(const std::string& string) { return kj::StringPtr(string.c_str(), string.size()); }
+// Only for views of literals, which end with a zero.
+inline kj::StringPtr literal(std::string_view string) { return kj::StringPtr(string.data(), string.size()); }
 
 // The field as a fixed-size span; nothing if it has another size.
 template <size_t N>

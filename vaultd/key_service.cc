@@ -82,7 +82,7 @@ KeyService::Call KeyService::begin(Verb verb) const {
 
 KeyService::Call KeyService::begin(Verb verb, KeyKind wanted) const {
   Call call = begin(verb);
-  if (!call.refused && call.key->kind != wanted) call.refused = Refusal::WRONG_KIND;
+  if (!call.refused && call.key->header.kind != wanted) call.refused = Refusal::WRONG_KIND;
   return call;
 }
 

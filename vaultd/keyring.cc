@@ -1,9 +1,20 @@
 #include "vaultd/keyring.h"
 
 #include <algorithm>
+#include <ctime>
 #include <set>
 
 namespace sallyport::vaultd {
+
+namespace {
+
+// Its secret has a use, now or later.
+bool isOfUse(const KeyVersion& version, int64_t nowUnix) {
+  const VersionState state = stateOf(version, nowUnix);
+  return state == VersionState::Pending || state == VersionState::Active || state == VersionState::OpenOnly;
+}
+
+}  // namespace
 
 VersionSecret::VersionSecret(SecretArena& arena, SharedKeyCache& cache, SharedKeyCache::KeyId id, KeyKind kind,
                              const LongTermSecret& secret, NonceLedger& ledger)
@@ -26,10 +37,9 @@ DomainNonces& VersionSecret::domainNonces(const NonceDomain& domain) {
   return domainNonces_.try_emplace(domain, ledger_, secretForNonceKeys(), domain).first->second;
 }
 
-VaultKey::VaultKey(KeyHeader keyHeader, KeyKind keyKind, std::unique_ptr<NonceLedger> nonceLedger,
-                   uint32_t handshakesPerSecond, uint64_t nowMs)
+VaultKey::VaultKey(KeyHeader keyHeader, std::unique_ptr<NonceLedger> nonceLedger, uint32_t handshakesPerSecond,
+                   uint64_t nowMs)
     : header(std::move(keyHeader)),
-      kind(keyKind),
       ledger(std::move(nonceLedger)),
       sealRate(handshakesPerSecond, nowMs),
       verifyRate(handshakesPerSecond, nowMs),
@@ -41,17 +51,10 @@ void VaultKey::setRate(uint32_t handshakesPerSecond) {
   makeRate.setRate(handshakesPerSecond);
 }
 
-const KeyVersion* VaultKey::activeFacts(int64_t nowUnix) const {
-  for (const VaultVersion& version : versions) {
-    if (stateOf(version.facts, nowUnix) == VersionState::Active) return &version.facts;
-  }
-  return nullptr;
-}
-
 Result<VaultVersion*, Refusal> VaultKey::active(int64_t nowUnix) {
   if (locked) return refuse(Refusal::LOCKED);
   for (VaultVersion& version : versions) {
-    if (stateOf(version.facts, nowUnix) == VersionState::Active) return &version;
+    if (version.secret && stateOf(version.facts, nowUnix) == VersionState::Active) return &version;
   }
   return refuse(Refusal::WRONG_VERSION);
 }
@@ -64,19 +67,33 @@ void VaultKey::lock(SharedKeyCache& cache) {
   locked = true;
 }
 
-Result<void, Problem> Keyring::addVersions(VaultKey& key, OpenedKey opened) {
-  if (arena_->freeBytes() < VersionSecret::arenaBytes(key.kind)) {
-    return refuse(Problem{"more keys than the secret memory holds", {}});
+Result<void, Problem> Keyring::give(VaultKey& key, OpenedKey opened, int64_t nowUnix) {
+  std::vector<VaultVersion> versions;
+  size_t needed = 0;
+  for (const KeyVersion& facts : opened.header.versions) versions.push_back({facts, nextId_++, nullptr});
+  for (const OpenedVersion& each : opened.versions) needed += isOfUse(each.version, nowUnix) ? 1 : 0;
+  needed *= VersionSecret::arenaBytes(opened.header.kind);
+  if (arena_->freeBytes() < needed) return refuse(Problem{"more keys than the secret memory holds", {}});
+  for (OpenedVersion& each : opened.versions) {
+    if (!isOfUse(each.version, nowUnix)) continue;
+    const auto version = std::ranges::find(versions, each.version.number,
+                                           [](const VaultVersion& own) { return own.facts.number; });
+    CHECK(version != versions.end());
+    version->secret =
+        std::make_unique<VersionSecret>(*arena_, *cache_, version->id, opened.header.kind, each.secret, *key.ledger);
   }
-  VaultVersion version{KeyVersion{1, opened.header.publicKey, 1, 0, 0, 0}, nextId_++, nullptr};
-  version.secret = std::make_unique<VersionSecret>(*arena_, *cache_, version.id, key.kind, opened.secret, *key.ledger);
-  key.versions.push_back(std::move(version));
+  std::ranges::reverse(versions);
+  key.header = std::move(opened.header);
+  key.versions = std::move(versions);
+  key.locked = false;
+  wipeDeadStack();  // what opening and deriving have left behind
   return {};
 }
 
 Result<Keyring, Problem> Keyring::load(const Config& config, SecretArena& arena, SharedKeyCache& cache,
                                        const Unlocker& unlock, const FileOwners& owners, uint64_t nowMs,
                                        std::vector<Problem>& warnings) {
+  const auto nowUnix = static_cast<int64_t>(::time(nullptr));
   Keyring ring;
   ring.arena_ = &arena;
   ring.cache_ = &cache;
@@ -89,7 +106,7 @@ Result<Keyring, Problem> Keyring::load(const Config& config, SecretArena& arena,
     }
 
     const std::filesystem::path path = noncePath(config.vault.keys, name);
-    auto ledger = openNonceFile(path, opened->header.publicKey, owners);
+    auto ledger = openNonceFile(path, opened->header.ledgerId, owners);
     bool usable = true;
     if (!ledger) {
       // Two vaults on one state would use the same nonces: not even the other keys may start.
@@ -103,13 +120,11 @@ Result<Keyring, Problem> Keyring::load(const Config& config, SecretArena& arena,
     } else if (!(*ledger)->renewed().empty()) {
       warnings.push_back({path.string() + ": made a fresh nonce key: " + (*ledger)->renewed(), {}});
     }
-    auto key = std::make_unique<VaultKey>(opened->header, KeyKind::X25519, std::move(*ledger),
-                                          config.vault.handshakesPerSecond, nowMs);
+    auto key = std::make_unique<VaultKey>(opened->header, std::move(*ledger), config.vault.handshakesPerSecond, nowMs);
     key->usable = usable;
-    if (auto added = ring.addVersions(*key, std::move(*opened)); !added) return refuse(added.error());
+    if (auto given = ring.give(*key, std::move(*opened), nowUnix); !given) return refuse(given.error());
     ring.keys_.emplace(name, std::move(key));
   }
-  wipeDeadStack();  // what opening and deriving have left behind
   return ring;
 }
 

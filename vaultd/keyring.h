@@ -57,14 +57,13 @@ class VersionSecret {
 
 struct VaultVersion {
   KeyVersion facts;
-  SharedKeyCache::KeyId id;  // in the cache: no two versions of any key share one
-  std::unique_ptr<VersionSecret> secret;
+  SharedKeyCache::KeyId id;               // in the cache: no two versions of any key share one
+  std::unique_ptr<VersionSecret> secret;  // null: locked, or of no use any more
 };
 
 class VaultKey {
  public:
-  VaultKey(KeyHeader keyHeader, KeyKind keyKind, std::unique_ptr<NonceLedger> nonceLedger, uint32_t handshakesPerSecond,
-           uint64_t nowMs);
+  VaultKey(KeyHeader keyHeader, std::unique_ptr<NonceLedger> nonceLedger, uint32_t handshakesPerSecond, uint64_t nowMs);
   VaultKey(const VaultKey&) = delete;
 
   void setRate(uint32_t handshakesPerSecond);
@@ -72,7 +71,7 @@ class VaultKey {
   // The version that boxes, signs and draws nonces now. Refuses locked, wrongVersion.
   Result<VaultVersion*, Refusal> active(int64_t nowUnix);
   // The same by its public facts, locked or not; null if there is none.
-  const KeyVersion* activeFacts(int64_t nowUnix) const;
+  const KeyVersion* activeFacts(int64_t nowUnix) const { return activeVersion(header, nowUnix); }
   // Lets the active version try, then those that are open-only, newest first: the first answer that isn't badBox. If
   // all of them say so: badBox. Refuses locked, and wrongVersion if no version may open.
   template <typename Attempt>
@@ -81,7 +80,7 @@ class VaultKey {
     Refusal last = Refusal::WRONG_VERSION;
     for (VaultVersion& version : versions) {
       const VersionState state = stateOf(version.facts, nowUnix);
-      if (state != VersionState::Active && state != VersionState::OpenOnly) continue;
+      if (!version.secret || (state != VersionState::Active && state != VersionState::OpenOnly)) continue;
       const Result<void, Refusal> opened = attempt(version);
       if (opened) return &version;
       last = opened.error();
@@ -92,8 +91,7 @@ class VaultKey {
   // Wipes the secrets; with `cache`, the shared keys that they made.
   void lock(SharedKeyCache& cache);
 
-  const KeyHeader header;
-  const KeyKind kind;
+  KeyHeader header;
   const std::unique_ptr<NonceLedger> ledger;
   std::vector<VaultVersion> versions;  // newest first
   bool locked = false;                 // no version has a secret
@@ -125,7 +123,7 @@ class Keyring {
   bool noneUsable() const;
 
  private:
-  Result<void, Problem> addVersions(VaultKey& key, OpenedKey opened);
+  Result<void, Problem> give(VaultKey& key, OpenedKey opened, int64_t nowUnix);
 
   SecretArena* arena_ = nullptr;
   SharedKeyCache* cache_ = nullptr;
