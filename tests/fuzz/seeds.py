@@ -178,6 +178,22 @@ def texts():
         "seal: plain", f"seal: systemd-credential name=sallyport salt={salt}\nnonce: {nonce}").replace(
             base64.b64encode(secret).decode(), sealed).encode())
     write("key_format", "cut", plain.encode()[:-2])
+    versions = (f"version: 1 public={public} active=1795245600 open-only=1795249200 retired=1795252800 deleted=0 destroy=0\n"
+                f"version: 3 public={public} active=1795249200 open-only=0 retired=0 deleted=0 destroy=0\n")
+    two = (f"name: alice\nkind: x25519\ncreated: 2026-11-21T04:00:00Z\nledger: {public}\nexport: no\nbackup: yes\n{versions}"
+           f"nonce: {nonce}\npayload: {base64.b64encode(bytes(2 * 36 + 16)).decode()}\n")
+    slots = (f"slot: 1 passphrase argon2id13 opslimit=3 memlimit=67108864 salt={salt} wrapped={sealed}\n"
+             f"slot: 2 recovery argon2id13 opslimit=1 memlimit=8192 salt={salt} wrapped={sealed}\n"
+             f"slot: 4 systemd-credential name=sallyport salt={salt} wrapped={sealed}\n"
+             f"slot: 5 shares needed=2 total=3 set={salt} wrapped={sealed}\n")
+    mac = f"mac: {base64.b64encode(bytes(32)).decode()}\n"
+    write("key_format", "2-slots", ("sallyport key 2\n" + two + slots + mac).encode())
+    write("key_format", "2-plain", ("sallyport key 2\n" + two + f"slot: 1 plain key={public}\n" + mac).encode())
+    backup = two.replace(f"ledger: {public}\n", "") + slots.splitlines(True)[0]
+    write("key_format", "2-backup", ("sallyport backup 1\n" + backup + mac).encode())
+    write("key_format", "share", b"sallyport-share-1 a 2 3 1 1e2f6fadbb35e9279ebc3bd330fa02ed "
+          b"6be5edd9d5e7d13f35201005ba8c2ac36da8038cf3c4f35d9ef1c6a389c84e00 50df4ea1\n")
+    write("key_format", "import-key", f"sallyport import key 1\nsecret: {base64.b64encode(secret).decode()}\n".encode())
     write("key_format", "base64", base64.b64encode(secret) + b"\n")
     write("key_format", "hex", secret.hex().encode())
 

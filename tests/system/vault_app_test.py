@@ -116,6 +116,21 @@ class VaultApp(SystemTest):
         secret = nacl.public.PrivateKey(self.alice.secret)
         self.assertEqual(nacl.public.Box(secret, nacl.public.PublicKey(self.public)).decrypt(box, nonce), b"to a peer by its name")
 
+    def test_signatures_verify_with_nacl(self):
+        self.host.write_config()
+        self.host.cli("key", "new", "sig", "--kind", "ed25519")
+        self.host.grants["all"]["keys"] = ["k", "sig"]
+        self.host.grants["all"]["verbs"] = [*EVERYTHING, "sign"]
+        app = self.start()
+        public = nacl.signing.VerifyKey(app.public_key("sig"))
+        messages = [b"", b"message", os.urandom(30_000)]
+        for message, (signature, version) in zip(messages, app.key("sig").sign(messages), strict=True):
+            self.assertEqual(public.verify(message, signature), message)
+            self.assertEqual(version, 1)
+        self.assertEqual(app.key("sig").box([("alice", b"x")]), ["wrongKind"])
+        self.assertEqual(app.key("k").sign([b"x"]), ["wrongKind"])
+        self.assertEqual(len(set(app.key("sig").fresh_nonces("minute-k", 64))), 64)
+
     def test_signatures_of_anybody_are_verified(self):
         app = self.start()
         signer = nacl.signing.SigningKey.generate()

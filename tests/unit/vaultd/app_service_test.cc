@@ -250,7 +250,12 @@ TEST_F(Apps, TextsAreBoundedByPolicyAndByTheMessage) {
   EXPECT_EQ(box(with, peer.publicKey.span(), std::string(50'001, 'x')).getOutcomes()[0].getRefused(),
             Refusal::TOO_LONG);
   // 64 texts that just fit the request make an answer that doesn't fit: its last items are refused, and it arrives.
-  auto answer = box(with, peer.publicKey.span(), std::string(950, 'x'), 64);
+  auto request = with.boxRequest();
+  for (auto item : request.initItems(64)) {
+    item.getPeer().setName("alice");
+    item.setText(raw(std::string(950, 'x')));
+  }
+  auto answer = loop.await(request.send());
   ASSERT_EQ(answer.getOutcomes().size(), 64u);
   EXPECT_TRUE(answer.getOutcomes()[0].isBoxed());
   EXPECT_EQ(answer.getOutcomes()[63].getRefused(), Refusal::TOO_LONG);
