@@ -51,7 +51,7 @@ void readKeys(const Section& root, Config& config) {
                          "write [key.NAME]");
       continue;
     }
-    const Section section(root.reader(), *table, "[key." + name + "]", {"rotate_every", "grace"});
+    const Section section(root.reader(), *table, "[key." + name + "]", {"rotate_every", "grace", "honey"});
     RotationRule rule;
     rule.everyS = duration(section, "rotate_every").value_or(0);
     rule.graceS = duration(section, "grace").value_or(rule.graceS);
@@ -60,6 +60,7 @@ void readKeys(const Section& root, Config& config) {
     if (rule.everyS != 0 && rule.graceS > rule.everyS * 8)
       section.fail("grace", "is more than eight times `rotate_every`", "more than eight versions would open at a time");
     config.rotations.emplace(name, rule);
+    if (section.boolean("honey")) config.honeyKeys.insert(name);
   }
 }
 

@@ -12,6 +12,19 @@
 #include "common/config_section.h"
 
 namespace sallyport {
+
+void config::checkPeer(const Section& section, std::string_view key, const std::string& name, const Config& config,
+                       unsigned line) {
+  const Reader& reader = section.reader();
+  if (name.empty() || config.peers.contains(name) || reader.brokenPeers.contains(name) || reader.peersUnknown) return;
+  Texts known;
+  for (const auto& [peer, publicKey] : config.peers) known.push_back(peer);
+  const auto guess = nearest(name, known);
+  section.reader().fail(line, section.at(key) + ": no peer " + ticked(name) + " in [peers]",
+                        guess.empty() ? "sallyport peer add " + (isName(name) ? name : "NAME") + " KEY"
+                                      : "did you mean `" + std::string(guess) + "`?");
+}
+
 namespace {
 
 namespace fs = std::filesystem;
@@ -21,16 +34,6 @@ constexpr size_t MAX_NESTING = 16;  // our format needs 3; the parser's recursio
 
 // --- the sections ----------------------------------------------------------------------------------------------------
 
-// A table by its name, or an empty one, or the error that it is something else.
-const toml::table& tableOf(const Section& root, std::string_view key) {
-  static const toml::table EMPTY;
-  const auto* node = root.find(key);
-  if (node == nullptr) return EMPTY;
-  if (const auto* table = node->as_table()) return *table;
-  root.fail(key, "must be a table, not " + std::string(typeName(*node)), "write [" + std::string(key) + "]");
-  return EMPTY;
-}
-
 fs::path withSuffix(const fs::path& socket, std::string_view suffix) {
   auto name = socket.stem().string() + std::string(suffix) + socket.extension().string();
   return socket.parent_path() / name;
@@ -39,7 +42,8 @@ fs::path withSuffix(const fs::path& socket, std::string_view suffix) {
 void readVault(const Section& root, VaultConfig& vault) {
   const Section section(root.reader(), tableOf(root, "vault"), "[vault]",
                         {"keys", "socket", "net_socket", "admin_socket", "socket_group", "user", "passphrase_file",
-                         "handshakes_per_second", "require_sandbox"});
+                         "handshakes_per_second", "breaker_failures", "breaker_window_s", "breaker_pause_s", "metrics",
+                         "require_sandbox"});
   section.path("keys", vault.keys);
   section.socketPath("socket", vault.socket);
   vault.netSocket = withSuffix(vault.socket, "-net");
@@ -50,6 +54,17 @@ void readVault(const Section& root, VaultConfig& vault) {
   section.account("user", vault.user);
   section.path("passphrase_file", vault.passphraseFile);
   section.number("handshakes_per_second", vault.handshakesPerSecond, 1, 1'000'000);
+  section.number("breaker_failures", vault.breakerFailures, 0, 1'000'000);
+  section.number("breaker_window_s", vault.breakerWindowS, 1, 86400);
+  section.number("breaker_pause_s", vault.breakerPauseS, 1, 86400);
+  const auto metrics = section.text("metrics");
+  const auto address = section.address("metrics", metrics.value_or(""));
+  if (const auto* socket = address ? std::get_if<UnixAddress>(&*address) : nullptr) {
+    vault.metrics = socket->path;
+  } else if (metrics) {
+    section.fail("metrics", "is " + ticked(*metrics),
+                 "unix:PATH: the vault listens on no network, not even this host's");
+  }
   section.sandbox(vault.requireSandbox);
 }
 
@@ -134,18 +149,6 @@ void readPeers(const Section& root, Config& config) {
   }
 }
 
-void checkPeer(const Section& section, std::string_view key, const std::string& name, const Config& config,
-               unsigned line) {
-  const Reader& reader = section.reader();
-  if (name.empty() || config.peers.contains(name) || reader.brokenPeers.contains(name) || reader.peersUnknown) return;
-  Texts known;
-  for (const auto& [peer, publicKey] : config.peers) known.push_back(peer);
-  const auto guess = nearest(name, known);
-  section.reader().fail(line, section.at(key) + ": no peer " + ticked(name) + " in [peers]",
-                        guess.empty() ? "sallyport peer add " + (isName(name) ? name : "NAME") + " KEY"
-                                      : "did you mean `" + std::string(guess) + "`?");
-}
-
 std::vector<std::string> readAllow(const Section& section, const Config& config) {
   std::vector<std::string> result;
   const auto* node = section.find("allow");
@@ -188,25 +191,6 @@ Service readService(const Section& section) {
     return std::move(*address);
   }
   return EchoService{};
-}
-
-// Calls `read` for each table of an array of tables.
-template <typename Read>
-void forEachEntry(const Section& root, std::string_view kind, const Texts& known, Read&& read) {
-  const auto* node = root.find(kind);
-  if (node == nullptr) return;
-  const auto header = "[[" + std::string(kind) + "]]";
-  const auto* array = node->as_array();
-  if (array == nullptr) return root.fail(kind, "must be an array of tables", "write " + header + " in double brackets");
-  for (const auto& item : *array) {
-    const auto* table = item.as_table();
-    if (table == nullptr)
-      return root.fail(kind, "must hold tables, not " + std::string(typeName(item)), "write " + header);
-    // The name in the title, where there is one, tells which of the entries is meant.
-    const auto* name = table->get_as<std::string>("name");
-    const auto title = header + (name != nullptr && isName(name->get()) ? " " + ticked(name->get()) : "");
-    read(Section(root.reader(), *table, title, known));
-  }
 }
 
 void readListens(const Section& root, Config& config) {
@@ -268,7 +252,11 @@ void checkBoundOnce(const Config& config, Reader& reader) {
   claim(UnixAddress{config.vault.adminSocket}, "`admin_socket` in [vault]", 0);
   claim(UnixAddress{config.net.socket}, "`socket` in [net]", 0);
   claim(UnixAddress{config.net.adminSocket}, "`admin_socket` in [net]", 0);
+  if (!config.vault.metrics.empty()) claim(UnixAddress{config.vault.metrics}, "`metrics` in [vault]", 0);
   if (config.net.metrics) claim(*config.net.metrics, "`metrics` in [net]", 0);
+  for (const auto& socket : config.vaultSockets) {
+    claim(UnixAddress{socket.path}, "[[vault_socket]] " + ticked(socket.name), socket.line);
+  }
   for (const auto& entry : config.listens) claim(entry.address, "[[listen]] " + ticked(entry.name), entry.line);
   for (const auto& entry : config.connects) {
     if (entry.listen) claim(*entry.listen, "[[connect]] " + ticked(entry.name), entry.line);
@@ -311,8 +299,9 @@ void screen(std::string_view text, Reader& reader) {
 }
 
 void readAll(const toml::table& table, Config& config, Reader& reader) {
-  const Section root(reader, table, "",
-                     {"vault", "net", "listen", "connect", "key", "peers", "limits", "require_sandbox"});
+  const Section root(
+      reader, table, "",
+      {"vault", "net", "listen", "connect", "vault_socket", "grant", "key", "peers", "limits", "require_sandbox"});
   auto sandbox = SandboxRequirement::Full;
   root.sandbox(sandbox);
   config.vault.requireSandbox = sandbox;
@@ -323,10 +312,13 @@ void readAll(const toml::table& table, Config& config, Reader& reader) {
   readPeers(root, config);
   readListens(root, config);
   readConnects(root, config);
+  readVaultSockets(root, config);
+  readGrants(root, config);
   readKeys(root, config);
+  checkHoneyKeys(root, config);
   checkBoundOnce(config, reader);
-  if (config.listens.empty() && config.connects.empty()) {
-    config.warnings.push_back("no [[listen]] and no [[connect]]: nothing comes in or goes out");
+  if (config.listens.empty() && config.connects.empty() && config.grants.empty()) {
+    config.warnings.push_back("no [[listen]], no [[connect]] and no [[grant]]: nothing comes in or goes out");
   }
 }
 

@@ -1,5 +1,6 @@
-// config_section.h - one table of sallyport.toml, read strictly. Part of: common, and private to config_parse.cc.
-// A Section knows the keys it may have and takes each with its type and range; the Reader keeps the problems.
+// config_section.h - one table of sallyport.toml, read strictly. Part of: common, and private to config_parse.cc and
+// its parts (config_grants.cc, config_key.cc). A Section knows the keys it may have and takes each with its type and
+// range; the Reader keeps the problems.
 #pragma once
 
 #include <algorithm>
@@ -135,6 +136,14 @@ class Section {
     if (!name.empty() && !isName(name)) fail(key, "is not a name: " + ticked(name), NAME_RULE);
   }
 
+  bool boolean(std::string_view key) const {
+    const auto* node = find(key);
+    if (node == nullptr) return false;
+    const auto* value = node->as_boolean();
+    if (value == nullptr) fail(key, "must be true or false, not " + std::string(typeName(*node)));
+    return value != nullptr && value->get();
+  }
+
   void number(std::string_view key, uint32_t& value, uint32_t least, uint32_t most) const {
     const auto* node = find(key);
     if (node == nullptr) return;
@@ -214,5 +223,44 @@ class Section {
   const toml::table& table_;
   std::string title_;
 };
+
+// A table by its name, or an empty one, or the error that it is something else.
+inline const toml::table& tableOf(const Section& root, std::string_view key) {
+  static const toml::table EMPTY;
+  const auto* node = root.find(key);
+  if (node == nullptr) return EMPTY;
+  if (const auto* table = node->as_table()) return *table;
+  root.fail(key, "must be a table, not " + std::string(typeName(*node)), "write [" + std::string(key) + "]");
+  return EMPTY;
+}
+
+// Calls `read` for each table of an array of tables.
+template <typename Read>
+void forEachEntry(const Section& root, std::string_view kind, const Texts& known, Read&& read) {
+  const auto* node = root.find(kind);
+  if (node == nullptr) return;
+  const auto header = "[[" + std::string(kind) + "]]";
+  const auto* array = node->as_array();
+  if (array == nullptr) return root.fail(kind, "must be an array of tables", "write " + header + " in double brackets");
+  for (const auto& item : *array) {
+    const auto* table = item.as_table();
+    if (table == nullptr)
+      return root.fail(kind, "must hold tables, not " + std::string(typeName(item)), "write " + header);
+    // The name in the title, where there is one, tells which of the entries is meant.
+    const auto* name = table->get_as<std::string>("name");
+    const auto title = header + (name != nullptr && isName(name->get()) ? " " + ticked(name->get()) : "");
+    read(Section(root.reader(), *table, title, known));
+  }
+}
+
+// The problem of a name that [peers] doesn't have.
+void checkPeer(const Section& section, std::string_view key, const std::string& name, const Config& config,
+               unsigned line);
+
+// --- config_grants.cc: who may have the vault do what ----------------------------------------------------------------
+
+void readVaultSockets(const Section& root, Config& config);
+void readGrants(const Section& root, Config& config);            // after the peers and the sockets
+void checkHoneyKeys(const Section& root, const Config& config);  // after the entries and [key.NAME]
 
 }  // namespace sallyport::config

@@ -12,6 +12,7 @@
 #include <functional>
 #include <list>
 #include <memory>
+#include <set>
 #include <string_view>
 
 #include <capnp/rpc-twoparty.h>
@@ -27,8 +28,8 @@ struct PeerCredentials {
   pid_t pid = 0;
   int socket = -1;  // theirs; open while they are being admitted
 
-  // By its own group or a supplementary one (SO_PEERGROUPS), as of when it connected.
-  bool isMember(gid_t group) const;
+  // Its own group and the supplementary ones (SO_PEERGROUPS), as of when it connected. Fewer if the kernel won't tell.
+  std::set<gid_t> groups() const;
 };
 
 class RpcServer final : private EventLoop::Watcher {

@@ -1,11 +1,13 @@
 #include "vaultd/listeners.h"
 
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <cerrno>
 #include <cstring>
 
 #include "common/socket_group.h"
+#include "vaultd/app_service.h"
 
 namespace sallyport::vaultd {
 
@@ -15,8 +17,6 @@ namespace {
 
 // Only we (and root) may connect, until it is given to another user.
 constexpr mode_t SOCKET_MODE = 0600;
-// What SO_PEERCRED shows for a user that our user namespace doesn't map.
-constexpr uid_t OVERFLOW_UID = 65534;
 
 // KJ puts the failed condition in front and the operands behind: neither is for people.
 std::string reason(const kj::Exception& failure) {
@@ -38,9 +38,42 @@ Problem cannotListen(const fs::path& path, const kj::Exception& failure) {
           "stop the other vaultd, remove what is in the way, or set another path in [vault]"};
 }
 
+Result<int, Problem> openForPrograms(const VaultSocket& socket, const Accounts& accounts) {
+  std::optional<gid_t> group;
+  if (!socket.group.empty()) {
+    group = accounts.group(socket.group);
+    if (!group) return refuse(Problem{socket.path.string() + ": no group `" + socket.group + "` here", {}});
+  }
+  int fd = -1;
+  try {
+    fd = listenAt(socket.path);
+  } catch (const kj::Exception& failure) { return refuse(cannotListen(socket.path, failure)); }
+  // The group first: the mode opens the socket to it, and to no other.
+  if (group && ::chown(socket.path.c_str(), static_cast<uid_t>(-1), *group) != 0) {
+    return refuse(
+        Problem{socket.path.string() + ": can't give it to the group " + socket.group + ": " + std::strerror(errno),
+                "start vaultd as root, or name a group that its user is in"});
+  }
+  if (::chmod(socket.path.c_str(), socket.mode) != 0) {
+    return refuse(Problem{socket.path.string() + ": can't set its mode: " + std::strerror(errno), {}});
+  }
+  return fd;
+}
+
 }  // namespace
 
-Result<Listeners, Problem> openListeners(const Config& config, const sandbox::Options& options) {
+RpcServer::Bootstrap admitPrograms(VaultState& state, std::string socket, std::set<uid_t> users,
+                                   std::optional<gid_t> group) {
+  return [&state, socket = std::move(socket), users = std::move(users),
+          group](const PeerCredentials& peer) -> kj::Maybe<capnp::Capability::Client> {
+    Caller caller{socket, peer.uid, peer.groups()};
+    if (!users.empty() && !users.contains(peer.uid) && !(group && caller.gids.contains(*group))) return nullptr;
+    return capnp::Capability::Client(kj::heap<AppService>(state, std::move(caller), peer.pid));
+  };
+}
+
+Result<Listeners, Problem> openListeners(const Config& config, const sandbox::Options& options,
+                                         const Accounts& accounts) {
   const uid_t started = ::geteuid();
   Listeners listeners;
   const std::pair<const fs::path&, int&> sockets[] = {{config.vault.netSocket, listeners.net},
@@ -61,7 +94,7 @@ Result<Listeners, Problem> openListeners(const Config& config, const sandbox::Op
     // Without root everything runs as one user. In a namespace of our own that user may be the only one with a number:
     // root then shows as the overflow uid. Nobody but this user, root and, at `app`, the group gets past the mode of
     // the socket.
-    listeners.appUsers.insert(OVERFLOW_UID);
+    listeners.appUsers.insert(OVERFLOW_ID);
   }
   listeners.netUsers = listeners.appUsers;
   if (started == 0) {
@@ -75,6 +108,16 @@ Result<Listeners, Problem> openListeners(const Config& config, const sandbox::Op
     if (::chown(path.c_str(), identity.uid, identity.gid) != 0) {
       return refuse(Problem{path.string() + ": can't give it to " + identity.name + ": " + std::strerror(errno), {}});
     }
+  }
+  if (!config.vault.metrics.empty()) {
+    try {
+      listeners.metrics = listenAt(config.vault.metrics);
+    } catch (const kj::Exception& failure) { return refuse(cannotListen(config.vault.metrics, failure)); }
+  }
+  for (const VaultSocket& socket : config.vaultSockets) {
+    auto opened = openForPrograms(socket, accounts);
+    if (!opened) return refuse(opened.error());
+    listeners.programs.emplace_back(socket.name, *opened);
   }
   return listeners;
 }

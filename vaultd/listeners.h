@@ -1,4 +1,4 @@
-// listeners.h - the vault's three sockets and who may use each. Process: vaultd alone, before lock-down.
+// listeners.h - the vault's sockets and who may use each. Process: vaultd alone, before lock-down.
 // The socket's file mode keeps others away; SO_PEERCRED is checked again for each client. See vault.capnp for what each
 // one gets.
 #pragma once
@@ -6,10 +6,12 @@
 #include <optional>
 #include <set>
 
+#include "common/accounts.h"
 #include "common/config.h"
 #include "common/rpc.h"
 #include "sandbox/sandbox.h"
 #include "vaultd/private_file.h"
+#include "vaultd/vault_state.h"
 
 namespace sallyport::vaultd {
 
@@ -17,23 +19,32 @@ struct Listeners {
   int net = -1;  // listening descriptors, to be taken over by RpcServer
   int app = -1;
   int admin = -1;
+  int metrics = -1;               // none: no page
   std::set<uid_t> netUsers;       // who may connect to `net`
   std::set<uid_t> appUsers;       // to `app` and `admin`
   std::optional<gid_t> appGroup;  // and to `app`: socket_group
+  // [[vault_socket]]: for those whom the file's mode and group let in. What they may do there, grants say.
+  std::vector<std::pair<std::string, int>> programs;  // its name, its descriptor
 };
 
 // Makes missing folders, binds the sockets, and gives the net socket to netd's user if we are root.
-Result<Listeners, Problem> openListeners(const Config& config, const sandbox::Options& options);
+Result<Listeners, Problem> openListeners(const Config& config, const sandbox::Options& options,
+                                         const Accounts& accounts);
 
 // Whose key files this process accepts: its own, root's, and those of the user that it is going to be.
 FileOwners keyOwners(const sandbox::Options& options);
 
-// A Bootstrap that gives `make()` to the users named and the members of the group, and null to others.
+// An App for the program at the other end of a socket of this name; null if it is none of `users` (empty: anybody) and
+// no member of `group`.
+RpcServer::Bootstrap admitPrograms(VaultState& state, std::string socket, std::set<uid_t> users,
+                                   std::optional<gid_t> group = std::nullopt);
+
+// A Bootstrap that gives `make()` to the users named, and null to others.
 template <typename Make>
-RpcServer::Bootstrap admit(std::set<uid_t> users, Make make, std::optional<gid_t> group = std::nullopt) {
-  return [users = std::move(users), group,
+RpcServer::Bootstrap admit(std::set<uid_t> users, Make make) {
+  return [users = std::move(users),
           make = std::move(make)](const PeerCredentials& peer) -> kj::Maybe<capnp::Capability::Client> {
-    if (!users.contains(peer.uid) && !(group && peer.isMember(*group))) return nullptr;
+    if (!users.contains(peer.uid)) return nullptr;
     return capnp::Capability::Client(make());
   };
 }

@@ -6,17 +6,22 @@
 #include <sys/prctl.h>
 #include <unistd.h>
 
+#include <chrono>
 #include <csignal>
 #include <cstdio>
 #include <cstring>
+#include <list>
 #include <optional>
 #include <set>
 
 #include "common/log.h"
 #include "common/quiet_kj.h"
+#include "common/text_page.h"
 #include "vaultd/admin_service.h"
 #include "vaultd/listeners.h"
+#include "vaultd/metrics.h"
 #include "vaultd/passphrase.h"
+#include "vaultd/vault_service.h"
 
 namespace sallyport::vaultd {
 namespace {
@@ -134,26 +139,41 @@ int serve(const Config& config) {
   for (const Problem& warning : warnings) warn(warning);
   if (keys->noneUsable()) return fail({"no key can be used", "see the warnings above"});
 
-  VaultState state{cache, *keys, Policy(config, *keys), {}, nowMs};
   AdminFacts facts;
+  facts.accounts = Accounts::ofThisHost(config);
+  auto grants = Grants::resolve(config, facts.accounts);
+  if (!grants) return fail({format(grants.error(), config.file), grants.error().hint});
+  VaultState state{cache, *keys, {}, {}, nowMs};
+  state.apply(config, std::move(*grants));
+  state.turnNs = [&loop] {
+    return static_cast<uint64_t>((loop.now() - kj::origin<kj::TimePoint>()) / kj::NANOSECONDS);
+  };
+  state.preciseNs = [] {
+    return static_cast<uint64_t>(std::chrono::nanoseconds(std::chrono::steady_clock::now().time_since_epoch()).count());
+  };
   facts.configFile = config.file;
   facts.memory = (*arena)->describe();
   facts.pid = static_cast<uint32_t>(getpid());
   facts.startedMs = loop.nowMs();
 
-  const auto sockets = openListeners(config, options);
+  const auto sockets = openListeners(config, options, facts.accounts);
   if (!sockets) return fail(sockets.error());
   const LinkLimits limits;
   LinkLimits adminLimits;
   adminLimits.maxMessageBytes = MAX_ADMIN_MESSAGE_BYTES;
   RpcServer net(loop, sockets->net, admit(sockets->netUsers, [&] { return kj::heap<NetService>(state); }), limits);
   RpcServer app(loop, sockets->app,
-                admit(
-                    sockets->appUsers, [&] { return kj::heap<AppService>(state); }, sockets->appGroup),
-                limits);
+                admitPrograms(state, std::string(MAIN_SOCKET), sockets->appUsers, sockets->appGroup), limits);
+  std::list<RpcServer> programs;
+  for (const auto& [name, fd] : sockets->programs)
+    programs.emplace_back(loop, fd, admitPrograms(state, name, {}), limits);
   RpcServer admin(loop, sockets->admin, admit(sockets->appUsers, [&] { return kj::heap<AdminService>(state, facts); }),
                   adminLimits);
+  std::optional<TextPageServer> metrics;
+  if (sockets->metrics >= 0)
+    metrics.emplace(loop, kj::AutoCloseFd(sockets->metrics), [&state] { return metricsPage(state); });
   facts.servers = {&net, &app, &admin};
+  for (const RpcServer& server : programs) facts.servers.push_back(&server);
 
   SignalWatcher signals(loop, {SIGTERM, SIGINT, SIGHUP}, [&](int signal) {
     if (signal == SIGHUP)

@@ -154,6 +154,7 @@ class Site:
         self.limits = {}
         self.top = {}
         self.listens, self.connects, self.peers = {}, {}, {}
+        self.vault_sockets, self.grants, self.keys_options = {}, {}, {}
         self.secrets = {}   # of keys we imported, for tests that decrypt
         self.publics = {}
         self.processes = []
@@ -211,6 +212,10 @@ class Site:
         self.connects[name] = entry
         return port or (listen if listen else None)
 
+    def grant(self, name, **terms):
+        """A [[grant]]; for root on the main socket unless `terms` say otherwise."""
+        self.grants[name] = {"name": name, **({} if "users" in terms or "groups" in terms else {"users": [os.geteuid()]}), **terms}
+
     def config_text(self):
         def lines(table):
             return [f"{key} = {json.dumps(value)}" for key, value in table.items()]
@@ -219,9 +224,12 @@ class Site:
         for title, table in (("[vault]", self.vault), ("[net]", self.net), ("[limits]", self.limits)):
             if table:
                 parts += ["", title] + lines(table)
-        for title, entries in (("[[listen]]", self.listens), ("[[connect]]", self.connects)):
+        for title, entries in (("[[listen]]", self.listens), ("[[connect]]", self.connects),
+                               ("[[vault_socket]]", self.vault_sockets), ("[[grant]]", self.grants)):
             for entry in entries.values():
                 parts += ["", title] + lines(entry)
+        for name, options in self.keys_options.items():
+            parts += ["", f"[key.{name}]"] + lines(options)
         parts += ["", "[peers]"] + lines(self.peers)
         return "\n".join(parts) + "\n"
 
@@ -352,6 +360,11 @@ class Site:
             parts.append(f"--- {self.name}: {path.name}\n{path.read_text(errors='replace')}")
         return "".join(parts)
 
+    # -- what it does for programs
+
+    def app(self, socket_name="vault.sock"):
+        return minicapnp.App(self.dir / "run" / socket_name)
+
     # -- what it says about itself
 
     def net_status(self):
@@ -393,11 +406,11 @@ class Site:
         return {"vaultd": self.vault_status()["pid"], "monitor": status["monitor"]["pid"],
                 "workers": [worker["pid"] for worker in status["workers"]]}
 
-    def metrics(self):
+    def metrics(self, socket_name="metrics.sock"):
         """The metrics page as {line without value: value}."""
         with socket.socket(socket.AF_UNIX) as sock:
             sock.settimeout(10)
-            sock.connect(str(self.dir / "run/metrics.sock"))
+            sock.connect(str(self.dir / "run" / socket_name))
             sock.sendall(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
             data = b""
             while piece := sock.recv(65536):

@@ -114,11 +114,11 @@ TEST_F(AUnixListener, KnowsWhoConnected) {
   EXPECT_EQ(who.uid, geteuid());
   EXPECT_EQ(who.gid, getegid());
   EXPECT_EQ(who.pid, getpid());
-  EXPECT_TRUE(who.isMember(getegid()));
-  EXPECT_FALSE(who.isMember(54321));
+  EXPECT_TRUE(who.groups().contains(getegid()));
+  EXPECT_FALSE(who.groups().contains(54321));
   std::vector<gid_t> groups(static_cast<size_t>(getgroups(0, nullptr)));
   ASSERT_EQ(getgroups(static_cast<int>(groups.size()), groups.data()), static_cast<int>(groups.size()));
-  for (const gid_t group : groups) EXPECT_TRUE(who.isMember(group)) << group;
+  for (const gid_t group : groups) EXPECT_TRUE(who.groups().contains(group)) << group;
 }
 
 TEST_F(AUnixListener, IsSharedWithAGroup) {

@@ -1,0 +1,46 @@
+// vault_state.h - what all services of the vault share. Process: vaultd alone. Made before lock-down, lives as long as
+// the process.
+#pragma once
+
+#include <ctime>
+#include <functional>
+
+#include "vaultd/authority.h"
+#include "vaultd/breaker.h"
+#include "vaultd/counters.h"
+#include "vaultd/keyring.h"
+#include "vaultd/policy.h"
+#include "vaultd/use_stats.h"
+#include "vaultd/uses.h"
+
+namespace sallyport::vaultd {
+
+// Anybody may have signatures verified, and each costs as much as a handshake: more are refused.
+inline constexpr uint32_t VERIFIES_PER_SECOND = 2000;
+
+struct VaultState {
+  SharedKeyCache& cache;
+  Keyring& keys;
+  Policy policy;
+  Counters counters;
+  std::function<uint64_t()> nowMs;  // monotonic
+  Authority authority{};
+  std::function<int64_t()> nowUnix = [] { return static_cast<int64_t>(::time(nullptr)); };  // versions live by it
+  TokenBucket verifyRate{VERIFIES_PER_SECOND, 0};
+  TokenBucket alarmRate{1, 0};
+  Breakers breakers{};
+  UseStats uses{};
+  UseRecorder* recorder = nullptr;  // may be null
+  // Nanoseconds of a monotonic clock: now, and at the begin of the loop's turn.
+  std::function<uint64_t()> preciseNs = [] { return uint64_t{0}; };
+  std::function<uint64_t()> turnNs = [] { return uint64_t{0}; };
+
+  // What the configuration says of programs, at the start and at each reload.
+  void apply(const Config& config, Grants grants);
+  // Counts and writes down a use. False: no record, so the answer must not be sent.
+  bool recordUse(const UseRecord& use);
+  // Somebody wants to use a honey key.
+  void alarm(const Caller& caller, pid_t pid, std::string_view key, std::string_view what);
+};
+
+}  // namespace sallyport::vaultd
