@@ -173,6 +173,7 @@ Opened Key::openSealed(View box) { return std::move(openSealedEach({&box, 1})[0]
 Signed Key::sign(View message) { return std::move(signEach({&message, 1})[0]).value(); }
 
 std::vector<FreshNonce> Key::freshNonces(std::string_view domain, uint32_t count) {
+  if (count > MAX_ITEMS) throw Error(Code::tooMany);
   Outcome<std::vector<FreshNonce>> outcome;
   const auto fill = [&](proto::Key::FreshNoncesParams::Builder params) {
     params.setDomain(toCapnp(domain));

@@ -212,7 +212,7 @@ T = TypeVar("T")
 
 def _outcomes(items: ctypes.Array, code: int, read: Callable[..., T]) -> list[Union[T, Error]]:
     """Raises when there was no answer; else each item's result, or its exception as a value."""
-    if code >= 256 and code != 265 and len(items) and all(item.code == code for item in items):
+    if code >= 256 and all(item.code == code for item in items):
         _check(code)
     return [_error(item.code) if item.code else read(item) for item in items]
 
