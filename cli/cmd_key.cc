@@ -107,18 +107,20 @@ vaultd::Unlocker unlocker(const Arguments& arguments, const KeyFolder& folder) {
   };
 }
 
+const PublicKey& publicKey(const KeyHeader& header) { return header.versions.back().publicKey; }
+
 std::string peerLine(const KeyHeader& header) {
   const auto quote = header.name.find('.') == std::string::npos ? "" : "\"";
-  return quote + header.name + quote + " = \"" + toBase64(header.publicKey.span()) + "\"";
+  return quote + header.name + quote + " = \"" + toBase64(publicKey(header).span()) + "\"";
 }
 
 // The public key is what the command was asked for; where it goes is talk.
 int announce(const KeyHeader& header, const KeyFolder& folder, std::string_view what) {
   say(std::string(what) + " " + vaultd::keyPath(folder.path, header.name).string() + " (" +
       std::string(vaultd::describe(header.seal)) + ")");
-  say("on the other side: sallyport peer add " + header.name + " " + toBase64(header.publicKey.span()));
+  say("on the other side: sallyport peer add " + header.name + " " + toBase64(publicKey(header).span()));
   say("or in its [peers]: " + peerLine(header));
-  putLine(toBase64(header.publicKey.span()));
+  putLine(toBase64(publicKey(header).span()));
   return finishOutput();
 }
 
@@ -178,7 +180,7 @@ int keyShow(const Arguments& arguments) {
   if (!folder) return EXIT_FAILED;
   const auto key = vaultd::readKeyFile(folder->path, arguments.words[0]);
   if (!key) return failProblem(key.error());
-  putLine(toBase64(key->header.publicKey.span()));
+  putLine(toBase64(publicKey(key->header).span()));
   return finishOutput();
 }
 
@@ -191,7 +193,7 @@ int keyList(const Arguments& arguments) {
   std::vector<Problem> broken;
   for (const auto& key : *keys) {
     if (key.header) {
-      table.add({key.name, toBase64(key.header->publicKey.span()), std::string(vaultd::describe(key.header->seal)),
+      table.add({key.name, toBase64(publicKey(*key.header).span()), std::string(vaultd::describe(key.header->seal)),
                  key.header->created});
     } else {
       broken.push_back(key.problem);

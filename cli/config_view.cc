@@ -1,6 +1,7 @@
 // config_view.cc - see config_view.h.
 #include "cli/config_view.h"
 
+#include <algorithm>
 #include <unistd.h>
 
 #include <cerrno>
@@ -48,7 +49,8 @@ void inspectKeys(const Config& config, Findings& findings) {
     }
     // A peer with our own key would talk to itself: nearly always a key pasted on the wrong host.
     for (const auto& [peer, publicKey] : config.peers) {
-      if (publicKey != key->header.publicKey) continue;
+      const auto& versions = key->header.versions;
+      if (std::ranges::find(versions, publicKey, &vaultd::KeyVersion::publicKey) == versions.end()) continue;
       findings.warnings.push_back("peer `" + peer + "` has the key of our own `" + name + "`");
     }
   }

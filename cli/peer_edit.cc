@@ -9,7 +9,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-using Peers = std::map<std::string, PublicKey>;
+using Peers = decltype(Config::peers);
 
 // Lines with their ends: "a\r\n", "b". Joined again they are the text.
 std::vector<std::string_view> splitLines(std::string_view text) {

@@ -109,6 +109,20 @@ bool isLocal(const Address& address) {
 
 // --- names and keys --------------------------------------------------------------------------------------------------
 
+bool isNonceDomain(std::string_view text) {
+  return isName(text) && text.size() <= 8 && !text.starts_with("CurveCP") && text != "SallyBox";
+}
+
+std::string_view name(Verb verb) {
+  switch (verb) {
+    case Verb::Box: return "box";
+    case Verb::Open: return "open";
+    case Verb::Sign: return "sign";
+    case Verb::FreshNonce: return "fresh_nonce";
+  }
+  return "unknown";
+}
+
 bool isName(std::string_view text) {
   return !text.empty() && text.size() <= MAX_NAME_BYTES && isAlnum(text.front()) &&
          std::ranges::all_of(text, [](char c) { return isAlnum(c) || c == '_' || c == '.' || c == '-'; });

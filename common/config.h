@@ -3,6 +3,8 @@
 // missing peers and duplicate names are errors with the line. Parsing is pure: it opens no file and resolves no name.
 #pragma once
 
+#include <sys/types.h>
+
 #include <cstdint>
 #include <filesystem>
 #include <map>
@@ -68,6 +70,56 @@ struct ConnectEntry {
   unsigned line = 0;
 };
 
+// What a program may have done with a key (proto/vault.capnp: Verb).
+enum class Verb : uint8_t { Box, Open, Sign, FreshNonce };
+inline constexpr size_t VERB_COUNT = 4;
+std::string_view name(Verb verb);  // as in the file: "box", "open", "sign", "fresh_nonce"
+
+class VerbSet {
+ public:
+  constexpr VerbSet() = default;
+  constexpr VerbSet(std::initializer_list<Verb> verbs) {
+    for (const Verb verb : verbs) add(verb);
+  }
+  static constexpr VerbSet all() { return {Verb::Box, Verb::Open, Verb::Sign, Verb::FreshNonce}; }
+  constexpr void add(Verb verb) { bits_ |= bit(verb); }
+  constexpr bool has(Verb verb) const { return (bits_ & bit(verb)) != 0; }
+  constexpr bool empty() const { return bits_ == 0; }
+  constexpr bool operator==(const VerbSet&) const = default;
+  constexpr VerbSet operator&(VerbSet other) const { return VerbSet(bits_ & other.bits_); }
+  constexpr VerbSet operator|(VerbSet other) const { return VerbSet(bits_ | other.bits_); }
+
+ private:
+  constexpr explicit VerbSet(unsigned bits) : bits_(bits) {}
+  static constexpr unsigned bit(Verb verb) { return 1U << static_cast<unsigned>(verb); }
+  unsigned bits_ = 0;
+};
+
+// A [[grant]] as written: names are not resolved yet (common/grants.h does that).
+struct GrantEntry {
+  std::string name;
+  std::string socket;               // "main", or the name of a [[vault_socket]]
+  std::vector<std::string> users;   // names, decimal uids, or "*"
+  std::vector<std::string> groups;  // names or decimal gids
+  std::vector<std::string> keys;
+  VerbSet verbs;
+  std::vector<std::string> peers;  // names of [peers], or "*"
+  uint32_t maxBytes = 0;           // of one text
+  uint32_t perSecond = 0;          // 0: no limit
+  std::vector<std::string> domains;
+  uint32_t leaseS = 0;  // 0: no end
+  unsigned line = 0;
+};
+
+// A socket for programs beside [vault] socket.
+struct VaultSocket {
+  std::string name;
+  std::filesystem::path path;
+  mode_t mode = 0600;
+  std::string group;  // a name or a decimal gid; empty: ours
+  unsigned line = 0;
+};
+
 struct VaultConfig {
   std::filesystem::path keys = "keys";
   std::filesystem::path socket = "run/vault.sock";  // programs (App)
@@ -111,7 +163,9 @@ struct Config {
   LimitsConfig limits;
   std::vector<ListenEntry> listens;
   std::vector<ConnectEntry> connects;
-  std::map<std::string, PublicKey> peers;
+  std::vector<VaultSocket> vaultSockets;
+  std::vector<GrantEntry> grants;
+  std::map<std::string, PublicKey, std::less<>> peers;
   std::vector<std::string> warnings;  // legal but doubtful, for `sallyport check` and the log
 
   const ListenEntry* findListen(std::string_view name) const;
@@ -138,9 +192,16 @@ std::filesystem::path findConfigFile(const std::filesystem::path& given);
 
 inline constexpr size_t MAX_CONFIG_BYTES = 1 << 20;
 inline constexpr size_t MAX_UNIX_PATH_BYTES = 107;  // sun_path without its NUL
+// A text that a program has boxed, opened or signed: what fits a message of 64 KiB beside the rest of it.
+inline constexpr uint32_t MAX_TEXT_BYTES = 60 * 1024;
+inline constexpr size_t MAX_VAULT_SOCKETS = 16;
+inline constexpr uint32_t OVERFLOW_ID = 65534;  // the uid or gid that the kernel shows for one it can't map here
+inline constexpr std::string_view MAIN_SOCKET = "main";  // what a [[grant]] calls [vault] socket
 
 // Names of entries, keys and peers: [A-Za-z0-9][A-Za-z0-9_.-]{0,63}. So a name is always a safe file name.
 bool isName(std::string_view text);
+// 1 to 8 letters, digits, `_`, `.`, `-`, and no name that a nonce of the vault's own boxes begins with.
+bool isNonceDomain(std::string_view text);
 // Base64 of 32 bytes that are a usable X25519 public key; the error says why not, without a prefix.
 Result<PublicKey, std::string> parsePublicKey(std::string_view base64);
 // "HOST:PORT" or "unix:PATH"; a relative path starts at `base`, which is absolute.

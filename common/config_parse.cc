@@ -10,6 +10,18 @@
 #include "common/config_section.h"
 
 namespace sallyport {
+
+void config::checkPeer(const Section& section, std::string_view key, const std::string& name, const Config& config,
+                       unsigned line) {
+  if (!section.reader().ok() || config.peers.contains(name)) return;
+  Texts known;
+  for (const auto& [peer, publicKey] : config.peers) known.push_back(peer);
+  const auto guess = nearest(name, known);
+  section.reader().fail(line, section.at(key) + ": no peer " + ticked(name) + " in [peers]",
+                        guess.empty() ? "sallyport peer add " + (isName(name) ? name : "NAME") + " KEY"
+                                      : "did you mean `" + std::string(guess) + "`?");
+}
+
 namespace {
 
 namespace fs = std::filesystem;
@@ -126,17 +138,6 @@ void readPeers(const Section& root, Config& config) {
   }
 }
 
-void checkPeer(const Section& section, std::string_view key, const std::string& name, const Config& config,
-               unsigned line) {
-  if (!section.reader().ok() || config.peers.contains(name)) return;
-  Texts known;
-  for (const auto& [peer, publicKey] : config.peers) known.push_back(peer);
-  const auto guess = nearest(name, known);
-  section.reader().fail(line, section.at(key) + ": no peer " + ticked(name) + " in [peers]",
-                        guess.empty() ? "sallyport peer add " + (isName(name) ? name : "NAME") + " KEY"
-                                      : "did you mean `" + std::string(guess) + "`?");
-}
-
 std::vector<std::string> readAllow(const Section& section, const Config& config) {
   std::vector<std::string> result;
   const auto* node = section.find("allow");
@@ -183,25 +184,6 @@ Service readService(const Section& section) {
     return EchoService{};
   }
   return *address;
-}
-
-// Calls `read` for each table of an array of tables.
-template <typename Read>
-void forEachEntry(const Section& root, std::string_view kind, const Texts& known, Read&& read) {
-  const auto* node = root.find(kind);
-  if (node == nullptr) return;
-  const auto header = "[[" + std::string(kind) + "]]";
-  const auto* array = node->as_array();
-  if (array == nullptr) return root.fail(kind, "must be an array of tables", "write " + header + " in double brackets");
-  for (const auto& item : *array) {
-    const auto* table = item.as_table();
-    if (table == nullptr)
-      return root.fail(kind, "must hold tables, not " + std::string(typeName(item)), "write " + header);
-    // The name in the title, where there is one, tells which of the entries is meant.
-    const auto* name = table->get_as<std::string>("name");
-    const auto title = header + (name != nullptr && isName(name->get()) ? " " + ticked(name->get()) : "");
-    read(Section(root.reader(), *table, title, known));
-  }
 }
 
 void readListens(const Section& root, Config& config) {
@@ -260,6 +242,9 @@ void checkBoundOnce(const Config& config, Reader& reader) {
   claim(UnixAddress{config.net.socket}, "`socket` in [net]", 0);
   claim(UnixAddress{config.net.adminSocket}, "`admin_socket` in [net]", 0);
   if (config.net.metrics) claim(*config.net.metrics, "`metrics` in [net]", 0);
+  for (const auto& socket : config.vaultSockets) {
+    claim(UnixAddress{socket.path}, "[[vault_socket]] " + ticked(socket.name), socket.line);
+  }
   for (const auto& entry : config.listens) claim(entry.address, "[[listen]] " + ticked(entry.name), entry.line);
   for (const auto& entry : config.connects) {
     if (entry.listen) claim(*entry.listen, "[[connect]] " + ticked(entry.name), entry.line);
@@ -302,7 +287,9 @@ void screen(std::string_view text, Reader& reader) {
 }
 
 void readAll(const toml::table& table, Config& config, Reader& reader) {
-  const Section root(reader, table, "", {"vault", "net", "listen", "connect", "peers", "limits", "require_sandbox"});
+  const Section root(
+      reader, table, "",
+      {"vault", "net", "listen", "connect", "vault_socket", "grant", "peers", "limits", "require_sandbox"});
   auto sandbox = SandboxRequirement::Full;
   root.sandbox(sandbox);
   config.vault.requireSandbox = sandbox;
@@ -313,9 +300,11 @@ void readAll(const toml::table& table, Config& config, Reader& reader) {
   readPeers(root, config);
   readListens(root, config);
   readConnects(root, config);
+  readVaultSockets(root, config);
+  readGrants(root, config);
   if (reader.ok()) checkBoundOnce(config, reader);
-  if (config.listens.empty() && config.connects.empty()) {
-    config.warnings.push_back("no [[listen]] and no [[connect]]: nothing comes in or goes out");
+  if (config.listens.empty() && config.connects.empty() && config.grants.empty()) {
+    config.warnings.push_back("no [[listen]], no [[connect]] and no [[grant]]: nothing comes in or goes out");
   }
 }
 

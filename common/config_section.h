@@ -1,5 +1,6 @@
-// config_section.h - one table of sallyport.toml, read strictly. Part of: common, and private to config_parse.cc.
-// A Section knows the keys it may have and takes each with its type and range; the Reader keeps the first problem.
+// config_section.h - one table of sallyport.toml, read strictly. Part of: common, and private to config_parse.cc and
+// config_grants.cc. A Section knows the keys it may have and takes each with its type and range; the Reader keeps the
+// first problem.
 #pragma once
 
 #include <algorithm>
@@ -195,5 +196,33 @@ class Section {
   const toml::table& table_;
   std::string title_;
 };
+
+// Calls `read` for each table of an array of tables.
+template <typename Read>
+void forEachEntry(const Section& root, std::string_view kind, const Texts& known, Read&& read) {
+  const auto* node = root.find(kind);
+  if (node == nullptr) return;
+  const auto header = "[[" + std::string(kind) + "]]";
+  const auto* array = node->as_array();
+  if (array == nullptr) return root.fail(kind, "must be an array of tables", "write " + header + " in double brackets");
+  for (const auto& item : *array) {
+    const auto* table = item.as_table();
+    if (table == nullptr)
+      return root.fail(kind, "must hold tables, not " + std::string(typeName(item)), "write " + header);
+    // The name in the title, where there is one, tells which of the entries is meant.
+    const auto* name = table->get_as<std::string>("name");
+    const auto title = header + (name != nullptr && isName(name->get()) ? " " + ticked(name->get()) : "");
+    read(Section(root.reader(), *table, title, known));
+  }
+}
+
+// The problem of a name that [peers] doesn't have.
+void checkPeer(const Section& section, std::string_view key, const std::string& name, const Config& config,
+               unsigned line);
+
+// --- config_grants.cc: who may have the vault do what ----------------------------------------------------------------
+
+void readVaultSockets(const Section& root, Config& config);
+void readGrants(const Section& root, Config& config);  // after the peers and the sockets
 
 }  // namespace sallyport::config

@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <climits>
 #include <cstring>
 
 #include <kj/debug.h>
@@ -199,7 +200,22 @@ PeerCredentials peerCredentials(int fd) {
   ucred credentials{};
   socklen_t length = sizeof credentials;
   KJ_SYSCALL(getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &credentials, &length));
-  return {credentials.uid, credentials.gid, credentials.pid};
+  return {credentials.uid, credentials.gid, credentials.pid, fd};
+}
+
+std::set<gid_t> peerGroups(int fd) {
+  std::vector<gid_t> groups(64);
+  for (;;) {
+    auto length = static_cast<socklen_t>(groups.size() * sizeof(gid_t));
+    if (getsockopt(fd, SOL_SOCKET, SO_PEERGROUPS, groups.data(), &length) == 0) {
+      groups.resize(length / sizeof(gid_t));
+      return {groups.begin(), groups.end()};
+    }
+    // Too small: the kernel says how much it needs, which NGROUPS_MAX bounds.
+    const size_t needed = length / sizeof(gid_t);
+    if (errno != ERANGE || needed <= groups.size() || needed > NGROUPS_MAX) KJ_FAIL_SYSCALL("SO_PEERGROUPS", errno);
+    groups.resize(needed);
+  }
 }
 
 }  // namespace sallyport

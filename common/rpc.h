@@ -12,6 +12,7 @@
 #include <functional>
 #include <list>
 #include <memory>
+#include <set>
 #include <string_view>
 
 #include <capnp/rpc-twoparty.h>
@@ -25,6 +26,7 @@ struct PeerCredentials {
   uid_t uid = static_cast<uid_t>(-1);
   gid_t gid = static_cast<gid_t>(-1);
   pid_t pid = 0;
+  int socket = -1;  // to ask the kernel for more; while the server is told of the client
 };
 
 class RpcServer final : private EventLoop::Watcher {
@@ -99,5 +101,7 @@ int listenUnix(const std::filesystem::path& path, mode_t mode, int backlog = 102
 // Connects (non-blocking: a server whose queue is full is an error, close-on-exec).
 int connectUnix(const std::filesystem::path& path, int type = SOCK_STREAM);
 PeerCredentials peerCredentials(int fd);
+// The supplementary groups that the peer had when it connected (SO_PEERGROUPS).
+std::set<gid_t> peerGroups(int fd);
 
 }  // namespace sallyport

@@ -1,14 +1,15 @@
 #include "vaultd/admin_service.h"
 
+#include <algorithm>
+
 #include "common/log.h"
+#include "vaultd/batch.h"
 
 namespace sallyport::vaultd {
 
 namespace {
 
-kj::StringPtr text(const std::string& string) { return kj::StringPtr(string.c_str(), string.size()); }
-// Only for views of literals, which end with a zero.
-kj::StringPtr literal(std::string_view string) { return kj::StringPtr(string.data(), string.size()); }
+constexpr auto text = toText;
 
 }  // namespace
 
@@ -38,10 +39,11 @@ void AdminService::fillKeys(proto::VaultStatus::Builder status) {
   for (const auto& [name, key] : state_.keys.all()) {
     auto out = keys[i++];
     out.setName(text(name));
-    out.setKind("x25519");
-    const auto publicKey = key->box.publicKey().span();
-    out.setPublicKey(kj::arrayPtr(reinterpret_cast<const kj::byte*>(publicKey.data()), publicKey.size()));
-    out.setState(key->usable ? "active" : "unusable");
+    out.setKind(literal(describe(key->header.kind)));
+    if (const KeyVersion* version = key->activeFacts(state_.nowUnix())) {
+      copyInto(out.initPublicKey(PublicKey::SIZE), version->publicKey.span());
+    }
+    out.setState(key->locked ? "locked" : key->usable ? "active" : "unusable");
     out.setSealed(literal(describe(key->header.seal)));
     out.setNonce(text(key->ledger->describe()));
   }
@@ -77,25 +79,31 @@ void AdminService::fillCounters(proto::VaultStatus::Builder status) {
   }
 }
 
+void AdminService::refuseReload(proto::ReloadOutcome::Builder outcome, const ConfigError& error) {
+  state_.counters.add(Count::ReloadsRefused);
+  state_.counters.addRefusal(Refusal::BAD_CONFIG);
+  auto refused = outcome.initRefused();
+  refused.setReason(Refusal::BAD_CONFIG);
+  refused.setProblem(text(format(error, facts_.configFile)));
+}
+
 kj::Promise<void> AdminService::reload(ReloadContext context) {
   return guarded([&] {
     const auto given = context.getParams().getConfig();
     auto outcome = context.getResults().initOutcome();
     auto config = parseConfig({given.begin(), given.size()}, facts_.configFile);
-    if (!config) {
-      state_.counters.add(Count::ReloadsRefused);
-      state_.counters.addRefusal(Refusal::BAD_CONFIG);
-      auto refused = outcome.initRefused();
-      refused.setReason(Refusal::BAD_CONFIG);
-      refused.setProblem(text(format(config.error(), facts_.configFile)));
-      return;
-    }
+    if (!config) return refuseReload(outcome, config.error());
+    auto grants = Grants::resolve(*config, facts_.accounts);
+    if (!grants) return refuseReload(outcome, grants.error());
     state_.policy = Policy(*config, state_.keys);
+    state_.authority = Authority(std::move(*grants), state_.nowMs());
     state_.keys.setRate(config->vault.handshakesPerSecond);
     // A revoked peer's shared key has no use left.
     state_.cache.retain([&](SharedKeyCache::KeyId own, const PublicKey& peer) {
       for (const auto& [name, key] : state_.keys.all()) {
-        if (key->id == own) return state_.policy.knows(*key, peer);
+        if (std::ranges::find(key->versions, own, &VaultVersion::id) == key->versions.end()) continue;
+        const bool known = !state_.policy.peerName(peer).empty();
+        return state_.policy.knows(*key, peer) || (known && state_.authority.meets(name, peer));
       }
       return false;
     });
@@ -103,8 +111,8 @@ kj::Promise<void> AdminService::reload(ReloadContext context) {
 
     std::string done = "vault: " + std::to_string(config->listens.size()) + " listen and " +
                        std::to_string(config->connects.size()) + " connect entries, " +
-                       std::to_string(config->peers.size()) + " peers, " +
-                       std::to_string(config->vault.handshakesPerSecond) + " handshakes a second and key";
+                       std::to_string(config->peers.size()) + " peers, " + std::to_string(config->grants.size()) +
+                       " grants, " + std::to_string(config->vault.handshakesPerSecond) + " handshakes a second and key";
     if (const std::string missing = state_.policy.missingKeys(); !missing.empty()) {
       done += "; not loaded until vaultd is restarted: " + missing;
     }

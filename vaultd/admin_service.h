@@ -10,7 +10,7 @@
 #include "common/rpc.h"
 #include "proto/vault_admin.capnp.h"
 #include "sandbox/sandbox.h"
-#include "vaultd/vault_service.h"
+#include "vaultd/vault_state.h"
 
 namespace sallyport::vaultd {
 
@@ -20,6 +20,7 @@ struct AdminFacts {
   std::string memory;                // SecretArena::describe()
   uint32_t pid = 0;
   uint64_t startedMs = 0;
+  Accounts accounts;  // of the start: reload resolves the names of grants by them
   sandbox::Report sandbox;
   std::vector<const RpcServer*> servers;  // whose cut-off clients are counted
 };
@@ -34,6 +35,7 @@ class AdminService final : public proto::Admin::Server {
 
  private:
   void fillKeys(proto::VaultStatus::Builder status);
+  void refuseReload(proto::ReloadOutcome::Builder outcome, const ConfigError& error);
   void fillCounters(proto::VaultStatus::Builder status);
 
   VaultState& state_;

@@ -66,22 +66,21 @@ std::optional<SharedKeyView> LongTermBox::sharedKey(const PublicKey& peer, bool&
   const auto known = cache_.find(id_, peer);
   cached = known.has_value();
   if (known) return known;
-  // -1: the result of the scalar multiplication is all zero, so `peer` is one of the points of low order.
-  if (crypto_box_beforenm(uchars(MutableByteSpan(scratch_.exposeMutable<32>())), peer.data(),
-                          uchars(ByteSpan(secret_.expose<32>()))) != 0) {
-    return std::nullopt;
-  }
+  if (!multiply(peer)) return std::nullopt;
   return scratch_.expose<32>();
+}
+
+bool LongTermBox::multiply(const PublicKey& peer) {
+  // -1: the result of the scalar multiplication is all zero, so `peer` is one of the points of low order.
+  return crypto_box_beforenm(uchars(MutableByteSpan(scratch_.exposeMutable<32>())), peer.data(),
+                             uchars(ByteSpan(secret_.expose<32>()))) == 0;
 }
 
 Result<LongNonceBytes, Refusal> LongTermBox::sealCookie(const HelloStep& step, NonceSource<BoxRole::Cookie>& nonces,
                                                         std::span<std::byte, wire::COOKIE_PACKET_BOX_BYTES> out) {
   // Never through the cache: an ephemeral key comes once.
   WipedAtEnd wiped(scratch_);
-  if (crypto_box_beforenm(uchars(MutableByteSpan(scratch_.exposeMutable<32>())), step.clientEphemeral.data(),
-                          uchars(ByteSpan(secret_.expose<32>()))) != 0) {
-    return refuse(Refusal::LOW_ORDER_KEY);
-  }
+  if (!multiply(step.clientEphemeral)) return refuse(Refusal::LOW_ORDER_KEY);
   const SharedKeyView key = scratch_.expose<32>();
 
   std::array<std::byte, wire::HELLO_ZERO_BYTES> zeros;
@@ -107,11 +106,7 @@ Result<void, Refusal> LongTermBox::verifyVouch(const VouchStep& step, bool remem
   PublicKey vouched;
   if (!open(vouched.mutableSpan(), step.box, nonceOf(BoxRole::Vouch, step.nonce), *key)) {
     // A quicker no would tell a stranger whose key was here lately: the multiplication that the cache saved is made up.
-    if (cached) {
-      [[maybe_unused]] const int unused =
-          crypto_box_beforenm(uchars(MutableByteSpan(scratch_.exposeMutable<32>())), step.client.data(),
-                              uchars(ByteSpan(secret_.expose<32>())));
-    }
+    if (cached) static_cast<void>(multiply(step.client));
     return refuse(Refusal::BAD_BOX);
   }
   if (!equalsConstantTime(vouched.span(), step.clientEphemeral.span())) return refuse(Refusal::BAD_BOX);
@@ -131,6 +126,57 @@ Result<LongNonceBytes, Refusal> LongTermBox::makeVouch(const PublicKey& server, 
   seal(out, clientEphemeral.span(), nonceOf(BoxRole::Vouch, nonceBytes), *key);
   if (!cached) cache_.insert(id_, server, *key);
   return nonceBytes;
+}
+
+bool isAppNonce(const AppNonceBytes& nonce) {
+  constexpr std::string_view PREFIX = prefixOf(BoxRole::Application);
+  return std::memcmp(nonce.data(), PREFIX.data(), PREFIX.size()) == 0;
+}
+
+Result<AppNonceBytes, Refusal> LongTermBox::sealText(const PublicKey& peer, ByteSpan text,
+                                                     NonceSource<BoxRole::Application>& nonces, RandomHalves& random,
+                                                     MutableByteSpan out, bool remember, bool& cached) {
+  WipedAtEnd wiped(scratch_);
+  const auto key = sharedKey(peer, cached);
+  if (!key) return refuse(Refusal::LOW_ORDER_KEY);
+  auto drawn = nonces.draw(random);
+  if (!drawn) return refuse(Refusal::NONCE_UNAVAILABLE);
+  const BoxNonce nonce = nonceOf(BoxRole::Application, std::move(*drawn).spend());
+  seal(out, text, nonce, *key);
+  if (remember && !cached) cache_.insert(id_, peer, *key);
+  return AppNonceBytes(std::as_bytes(std::span(nonce)));
+}
+
+Result<void, Refusal> LongTermBox::openText(const PublicKey& peer, const AppNonceBytes& nonce, ByteSpan box,
+                                            MutableByteSpan out, bool remember, bool& cached) {
+  if (!isAppNonce(nonce)) return refuse(Refusal::BAD_NONCE);
+  WipedAtEnd wiped(scratch_);
+  const auto key = sharedKey(peer, cached);
+  if (!key) return refuse(Refusal::LOW_ORDER_KEY);
+  BoxNonce nonceBytes;
+  std::memcpy(nonceBytes.data(), nonce.data(), nonceBytes.size());
+  if (!open(out, box, nonceBytes, *key)) {
+    if (cached) static_cast<void>(multiply(peer));  // as in verifyVouch
+    return refuse(Refusal::BAD_BOX);
+  }
+  if (remember && !cached) cache_.insert(id_, peer, *key);
+  return {};
+}
+
+Result<void, Refusal> LongTermBox::openAnonymous(ByteSpan box, MutableByteSpan out) {
+  CHECK(box.size() == out.size() + SEALED_BOX_BYTES);
+  const PublicKey ephemeral(box.first(PublicKey::SIZE));
+  WipedAtEnd wiped(scratch_);
+  if (!multiply(ephemeral)) return refuse(Refusal::LOW_ORDER_KEY);
+  // libsodium's: BLAKE2b-192 of both public keys.
+  BoxNonce nonce;
+  crypto_generichash_state hash;
+  crypto_generichash_init(&hash, nullptr, 0, nonce.size());
+  crypto_generichash_update(&hash, ephemeral.data(), PublicKey::SIZE);
+  crypto_generichash_update(&hash, publicKey_.data(), PublicKey::SIZE);
+  crypto_generichash_final(&hash, nonce.data(), nonce.size());
+  if (!open(out, box.subspan(PublicKey::SIZE), nonce, scratch_.expose<32>())) return refuse(Refusal::BAD_BOX);
+  return {};
 }
 
 bool boxSelfTest() {

@@ -1,10 +1,14 @@
-// box.h - the only place where a long-term secret meets a peer's public key. Process: vaultd alone. See
-// docs/protocol.md §2, §3.
+// box.h - the only place where a long-term X25519 secret meets a peer's public key. Process: vaultd alone. See
+// docs/protocol.md §2, §3, §8. (Ed25519 seeds: signer.h.)
 //
-// There is no "box", "open" or "shared key" here, only whole steps of curve_tun: each takes the fixed fields of that
-// step, builds the nonce prefix from the role, and gives out what goes on the wire. A caller that is taken over can
-// carry out handshakes, and nothing else: it can't have a text of its choice sealed, nor a recorded box of another kind
-// opened. No other file of vaultd may call crypto_box*, crypto_scalarmult or anything that takes LongTermBox's secret.
+// Two worlds that the nonce keeps apart. The steps of curve_tun take the fixed fields of a step and build their nonce
+// from the prefix of that step ("CurveCP..."): netd, if it is taken over, can carry out handshakes and nothing else.
+// The boxes of programs hold a text of the program's choice, so their nonces begin with "SallyBox", and a nonce to open
+// with that begins otherwise is refused before any work: no program can make or open what the protocol would take for
+// its own. Sealed boxes have a nonce that follows from the two public keys: nobody chooses it either.
+//
+// There is no nonce to seal under in any parameter, and no shared key in any result. No other file of vaultd may call
+// crypto_box*, crypto_scalarmult or anything that takes LongTermBox's secret.
 #pragma once
 
 #include <optional>
@@ -26,6 +30,13 @@ void wipeDeadStack();
 
 // Computes a known box and opens it again, with published test keys. False: this build or machine computes wrongly.
 bool boxSelfTest();
+
+struct AppNonceTag;
+// The whole nonce of a program's box: "SallyBox" and what the vault drew.
+using AppNonceBytes = Bytes<AppNonceTag, 24>;
+// Does it begin as such nonces do?
+bool isAppNonce(const AppNonceBytes& nonce);
+inline constexpr size_t SEALED_BOX_BYTES = 48;  // how much longer than its text a sealed box is
 
 class LongTermBox {
  public:
@@ -62,10 +73,25 @@ class LongTermBox {
                                             NonceSource<BoxRole::Vouch>& nonces,
                                             std::span<std::byte, wire::VOUCH_BYTES> out, bool& cached);
 
+  // --- the boxes of programs; `remember`: keep the shared key of a box that was good (for peers of the configuration)
+
+  // NaCl's crypto_box of `text` to `peer`. `out` has the text's length + 16. Refuses lowOrderKey, nonceUnavailable.
+  Result<AppNonceBytes, Refusal> sealText(const PublicKey& peer, ByteSpan text,
+                                          NonceSource<BoxRole::Application>& nonces, RandomHalves& random,
+                                          MutableByteSpan out, bool remember, bool& cached);
+
+  // crypto_box_open: `out` has the box's length - 16. Refuses badNonce, lowOrderKey, badBox; then `out` is untouched.
+  Result<void, Refusal> openText(const PublicKey& peer, const AppNonceBytes& nonce, ByteSpan box, MutableByteSpan out,
+                                 bool remember, bool& cached);
+
+  // crypto_box_seal_open: `box` is the sender's ephemeral key, then the box. `out` has its length - 48.
+  Result<void, Refusal> openAnonymous(ByteSpan box, MutableByteSpan out);
+
  private:
   // The shared key with `peer`, in the scratch slot (wipe it after use) or in the cache. Nothing if `peer` is of low
   // order.
   std::optional<SharedKeyView> sharedKey(const PublicKey& peer, bool& cached);
+  bool multiply(const PublicKey& peer);  // into the scratch slot; false if `peer` is of low order
 
   SharedKeyCache& cache_;
   SharedKeyCache::KeyId id_;

@@ -19,6 +19,8 @@ namespace sallyport::vaultd {
   X(VouchesRefused, "vouches_refused") \
   X(VouchesMade, "vouches_made") \
   X(VouchesNotMade, "vouches_not_made") \
+  X(KeysGiven, "keys_given") \
+  X(SignaturesVerified, "signatures_verified") \
   X(SharedKeyHits, "shared_key_hits") \
   X(SharedKeyMisses, "shared_key_misses") \
   X(PublicKeysGiven, "public_keys_given") \

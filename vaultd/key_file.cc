@@ -82,7 +82,7 @@ Result<OpenedKey, Problem> loadKey(const fs::path& folder, std::string_view name
   }
   auto opened = openSealed(*sealed, secret);
   if (!opened) return refuse(inFile(keyPath(folder, name), opened.error()));
-  return OpenedKey{std::move(sealed->header), std::move(*opened)};
+  return opened;
 }
 
 Result<KeyHeader, Problem> generateKey(const fs::path& folder, std::string_view name, const Sealing& sealing) {
@@ -98,7 +98,7 @@ Result<void, Problem> resealKey(const fs::path& folder, std::string_view name, c
                                 const Sealing& sealing) {
   auto opened = loadKey(folder, name, unlock);
   if (!opened) return refuse(opened.error());
-  auto text = sealedText(name, opened->secret, sealing, opened->header.created);
+  auto text = sealedText(name, opened->versions[0].secret, sealing, opened->header.created);
   if (!text) return refuse(inFile(keyPath(folder, name), text.error()));
   return replacePrivate(keyPath(folder, name), text->expose());
 }

@@ -26,10 +26,6 @@ using Unlocker = std::function<Result<SecretText, Problem>(const KeyHeader&)>;
 Result<SealedKey, Problem> readKeyFile(const std::filesystem::path& folder, std::string_view name,
                                        const FileOwners& owners = {});
 // Reads, unlocks, and checks that the public key belongs to the secret.
-struct OpenedKey {
-  KeyHeader header;
-  LongTermSecret secret;
-};
 Result<OpenedKey, Problem> loadKey(const std::filesystem::path& folder, std::string_view name, const Unlocker& unlock,
                                    const FileOwners& owners = {});
 

@@ -18,7 +18,7 @@ static_assert(SEALED_BYTES == 48);
 static_assert(crypto_pwhash_argon2id_SALTBYTES == 16 && crypto_aead_xchacha20poly1305_ietf_NPUBBYTES == 24);
 constexpr unsigned char CREDENTIAL_PERSONAL[crypto_generichash_blake2b_PERSONALBYTES + 1] = "sallyport-cred-1";
 
-using SealingKey = SecretBytes<struct SealingKeyTag, crypto_aead_xchacha20poly1305_ietf_KEYBYTES>;
+static_assert(FileKey::SIZE == crypto_aead_xchacha20poly1305_ietf_KEYBYTES);
 
 // Exactly out.size() bytes of canonical, padded base64, straight into `out`: no copy in between that would need wiping.
 bool decodeExactly(std::string_view text, MutableByteSpan out) {
@@ -140,15 +140,15 @@ Result<void, Problem> parseFirstLine(std::string_view line) {
   return {};
 }
 
-Result<SealingKey, Problem> sealingKey(const KeyHeader& header, const SecretText& secret) {
-  SealingKey key;
+Result<FileKey, Problem> sealingKey(const KeyHeader& header, const SecretText& secret) {
+  FileKey key;
   if (header.seal == SealKind::Passphrase) {
     if (header.cost.opsLimit < crypto_pwhash_argon2id_OPSLIMIT_MIN || header.cost.opsLimit > MAX_OPS_LIMIT ||
         header.cost.memLimitBytes < crypto_pwhash_argon2id_MEMLIMIT_MIN ||
         header.cost.memLimitBytes > MAX_MEM_LIMIT_BYTES) {
       return refuse(damaged("passphrase costs out of range"));
     }
-    if (crypto_pwhash_argon2id(key.exposeData(), SealingKey::SIZE, secret.expose().data(), secret.size(),
+    if (crypto_pwhash_argon2id(key.exposeData(), FileKey::SIZE, secret.expose().data(), secret.size(),
                                uchars(ByteSpan(header.salt)), header.cost.opsLimit, header.cost.memLimitBytes,
                                crypto_pwhash_argon2id_ALG_ARGON2ID13) != 0) {
       return refuse(Problem{
@@ -162,7 +162,7 @@ Result<SealingKey, Problem> sealingKey(const KeyHeader& header, const SecretText
                           "make it from 32 random bytes, e.g. `head -c32 /dev/urandom | systemd-creds encrypt`"});
   }
   CHECK(crypto_generichash_blake2b_salt_personal(
-            key.exposeData(), SealingKey::SIZE, reinterpret_cast<const unsigned char*>(secret.expose().data()),
+            key.exposeData(), FileKey::SIZE, reinterpret_cast<const unsigned char*>(secret.expose().data()),
             secret.size(), nullptr, 0, uchars(ByteSpan(header.salt)), CREDENTIAL_PERSONAL) == 0);
   return key;
 }
@@ -178,8 +178,8 @@ std::string nowUtc() {
 
 std::string headerText(const KeyHeader& header) {
   std::string text = std::string(FIRST_LINE_WORD) + "1\nname: " + header.name +
-                     "\nkind: x25519\npublic: " + toBase64(header.publicKey.span()) + "\ncreated: " + header.created +
-                     "\nseal: ";
+                     "\nkind: x25519\npublic: " + toBase64(header.versions[0].publicKey.span()) +
+                     "\ncreated: " + header.created + "\nseal: ";
   switch (header.seal) {
     case SealKind::Plain: return text + "plain\n";
     case SealKind::Passphrase:
@@ -220,6 +220,13 @@ PublicKey publicKeyOf(const LongTermSecret& secret) {
   return result;
 }
 
+const KeyVersion* activeVersion(const KeyHeader& header, int64_t nowUnix) {
+  for (const KeyVersion& version : header.versions) {
+    if (stateOf(version, nowUnix) == VersionState::Active) return &version;
+  }
+  return nullptr;
+}
+
 Result<SealedKey, Problem> parseKeyText(std::string_view text) {
   Lines lines(text);
   const auto first = lines.next();
@@ -242,7 +249,9 @@ Result<SealedKey, Problem> parseKeyText(std::string_view text) {
   if (*kind != "x25519")
     return refuse(Problem{"a key of a kind that this version doesn't know", "use a newer sallyport"});
   const auto publicKey = lines.value("public");
-  if (!publicKey || !decodeExactly(*publicKey, header.publicKey.mutableSpan())) return wrong("public");
+  if (!publicKey || !decodeExactly(*publicKey, header.versions.emplace_back().publicKey.mutableSpan()))
+    return wrong("public");
+  header.ledgerId = LedgerId(header.versions[0].publicKey.span());
   const auto created = lines.value("created");
   if (!created || created->size() > 40 || created->find_first_not_of("0123456789-:TZ") != std::string_view::npos)
     return wrong("created");
@@ -261,18 +270,27 @@ Result<SealedKey, Problem> parseKeyText(std::string_view text) {
   return sealed;
 }
 
-Result<LongTermSecret, Problem> openSealed(const SealedKey& sealed, const SecretText& secret) {
+Result<FileKey, Problem> fileKeyOf(const SealedKey& sealed, const SecretText& secret) {
+  if (sealed.header.seal == SealKind::Plain) return FileKey();
+  return sealingKey(sealed.header, secret);
+}
+
+Result<OpenedKey, Problem> openSealed(const SealedKey& sealed, const SecretText& secret) {
+  auto key = fileKeyOf(sealed, secret);
+  if (!key) return refuse(key.error());
+  return openKey(sealed, *key);
+}
+
+Result<OpenedKey, Problem> openKey(const SealedKey& sealed, const FileKey& key) {
   const KeyHeader& header = sealed.header;
   LongTermSecret opened;
   if (header.seal == SealKind::Plain) {
     opened = LongTermSecret(sealed.payload.expose().first(SECRET_BYTES));
   } else {
-    auto key = sealingKey(header, secret);
-    if (!key) return refuse(key.error());
     const ByteSpan authenticated = asBytes(sealed.authenticated);
     if (crypto_aead_xchacha20poly1305_ietf_decrypt(opened.exposeData(), nullptr, nullptr, sealed.payload.exposeData(),
                                                    SEALED_BYTES, uchars(authenticated), authenticated.size(),
-                                                   uchars(ByteSpan(header.nonce)), key->exposeData()) != 0) {
+                                                   uchars(ByteSpan(header.nonce)), key.exposeData()) != 0) {
       const bool passphrase = header.seal == SealKind::Passphrase;
       return refuse(
           Problem{passphrase ? "the passphrase is wrong, or the file was changed"
@@ -283,8 +301,11 @@ Result<LongTermSecret, Problem> openSealed(const SealedKey& sealed, const Secret
   }
   // A plain file has no seal that proves its header; and a public key that doesn't belong to the secret would make us
   // answer as somebody else.
-  if (publicKeyOf(opened) != header.publicKey) return refuse(damaged("the public key doesn't belong to the secret"));
-  return opened;
+  if (publicKeyOf(opened) != header.versions[0].publicKey)
+    return refuse(damaged("the public key doesn't belong to the secret"));
+  OpenedKey result{header, {}};
+  result.versions.push_back({header.versions[0], std::move(opened)});
+  return result;
 }
 
 Result<SecretText, Problem> sealedText(std::string_view name, const LongTermSecret& secret, const Sealing& sealing,
@@ -292,7 +313,7 @@ Result<SecretText, Problem> sealedText(std::string_view name, const LongTermSecr
   CHECK(isKeyName(name));
   KeyHeader header;
   header.name = std::string(name);
-  header.publicKey = publicKeyOf(secret);
+  header.versions.emplace_back().publicKey = publicKeyOf(secret);
   header.created = created.empty() ? nowUtc() : std::string(created);
   header.seal = sealing.kind;
   header.cost = sealing.cost;

@@ -24,17 +24,26 @@
 #include <cstdint>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "common/bytes.h"
 #include "common/result.h"
+#include "vaultd/key_version.h"
 #include "vaultd/problem.h"
 #include "vaultd/secret_text.h"
 
 namespace sallyport::vaultd {
 
 struct LongTermSecretTag;
-// An X25519 long-term secret on its way between a file and the arena.
+// A long-term secret on its way between a file and the arena: an X25519 scalar, or an Ed25519 seed.
 using LongTermSecret = SecretBytes<LongTermSecretTag, 32>;
+struct FileKeyTag;
+// What opens a key file's payload. Every slot of the file yields the same one.
+using FileKey = SecretBytes<FileKeyTag, 32>;
+struct LedgerIdTag;
+// Which nonce state belongs to a key: all its versions share one ledger. A restored key gets another id, so that an old
+// nonce file is never taken for its own.
+using LedgerId = Bytes<LedgerIdTag, 32>;
 
 enum class SealKind : uint8_t { Plain, Passphrase, SystemdCredential };
 std::string_view describe(SealKind kind);  // "plain file", "passphrase", "systemd credential"
@@ -53,7 +62,9 @@ inline constexpr size_t MIN_CREDENTIAL_BYTES =
 
 struct KeyHeader {
   std::string name;
-  PublicKey publicKey;
+  KeyKind kind = KeyKind::X25519;
+  std::vector<KeyVersion> versions;  // by number, rising; never empty
+  LedgerId ledgerId;
   std::string created;  // UTC, "2026-11-21T04:00:00Z"
   SealKind seal = SealKind::Plain;
   PassphraseCost cost;     // Passphrase
@@ -69,6 +80,15 @@ struct SealedKey {
   SecretBytes<struct PayloadTag, 48> payload;
 };
 
+struct OpenedVersion {
+  KeyVersion version;
+  LongTermSecret secret;
+};
+struct OpenedKey {
+  KeyHeader header;
+  std::vector<OpenedVersion> versions;  // those whose secret the file still holds, by number
+};
+
 // How to seal. `secret` is the passphrase or the credential's content, and must outlive the call; null for Plain.
 struct Sealing {
   SealKind kind = SealKind::Plain;
@@ -80,12 +100,17 @@ struct Sealing {
 // [A-Za-z0-9][A-Za-z0-9_.-]{0,63}
 bool isKeyName(std::string_view name);
 PublicKey publicKeyOf(const LongTermSecret& secret);
+// The version that boxes and signs at that time; null if there is none.
+const KeyVersion* activeVersion(const KeyHeader& header, int64_t nowUnix);
 
 // Problems of this file don't name the file: the caller puts its path in front.
 Result<SealedKey, Problem> parseKeyText(std::string_view text);
 // `secret` as in Sealing; ignored for a plain key. A wrong passphrase, a changed header and a changed payload look the
 // same.
-Result<LongTermSecret, Problem> openSealed(const SealedKey& sealed, const SecretText& secret);
+Result<FileKey, Problem> fileKeyOf(const SealedKey& sealed, const SecretText& secret);
+Result<OpenedKey, Problem> openKey(const SealedKey& sealed, const FileKey& key);
+// Both steps.
+Result<OpenedKey, Problem> openSealed(const SealedKey& sealed, const SecretText& secret);
 // The text of a file. `created` is kept when not empty (a re-sealed key keeps its age).
 Result<SecretText, Problem> sealedText(std::string_view name, const LongTermSecret& secret, const Sealing& sealing,
                                        std::string_view created = {});

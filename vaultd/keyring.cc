@@ -1,17 +1,46 @@
 #include "vaultd/keyring.h"
 
+#include <algorithm>
+#include <ctime>
 #include <set>
 
 namespace sallyport::vaultd {
 
-VaultKey::VaultKey(SecretArena& arena, SharedKeyCache& cache, SharedKeyCache::KeyId keyId, OpenedKey opened,
-                   std::unique_ptr<NonceLedger> nonceLedger, uint32_t handshakesPerSecond, uint64_t nowMs)
-    : id(keyId),
-      header(std::move(opened.header)),
-      box(arena, cache, keyId, opened.secret),
+namespace {
+
+// Its secret has a use, now or later.
+bool isOfUse(const KeyVersion& version, int64_t nowUnix) {
+  const VersionState state = stateOf(version, nowUnix);
+  return state == VersionState::Pending || state == VersionState::Active || state == VersionState::OpenOnly;
+}
+
+}  // namespace
+
+VersionSecret::VersionSecret(SecretArena& arena, SharedKeyCache& cache, SharedKeyCache::KeyId id, KeyKind kind,
+                             const LongTermSecret& secret, NonceLedger& ledger)
+    : ledger_(ledger),
+      cookieNonces(ledger, secret.expose()),
+      vouchNonces(ledger, secret.expose()),
+      appNonces(ledger, secret.expose()) {
+  if (kind == KeyKind::X25519) {
+    box_.emplace(arena, cache, id, secret);
+  } else {
+    signer_.emplace(arena, secret);
+  }
+}
+
+std::span<const std::byte, 32> VersionSecret::secretForNonceKeys() const {
+  return box_ ? box_->secretForNonceKeys() : signer_->secretForNonceKeys();
+}
+
+DomainNonces& VersionSecret::domainNonces(const NonceDomain& domain) {
+  return domainNonces_.try_emplace(domain, ledger_, secretForNonceKeys(), domain).first->second;
+}
+
+VaultKey::VaultKey(KeyHeader keyHeader, std::unique_ptr<NonceLedger> nonceLedger, uint32_t handshakesPerSecond,
+                   uint64_t nowMs)
+    : header(std::move(keyHeader)),
       ledger(std::move(nonceLedger)),
-      cookieNonces(*ledger, box.secretForNonceKeys()),
-      vouchNonces(*ledger, box.secretForNonceKeys()),
       sealRate(handshakesPerSecond, nowMs),
       verifyRate(handshakesPerSecond, nowMs),
       makeRate(handshakesPerSecond, nowMs) {}
@@ -22,14 +51,53 @@ void VaultKey::setRate(uint32_t handshakesPerSecond) {
   makeRate.setRate(handshakesPerSecond);
 }
 
+Result<VaultVersion*, Refusal> VaultKey::active(int64_t nowUnix) {
+  if (locked) return refuse(Refusal::LOCKED);
+  for (VaultVersion& version : versions) {
+    if (version.secret && stateOf(version.facts, nowUnix) == VersionState::Active) return &version;
+  }
+  return refuse(Refusal::WRONG_VERSION);
+}
+
+void VaultKey::lock(SharedKeyCache& cache) {
+  for (VaultVersion& version : versions) version.secret.reset();
+  cache.retain([this](SharedKeyCache::KeyId own, const PublicKey&) {
+    return std::ranges::find(versions, own, &VaultVersion::id) == versions.end();
+  });
+  locked = true;
+}
+
+Result<void, Problem> Keyring::give(VaultKey& key, OpenedKey opened, int64_t nowUnix) {
+  std::vector<VaultVersion> versions;
+  size_t needed = 0;
+  for (const KeyVersion& facts : opened.header.versions) versions.push_back({facts, nextId_++, nullptr});
+  for (const OpenedVersion& each : opened.versions) needed += isOfUse(each.version, nowUnix) ? 1 : 0;
+  needed *= VersionSecret::arenaBytes(opened.header.kind);
+  if (arena_->freeBytes() < needed) return refuse(Problem{"more keys than the secret memory holds", {}});
+  for (OpenedVersion& each : opened.versions) {
+    if (!isOfUse(each.version, nowUnix)) continue;
+    const auto version = std::ranges::find(versions, each.version.number,
+                                           [](const VaultVersion& own) { return own.facts.number; });
+    CHECK(version != versions.end());
+    version->secret =
+        std::make_unique<VersionSecret>(*arena_, *cache_, version->id, opened.header.kind, each.secret, *key.ledger);
+  }
+  std::ranges::reverse(versions);
+  key.header = std::move(opened.header);
+  key.versions = std::move(versions);
+  key.locked = false;
+  wipeDeadStack();  // what opening and deriving have left behind
+  return {};
+}
+
 Result<Keyring, Problem> Keyring::load(const Config& config, SecretArena& arena, SharedKeyCache& cache,
                                        const Unlocker& unlock, const FileOwners& owners, uint64_t nowMs,
                                        std::vector<Problem>& warnings) {
+  const auto nowUnix = static_cast<int64_t>(::time(nullptr));
   Keyring ring;
+  ring.arena_ = &arena;
+  ring.cache_ = &cache;
   for (const std::string& name : keysUsed(config)) {
-    // Two slots a key; what remains is the cache's and was taken before.
-    if (arena.freeBytes() < 2 * SecretSlot::SLOT_BYTES)
-      return refuse(Problem{"more keys than the secret memory holds", {}});
     auto opened = loadKey(config.vault.keys, name, unlock, owners);
     if (!opened) return refuse(opened.error());
     if (opened->header.seal == SealKind::Plain) {
@@ -38,7 +106,7 @@ Result<Keyring, Problem> Keyring::load(const Config& config, SecretArena& arena,
     }
 
     const std::filesystem::path path = noncePath(config.vault.keys, name);
-    auto ledger = openNonceFile(path, opened->header.publicKey, owners);
+    auto ledger = openNonceFile(path, opened->header.ledgerId, owners);
     bool usable = true;
     if (!ledger) {
       // Two vaults on one state would use the same nonces: not even the other keys may start.
@@ -52,13 +120,11 @@ Result<Keyring, Problem> Keyring::load(const Config& config, SecretArena& arena,
     } else if (!(*ledger)->renewed().empty()) {
       warnings.push_back({path.string() + ": made a fresh nonce key: " + (*ledger)->renewed(), {}});
     }
-    const auto id = static_cast<SharedKeyCache::KeyId>(ring.keys_.size());
-    auto key = std::make_unique<VaultKey>(arena, cache, id, std::move(*opened), std::move(*ledger),
-                                          config.vault.handshakesPerSecond, nowMs);
+    auto key = std::make_unique<VaultKey>(opened->header, std::move(*ledger), config.vault.handshakesPerSecond, nowMs);
     key->usable = usable;
+    if (auto given = ring.give(*key, std::move(*opened), nowUnix); !given) return refuse(given.error());
     ring.keys_.emplace(name, std::move(key));
   }
-  wipeDeadStack();  // what opening and deriving have left behind
   return ring;
 }
 
@@ -82,6 +148,7 @@ std::vector<std::string> keysUsed(const Config& config) {
   std::set<std::string> names;
   for (const ListenEntry& entry : config.listens) names.insert(entry.key);
   for (const ConnectEntry& entry : config.connects) names.insert(entry.key);
+  for (const GrantEntry& grant : config.grants) names.insert(grant.keys.begin(), grant.keys.end());
   return {names.begin(), names.end()};
 }
 

@@ -1,9 +1,15 @@
-// keyring.h - the vault's keys: each configured one loaded once, with its box, its nonces and its rates. Process:
-// vaultd alone. Filled before lock-down; never grows afterwards. A key that no entry names is not loaded.
+// keyring.h - the vault's keys: each configured one with its versions, its nonces and its rates. Process: vaultd alone.
+// Filled before lock-down; names are never added afterwards (their nonce files are open already), but secrets go when a
+// key is locked and come back when it is unlocked. A key that nothing in the configuration names is not loaded.
+//
+// Which version does what follows from the clock: the active one boxes, signs and draws nonces; those that are
+// open-only still open, after the active one. All versions of a key share its nonce ledger, and none shares a nonce
+// key: that is derived from the version's own secret.
 #pragma once
 
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -11,24 +17,84 @@
 #include "common/config.h"
 #include "vaultd/box.h"
 #include "vaultd/key_file.h"
+#include "vaultd/key_version.h"
 #include "vaultd/nonce_file.h"
+#include "vaultd/signer.h"
 #include "vaultd/token_bucket.h"
 
 namespace sallyport::vaultd {
 
-struct VaultKey {
-  VaultKey(SecretArena& arena, SharedKeyCache& cache, SharedKeyCache::KeyId id, OpenedKey opened,
-           std::unique_ptr<NonceLedger> nonceLedger, uint32_t handshakesPerSecond, uint64_t nowMs);
+// What the secret of one version makes possible. Lives in the arena; dies when the key is locked.
+class VersionSecret {
+ public:
+  VersionSecret(SecretArena& arena, SharedKeyCache& cache, SharedKeyCache::KeyId id, KeyKind kind,
+                const LongTermSecret& secret, NonceLedger& ledger);
+  VersionSecret(const VersionSecret&) = delete;
+
+  // Of an X25519 key; of an Ed25519 key. The other is a bug of the caller.
+  LongTermBox& box() { return *box_; }
+  const LongTermSigner& signer() const { return *signer_; }
+  // Those of a program's own domain, made at their first use.
+  DomainNonces& domainNonces(const NonceDomain& domain);
+
+  static size_t arenaBytes(KeyKind kind) { return (kind == KeyKind::X25519 ? 2 : 1) * SecretSlot::SLOT_BYTES; }
+
+ private:
+  std::span<const std::byte, 32> secretForNonceKeys() const;
+
+  NonceLedger& ledger_;
+  std::optional<LongTermBox> box_;
+  std::optional<LongTermSigner> signer_;
+
+ public:
+  NonceSource<BoxRole::Cookie> cookieNonces;
+  NonceSource<BoxRole::Vouch> vouchNonces;
+  NonceSource<BoxRole::Application> appNonces;
+
+ private:
+  std::map<NonceDomain, DomainNonces> domainNonces_;  // as many as grants list domains, for each configuration
+};
+
+struct VaultVersion {
+  KeyVersion facts;
+  SharedKeyCache::KeyId id;               // in the cache: no two versions of any key share one
+  std::unique_ptr<VersionSecret> secret;  // null: locked, or of no use any more
+};
+
+class VaultKey {
+ public:
+  VaultKey(KeyHeader keyHeader, std::unique_ptr<NonceLedger> nonceLedger, uint32_t handshakesPerSecond, uint64_t nowMs);
   VaultKey(const VaultKey&) = delete;
 
   void setRate(uint32_t handshakesPerSecond);
 
-  const SharedKeyCache::KeyId id;
-  const KeyHeader header;
-  LongTermBox box;
+  // The version that boxes, signs and draws nonces now. Refuses locked, wrongVersion.
+  Result<VaultVersion*, Refusal> active(int64_t nowUnix);
+  // The same by its public facts, locked or not; null if there is none.
+  const KeyVersion* activeFacts(int64_t nowUnix) const { return activeVersion(header, nowUnix); }
+  // Lets the active version try, then those that are open-only, newest first: the first answer that isn't badBox. If
+  // all of them say so: badBox. Refuses locked, and wrongVersion if no version may open.
+  template <typename Attempt>
+  Result<const VaultVersion*, Refusal> tryOpening(int64_t nowUnix, Attempt&& attempt) {
+    if (locked) return refuse(Refusal::LOCKED);
+    Refusal last = Refusal::WRONG_VERSION;
+    for (VaultVersion& version : versions) {
+      const VersionState state = stateOf(version.facts, nowUnix);
+      if (!version.secret || (state != VersionState::Active && state != VersionState::OpenOnly)) continue;
+      const Result<void, Refusal> opened = attempt(version);
+      if (opened) return &version;
+      last = opened.error();
+      if (last != Refusal::BAD_BOX) break;
+    }
+    return refuse(last);
+  }
+  // Wipes the secrets; with `cache`, the shared keys that they made.
+  void lock(SharedKeyCache& cache);
+
+  KeyHeader header;
   const std::unique_ptr<NonceLedger> ledger;
-  NonceSource<BoxRole::Cookie> cookieNonces;
-  NonceSource<BoxRole::Vouch> vouchNonces;
+  std::vector<VaultVersion> versions;  // newest first
+  bool locked = false;                 // no version has a secret
   // One bucket a verb, so that a flood of Hellos doesn't stop our own side from connecting.
   TokenBucket sealRate;
   TokenBucket verifyRate;
@@ -42,8 +108,9 @@ class Keyring {
   Keyring(Keyring&&) = default;
   Keyring& operator=(Keyring&&) = default;
 
-  // Loads every key that an entry of `config` names. `warnings` gets what an operator should read though we start.
-  // A problem ends the start: a key file that is missing or can't be opened, or a nonce file that another vault has.
+  // Loads every key that `config` names. `warnings` gets what an operator should read though we start. A problem ends
+  // the start: a key file that is missing or can't be opened, or a nonce file that another vault has. `arena` and
+  // `cache` must outlive this.
   static Result<Keyring, Problem> load(const Config& config, SecretArena& arena, SharedKeyCache& cache,
                                        const Unlocker& unlock, const FileOwners& owners, uint64_t nowMs,
                                        std::vector<Problem>& warnings);
@@ -56,10 +123,15 @@ class Keyring {
   bool noneUsable() const;
 
  private:
+  Result<void, Problem> give(VaultKey& key, OpenedKey opened, int64_t nowUnix);
+
+  SecretArena* arena_ = nullptr;
+  SharedKeyCache* cache_ = nullptr;
+  SharedKeyCache::KeyId nextId_ = 0;
   std::map<std::string, std::unique_ptr<VaultKey>, std::less<>> keys_;
 };
 
-// The names of the keys that the entries of `config` use, each once.
+// The names of the keys that the configuration uses, each once.
 std::vector<std::string> keysUsed(const Config& config);
 
 }  // namespace sallyport::vaultd

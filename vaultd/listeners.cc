@@ -1,9 +1,12 @@
 #include "vaultd/listeners.h"
 
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <cerrno>
 #include <cstring>
+
+#include "vaultd/app_service.h"
 
 namespace sallyport::vaultd {
 
@@ -13,8 +16,6 @@ namespace {
 
 // Only we (and root) may connect, until it is given to another user.
 constexpr mode_t SOCKET_MODE = 0600;
-// What SO_PEERCRED shows for a user that our user namespace doesn't map.
-constexpr uid_t OVERFLOW_UID = 65534;
 
 // KJ puts the failed condition in front and the operands behind: neither is for people.
 std::string reason(const kj::Exception& failure) {
@@ -24,11 +25,11 @@ std::string reason(const kj::Exception& failure) {
   return text.substr(0, operands);
 }
 
-int listenAt(const fs::path& path) {
+int listenAt(const fs::path& path, mode_t mode = SOCKET_MODE) {
   std::error_code ignored;
   // 0755 less the umask: netd, under another user, must be able to pass. If it can't be made, bind says why.
   fs::create_directories(path.parent_path(), ignored);
-  return listenUnix(path, SOCKET_MODE);
+  return listenUnix(path, mode);
 }
 
 Problem cannotListen(const fs::path& path, const kj::Exception& failure) {
@@ -36,9 +37,42 @@ Problem cannotListen(const fs::path& path, const kj::Exception& failure) {
           "stop the other vaultd, remove what is in the way, or set another path in [vault]"};
 }
 
+Result<int, Problem> openForPrograms(const VaultSocket& socket, const Accounts& accounts) {
+  std::optional<gid_t> group;
+  if (!socket.group.empty()) {
+    group = accounts.group(socket.group);
+    if (!group) return refuse(Problem{socket.path.string() + ": no group `" + socket.group + "` here", {}});
+  }
+  int fd = -1;
+  try {
+    fd = listenAt(socket.path);
+  } catch (const kj::Exception& failure) { return refuse(cannotListen(socket.path, failure)); }
+  // The group first: the mode opens the socket to it, and to no other.
+  if (group && ::chown(socket.path.c_str(), static_cast<uid_t>(-1), *group) != 0) {
+    return refuse(
+        Problem{socket.path.string() + ": can't give it to the group " + socket.group + ": " + std::strerror(errno),
+                "start vaultd as root, or name a group that its user is in"});
+  }
+  if (::chmod(socket.path.c_str(), socket.mode) != 0) {
+    return refuse(Problem{socket.path.string() + ": can't set its mode: " + std::strerror(errno), {}});
+  }
+  return fd;
+}
+
 }  // namespace
 
-Result<Listeners, Problem> openListeners(const Config& config, const sandbox::Options& options) {
+RpcServer::Bootstrap admitPrograms(VaultState& state, std::string socket, std::set<uid_t> users) {
+  return [&state, socket = std::move(socket),
+          users = std::move(users)](const PeerCredentials& peer) -> kj::Maybe<capnp::Capability::Client> {
+    if (!users.empty() && !users.contains(peer.uid)) return nullptr;
+    Caller caller{socket, peer.uid, peerGroups(peer.socket)};
+    caller.gids.insert(peer.gid);
+    return capnp::Capability::Client(kj::heap<AppService>(state, std::move(caller), peer.pid));
+  };
+}
+
+Result<Listeners, Problem> openListeners(const Config& config, const sandbox::Options& options,
+                                         const Accounts& accounts) {
   const uid_t started = ::geteuid();
   Listeners listeners;
   const std::pair<const fs::path&, int&> sockets[] = {{config.vault.netSocket, listeners.net},
@@ -53,7 +87,7 @@ Result<Listeners, Problem> openListeners(const Config& config, const sandbox::Op
   if (started != 0) {
     // Without root everything runs as one user. In a namespace of our own that user may be the only one with a number:
     // root then shows as the overflow uid. Nobody but this user and root gets past the mode of the socket.
-    listeners.appUsers.insert(OVERFLOW_UID);
+    listeners.appUsers.insert(OVERFLOW_ID);
   }
   listeners.netUsers = listeners.appUsers;
   if (started == 0) {
@@ -67,6 +101,11 @@ Result<Listeners, Problem> openListeners(const Config& config, const sandbox::Op
     if (::chown(path.c_str(), identity.uid, identity.gid) != 0) {
       return refuse(Problem{path.string() + ": can't give it to " + identity.name + ": " + std::strerror(errno), {}});
     }
+  }
+  for (const VaultSocket& socket : config.vaultSockets) {
+    auto opened = openForPrograms(socket, accounts);
+    if (!opened) return refuse(opened.error());
+    listeners.programs.emplace_back(socket.name, *opened);
   }
   return listeners;
 }

@@ -1,14 +1,16 @@
-// listeners.h - the vault's three sockets and who may use each. Process: vaultd alone, before lock-down.
+// listeners.h - the vault's sockets and who may use each. Process: vaultd alone, before lock-down.
 // The socket's file mode keeps others away; SO_PEERCRED is checked again for each client. See vault.capnp for what each
 // one gets.
 #pragma once
 
 #include <set>
 
+#include "common/accounts.h"
 #include "common/config.h"
 #include "common/rpc.h"
 #include "sandbox/sandbox.h"
 #include "vaultd/private_file.h"
+#include "vaultd/vault_state.h"
 
 namespace sallyport::vaultd {
 
@@ -18,13 +20,19 @@ struct Listeners {
   int admin = -1;
   std::set<uid_t> netUsers;  // who may connect to `net`
   std::set<uid_t> appUsers;  // to `app` and `admin`
+  // [[vault_socket]]: for those whom the file's mode and group let in. What they may do there, grants say.
+  std::vector<std::pair<std::string, int>> programs;  // its name, its descriptor
 };
 
 // Makes missing folders, binds the sockets, and gives the net socket to netd's user if we are root.
-Result<Listeners, Problem> openListeners(const Config& config, const sandbox::Options& options);
+Result<Listeners, Problem> openListeners(const Config& config, const sandbox::Options& options,
+                                         const Accounts& accounts);
 
 // Whose key files this process accepts: its own, root's, and those of the user that it is going to be.
 FileOwners keyOwners(const sandbox::Options& options);
+
+// An App for the program at the other end of a socket of this name; null if it is none of `users` (empty: anybody).
+RpcServer::Bootstrap admitPrograms(VaultState& state, std::string socket, std::set<uid_t> users);
 
 // A Bootstrap that gives `make()` to the users named, and null to others.
 template <typename Make>

@@ -3,15 +3,21 @@
 #include <openssl/evp.h>
 #include <sodium.h>
 
+#include "common/config.h"
+
 namespace sallyport::vaultd {
 
-NonceKey deriveNonceKey(std::span<const std::byte, 32> secret, BoxRole role, const InstanceId& instance) {
-  constexpr std::string_view DOMAIN = "sallyport nonce key 1";
-  std::array<unsigned char, DOMAIN.size() + 8 + sizeof(InstanceId)> message;
-  const std::string_view prefix = prefixOf(role);
-  std::memcpy(message.data(), DOMAIN.data(), DOMAIN.size());
-  std::memcpy(message.data() + DOMAIN.size(), prefix.data(), prefix.size());
-  std::memcpy(message.data() + DOMAIN.size() + prefix.size(), instance.data(), instance.size());
+std::optional<NonceDomain> NonceDomain::named(std::string_view name) {
+  if (!isNonceDomain(name)) return std::nullopt;
+  return NonceDomain(name);
+}
+
+NonceKey deriveNonceKey(std::span<const std::byte, 32> secret, const NonceDomain& domain, const InstanceId& instance) {
+  constexpr std::string_view PURPOSE = "sallyport nonce key 1";
+  std::array<unsigned char, PURPOSE.size() + 8 + sizeof(InstanceId)> message;
+  std::memcpy(message.data(), PURPOSE.data(), PURPOSE.size());
+  std::memcpy(message.data() + PURPOSE.size(), domain.span().data(), 8);
+  std::memcpy(message.data() + PURPOSE.size() + 8, instance.data(), instance.size());
   NonceKey key;
   CHECK(crypto_generichash_blake2b(key.exposeData(), NonceKey::SIZE, message.data(), message.size(),
                                    uchars(ByteSpan(secret)), secret.size()) == 0);
@@ -35,11 +41,20 @@ std::array<std::byte, 16> NonceCipher::encrypt(const std::array<std::byte, 16>& 
   return result;
 }
 
-std::array<std::byte, 16> nonceBlock(uint64_t counter) {
+RandomHalves::RandomHalves(size_t howMany) : left_(howMany) {
+  CHECK(howMany <= MOST);
+  fillRandom(std::span(bytes_).first(8 * howMany));
+}
+
+std::span<const std::byte, 8> RandomHalves::take() {
+  CHECK(left_ > 0);
+  return std::span(bytes_).subspan(8 * --left_).first<8>();
+}
+
+std::array<std::byte, 16> nonceBlock(uint64_t counter, std::span<const std::byte, 8> random) {
   std::array<std::byte, 16> block;
   for (size_t i = 0; i < 8; ++i) block[i] = static_cast<std::byte>(counter >> (56 - 8 * i));
-  // From the kernel for each nonce, never from a pool of our own: a snapshot of this machine would clone the pool.
-  fillRandom(std::span(block).subspan(8));
+  std::memcpy(block.data() + 8, random.data(), random.size());
   return block;
 }
 

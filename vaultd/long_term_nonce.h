@@ -1,20 +1,25 @@
 // long_term_nonce.h - nonces for boxes under long-term keys. Process: vaultd alone. See docs/protocol.md §6.
 //
 //   nonce     = AES-256(nonce key, be64 counter || 8 random bytes)                         one block, one permutation
-//   nonce key = BLAKE2b-256(key = long-term secret, "sallyport nonce key 1" || prefix || instance id)
+//   nonce key = BLAKE2b-256(key = long-term secret, "sallyport nonce key 1" || domain || instance id)
+//
+// The domain, 8 bytes, is the prefix of the boxes that the nonces are for, or the name that a program gave its own
+// (NonceDomain::named), padded with zeros: those never look like a prefix of ours.
 //
 // The counter comes from a NonceLedger, which never gives one out twice under the same instance id. AES is a
 // permutation: distinct counters give distinct nonces with certainty; the random half covers what the ledger can't see
 // (a restored virtual machine). curve_tun's text scrambles with a widened TEA; the peer can't tell the difference, and
 // AES-256 is what NaCl's author wished for.
 //
-// What must never happen: a nonce made outside NonceSource, used twice, or used under another prefix. So LongTermNonce
-// has no public constructor, is move-only, carries its role in its type, and is spent by the seal that uses it.
+// What must never happen: a nonce of ours made outside NonceSource, used twice, or used under another prefix. So
+// LongTermNonce has no public constructor, is move-only, carries its role in its type, and is spent by the seal that
+// uses it. What DomainNonces draws is for programs: nothing in here seals under it.
 #pragma once
 
 #include <array>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string_view>
 
 #include "common/secret_bytes.h"
@@ -24,14 +29,42 @@ struct evp_cipher_ctx_st;
 
 namespace sallyport::vaultd {
 
-// The protocol's long-term boxes. The 8-byte prefix of the box nonce follows from the role: no caller names one.
-enum class BoxRole : uint8_t { Cookie, Vouch };
-constexpr std::string_view prefixOf(BoxRole role) { return role == BoxRole::Cookie ? "CurveCPK" : "CurveCPV"; }
+// The boxes under long-term keys: two of the protocol, and those of programs. The 8-byte prefix of the box nonce
+// follows from the role: no caller names one.
+enum class BoxRole : uint8_t { Cookie, Vouch, Application };
+constexpr std::string_view prefixOf(BoxRole role) {
+  switch (role) {
+    case BoxRole::Cookie: return "CurveCPK";
+    case BoxRole::Vouch: return "CurveCPV";
+    case BoxRole::Application: return "SallyBox";
+  }
+  return {};
+}
+
+class NonceDomain {
+ public:
+  static NonceDomain of(BoxRole role) { return NonceDomain(prefixOf(role)); }
+  // Nothing for a name that isNonceDomain() refuses: it could be taken for a prefix of ours.
+  static std::optional<NonceDomain> named(std::string_view name);
+
+  std::span<const std::byte, 8> span() const { return bytes_; }
+  auto operator<=>(const NonceDomain&) const = default;
+
+ private:
+  explicit NonceDomain(std::string_view text) {
+    CHECK(text.size() <= bytes_.size());
+    std::memcpy(bytes_.data(), text.data(), text.size());
+  }
+  std::array<std::byte, 8> bytes_{};
+};
 
 struct NonceKeyTag;
 using NonceKey = SecretBytes<NonceKeyTag, 32>;
 // `secret`: the long-term secret key, where it lives.
-NonceKey deriveNonceKey(std::span<const std::byte, 32> secret, BoxRole role, const InstanceId& instance);
+NonceKey deriveNonceKey(std::span<const std::byte, 32> secret, const NonceDomain& domain, const InstanceId& instance);
+inline NonceKey deriveNonceKey(std::span<const std::byte, 32> secret, BoxRole role, const InstanceId& instance) {
+  return deriveNonceKey(secret, NonceDomain::of(role), instance);
+}
 
 // AES-256 on single blocks. The key schedule lives in OpenSSL's context (wiped by it when it dies): it hides the
 // counter, it is not a box key. Make it before lock-down: OpenSSL reads its configuration on first use.
@@ -73,8 +106,40 @@ class LongTermNonce {
   bool spent_ = false;
 };
 
-// be64 counter || 8 fresh random bytes.
-std::array<std::byte, 16> nonceBlock(uint64_t counter);
+// The random halves for the nonces of one call, in one go: a system call for each would cost more than the box. Never
+// kept beyond the call: a snapshot of this machine would clone the pool.
+class RandomHalves {
+ public:
+  static constexpr size_t MOST = 64;
+  explicit RandomHalves(size_t howMany = 1);  // at most MOST
+  std::span<const std::byte, 8> take();
+
+ private:
+  std::array<std::byte, 8 * MOST> bytes_;
+  size_t left_;
+};
+
+// be64 counter || 8 random bytes.
+std::array<std::byte, 16> nonceBlock(uint64_t counter, std::span<const std::byte, 8> random);
+
+// Draws nonces of one key in one domain that is a program's own.
+class DomainNonces {
+ public:
+  // `ledger` must outlive this.
+  DomainNonces(NonceLedger& ledger, std::span<const std::byte, 32> secret, const NonceDomain& domain)
+      : ledger_(ledger), cipher_(deriveNonceKey(secret, domain, ledger.instance())) {}
+
+  // Nothing if no provably fresh nonce can be made; the ledger says why.
+  std::optional<LongNonceBytes> draw(RandomHalves& random) {
+    const auto counter = ledger_.draw();
+    if (!counter) return std::nullopt;
+    return LongNonceBytes(cipher_.encrypt(nonceBlock(*counter, random.take())));
+  }
+
+ private:
+  NonceLedger& ledger_;
+  NonceCipher cipher_;
+};
 
 // Draws the nonces of one key in one role.
 template <BoxRole R>
@@ -82,18 +147,20 @@ class NonceSource {
  public:
   // `ledger` must outlive this.
   NonceSource(NonceLedger& ledger, std::span<const std::byte, 32> secret)
-      : ledger_(ledger), cipher_(deriveNonceKey(secret, R, ledger.instance())) {}
+      : nonces_(ledger, secret, NonceDomain::of(R)) {}
 
-  // Nothing if no provably fresh nonce can be made; ledger.state() says why.
+  std::optional<LongTermNonce<R>> draw(RandomHalves& random) {
+    const auto bytes = nonces_.draw(random);
+    if (!bytes) return std::nullopt;
+    return LongTermNonce<R>(*bytes);
+  }
   std::optional<LongTermNonce<R>> draw() {
-    const auto counter = ledger_.draw();
-    if (!counter) return std::nullopt;
-    return LongTermNonce<R>(LongNonceBytes(cipher_.encrypt(nonceBlock(*counter))));
+    RandomHalves random;
+    return draw(random);
   }
 
  private:
-  NonceLedger& ledger_;
-  NonceCipher cipher_;
+  DomainNonces nonces_;
 };
 
 }  // namespace sallyport::vaultd

@@ -9,6 +9,7 @@
 #include <csignal>
 #include <cstdio>
 #include <cstring>
+#include <list>
 #include <optional>
 #include <set>
 
@@ -17,6 +18,7 @@
 #include "vaultd/admin_service.h"
 #include "vaultd/listeners.h"
 #include "vaultd/passphrase.h"
+#include "vaultd/vault_service.h"
 
 namespace sallyport::vaultd {
 namespace {
@@ -125,23 +127,31 @@ int serve(const Config& config) {
   for (const Problem& warning : warnings) warn(warning);
   if (keys->noneUsable()) return fail({"no key can be used", "see the warnings above"});
 
-  VaultState state{cache, *keys, Policy(config, *keys), {}, nowMs};
   AdminFacts facts;
+  facts.accounts = Accounts::ofThisHost(config);
+  auto grants = Grants::resolve(config, facts.accounts);
+  if (!grants) return fail({format(grants.error(), config.file), grants.error().hint});
+  VaultState state{cache, *keys, Policy(config, *keys), {}, nowMs};
+  state.authority = Authority(std::move(*grants), nowMs());
   facts.configFile = config.file;
   facts.memory = (*arena)->describe();
   facts.pid = static_cast<uint32_t>(getpid());
   facts.startedMs = loop.nowMs();
 
-  const auto sockets = openListeners(config, options);
+  const auto sockets = openListeners(config, options, facts.accounts);
   if (!sockets) return fail(sockets.error());
   const LinkLimits limits;
   LinkLimits adminLimits;
   adminLimits.maxMessageBytes = MAX_ADMIN_MESSAGE_BYTES;
   RpcServer net(loop, sockets->net, admit(sockets->netUsers, [&] { return kj::heap<NetService>(state); }), limits);
-  RpcServer app(loop, sockets->app, admit(sockets->appUsers, [&] { return kj::heap<AppService>(state); }), limits);
+  RpcServer app(loop, sockets->app, admitPrograms(state, std::string(MAIN_SOCKET), sockets->appUsers), limits);
+  std::list<RpcServer> programs;
+  for (const auto& [name, fd] : sockets->programs)
+    programs.emplace_back(loop, fd, admitPrograms(state, name, {}), limits);
   RpcServer admin(loop, sockets->admin, admit(sockets->appUsers, [&] { return kj::heap<AdminService>(state, facts); }),
                   adminLimits);
   facts.servers = {&net, &app, &admin};
+  for (const RpcServer& server : programs) facts.servers.push_back(&server);
 
   SignalWatcher signals(loop, {SIGTERM, SIGINT, SIGHUP}, [&](int signal) {
     if (signal == SIGHUP)

@@ -62,7 +62,7 @@ std::array<std::byte, 16> placeOf(int fd) {
   return hash16("sallyport place", asBytes(place));
 }
 
-NonceFacts factsOf(int fd, const PublicKey& key) { return {hash16("sallyport key id", key.span()), placeOf(fd)}; }
+NonceFacts factsOf(int fd, const LedgerId& id) { return {hash16("sallyport key id", id.span()), placeOf(fd)}; }
 
 bool lock(int fd) {
   struct flock whole {};
@@ -72,7 +72,7 @@ bool lock(int fd) {
 }
 
 // Runs on the temporary file: when its name appears it is locked, allocated, whole and durable.
-bool fill(int fd, const PublicKey& key) {
+bool fill(int fd, const LedgerId& id) {
   if (!lock(fd)) return false;
   // Allocated now, so that a later write in place doesn't meet a full disk.
   if (const int error = ::posix_fallocate(fd, 0, NonceLedger::FILE_BYTES);
@@ -80,7 +80,7 @@ bool fill(int fd, const PublicKey& key) {
     errno = error;
     return false;
   }
-  const NonceLedger::Image image = NonceLedger::newImage(factsOf(fd, key), wallSeconds());
+  const NonceLedger::Image image = NonceLedger::newImage(factsOf(fd, id), wallSeconds());
   const ssize_t written = ::pwrite(fd, image.data(), image.size(), 0);
   if (written != static_cast<ssize_t>(image.size())) {
     if (written >= 0) errno = ENOSPC;
@@ -97,13 +97,13 @@ NonceFileProblem inUse(const fs::path& path) {
 
 }  // namespace
 
-Result<std::unique_ptr<NonceLedger>, NonceFileProblem> openNonceFile(const fs::path& path, const PublicKey& key,
+Result<std::unique_ptr<NonceLedger>, NonceFileProblem> openNonceFile(const fs::path& path, const LedgerId& id,
                                                                      const FileOwners& owners) {
   bool missing = false;
   auto fd = openPrivate(path, O_RDWR, owners, &missing);
   if (!fd && missing) {
     Creation creation;
-    creation.prepare = [&](int newFd) { return fill(newFd, key); };
+    creation.prepare = [&](int newFd) { return fill(newFd, id); };
     fd = createPrivate(path, {}, &creation);
     if (!fd && creation.exists) return refuse(inUse(path));  // another vaultd has just made it
     if (!fd) return NonceLedger::unusable(fd.error().message);
@@ -115,7 +115,7 @@ Result<std::unique_ptr<NonceLedger>, NonceFileProblem> openNonceFile(const fs::p
     return refuse(NonceFileProblem{NonceFileProblem::Kind::Unusable,
                                    {path.string() + ": can't lock: " + std::strerror(errno), {}}});
   }
-  const NonceFacts facts = factsOf(fd->get(), key);
+  const NonceFacts facts = factsOf(fd->get(), id);
   auto ledger = NonceLedger::open(std::make_unique<NonceFile>(kj::mv(*fd)), facts, wallSeconds);
   if (!ledger) {
     return refuse(NonceFileProblem{NonceFileProblem::Kind::Unusable,

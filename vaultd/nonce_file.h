@@ -7,6 +7,7 @@
 #include <filesystem>
 #include <memory>
 
+#include "vaultd/key_format.h"
 #include "vaultd/nonce_ledger.h"
 #include "vaultd/private_file.h"
 
@@ -24,7 +25,6 @@ struct NonceFileProblem {
 // Opens or makes the file and makes the first reservation durable. When the disk doesn't let us make the file, the
 // ledger is there but gives out nothing, and says why.
 Result<std::unique_ptr<NonceLedger>, NonceFileProblem> openNonceFile(const std::filesystem::path& path,
-                                                                     const PublicKey& key,
-                                                                     const FileOwners& owners = {});
+                                                                     const LedgerId& id, const FileOwners& owners = {});
 
 }  // namespace sallyport::vaultd

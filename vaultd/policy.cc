@@ -4,7 +4,8 @@
 
 namespace sallyport::vaultd {
 
-Policy::Policy(const Config& config, const Keyring& keys) {
+Policy::Policy(const Config& config, const Keyring& keys) : peers_(config.peers) {
+  for (const auto& [name, key] : peers_) peerNames_.emplace(key, name);
   for (const ListenEntry& entry : config.listens) {
     ListenRule rule;
     rule.key = keys.find(entry.key);
@@ -23,6 +24,16 @@ Policy::Policy(const Config& config, const Keyring& keys) {
   for (const std::string& name : keysUsed(config)) {
     if (keys.find(name) == nullptr) missingKeys_ += (missingKeys_.empty() ? "" : ", ") + name;
   }
+}
+
+const std::pair<const std::string, PublicKey>* Policy::peer(std::string_view name) const {
+  const auto found = peers_.find(name);
+  return found == peers_.end() ? nullptr : &*found;
+}
+
+std::string_view Policy::peerName(const PublicKey& key) const {
+  const auto found = peerNames_.find(key);
+  return found == peerNames_.end() ? std::string_view() : found->second;
 }
 
 const ListenRule* Policy::listen(std::string_view entry) const {

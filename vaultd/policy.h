@@ -1,9 +1,11 @@
-// policy.h - which key an entry uses, and which peers may meet it there. Process: vaultd alone.
+// policy.h - which key an entry uses, which peers may meet it there, and who [peers] are. Process: vaultd alone. (What
+// programs may do: authority.h.)
 // Made whole from a configuration and never changed: a reload replaces it. netd applies the same lists, but the vault
 // doesn't rely on that.
 #pragma once
 
 #include <functional>
+#include <map>
 #include <string>
 #include <string_view>
 #include <unordered_map>
@@ -30,6 +32,10 @@ class Policy {
   // `keys` must outlive this.
   Policy(const Config& config, const Keyring& keys);
 
+  // A peer by its name: the name and its key. Null for an unknown one. Valid until the policy is replaced.
+  const std::pair<const std::string, PublicKey>* peer(std::string_view name) const;
+  // Its name in [peers]; empty for a key that isn't there.
+  std::string_view peerName(const PublicKey& key) const;
   // Null for an unknown name. Valid until the policy is replaced.
   const ListenRule* listen(std::string_view entry) const;
   const ConnectRule* connect(std::string_view entry) const;
@@ -46,6 +52,8 @@ class Policy {
   template <typename Rule>
   using Rules = std::unordered_map<std::string, Rule, NameHash, std::equal_to<>>;
 
+  std::map<std::string, PublicKey, std::less<>> peers_;
+  std::unordered_map<PublicKey, std::string, PublicKeyHash> peerNames_;
   Rules<ListenRule> listens_;
   Rules<ConnectRule> connects_;
   std::string missingKeys_;

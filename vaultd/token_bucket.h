@@ -11,15 +11,16 @@ class TokenBucket {
   // Starts full. `perSecond` >= 1.
   TokenBucket(uint32_t perSecond, uint64_t nowMs) : perSecond_(perSecond), milliTokens_(full()), lastMs_(nowMs) {}
 
-  bool take(uint64_t nowMs) {
+  bool take(uint64_t nowMs, uint32_t howMany = 1) {
     if (nowMs > lastMs_) {
       // Longer than a second fills it anyway: cut before multiplying.
       const uint64_t elapsedMs = std::min<uint64_t>(nowMs - lastMs_, 1000);
       milliTokens_ = std::min(full(), milliTokens_ + elapsedMs * perSecond_);
       lastMs_ = nowMs;
     }
-    if (milliTokens_ < 1000) return false;
-    milliTokens_ -= 1000;
+    const uint64_t wanted = uint64_t{howMany} * 1000;
+    if (milliTokens_ < wanted) return false;
+    milliTokens_ -= wanted;
     return true;
   }
 

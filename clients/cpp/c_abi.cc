@@ -103,7 +103,7 @@ int openItems(sallyport_open_item* items, size_t count, size_t overhead, bool se
   const auto check = [&](sallyport_open_item& item) {
     if (!readable(item.box, item.box_size)) return Code::badArgument;
     if (!sealed && (!hasPeer(item) || !readable(item.nonce, item.nonce_size))) return Code::badArgument;
-    if (item.box_size < overhead) return Code::badBox;
+    if (item.box_size < overhead) return Code::badSize;
     return checkRoom(item.text, item.text_size, item.box_size - overhead);
   };
   const auto take = [](sallyport_open_item& item, client::Outcome<client::Opened>& outcome) {

@@ -27,9 +27,9 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   const auto secret = vaultd::SecretText::copyOf("a credential of thirty-two bytes or more");
   const auto opened = vaultd::openSealed(*sealed, secret);
   if (!opened) return 0;
-  CHECK(vaultd::publicKeyOf(*opened) == header.publicKey);
+  CHECK(vaultd::publicKeyOf(opened->versions[0].secret) == header.versions[0].publicKey);
   if (header.seal != vaultd::SealKind::Plain) return 0;
-  const auto again = vaultd::sealedText(header.name, *opened, {}, header.created);
+  const auto again = vaultd::sealedText(header.name, opened->versions[0].secret, {}, header.created);
   CHECK(again.has_value() && again->expose() == text);
   return 0;
 }

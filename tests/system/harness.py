@@ -154,6 +154,7 @@ class Site:
         self.limits = {}
         self.top = {}
         self.listens, self.connects, self.peers = {}, {}, {}
+        self.vault_sockets, self.grants = {}, {}
         self.secrets = {}   # of keys we imported, for tests that decrypt
         self.publics = {}
         self.processes = []
@@ -211,6 +212,10 @@ class Site:
         self.connects[name] = entry
         return port or (listen if listen else None)
 
+    def grant(self, name, **terms):
+        """A [[grant]]; for root on the main socket unless `terms` say otherwise."""
+        self.grants[name] = {"name": name, **({} if "users" in terms or "groups" in terms else {"users": [os.geteuid()]}), **terms}
+
     def config_text(self):
         def lines(table):
             return [f"{key} = {json.dumps(value)}" for key, value in table.items()]
@@ -219,7 +224,8 @@ class Site:
         for title, table in (("[vault]", self.vault), ("[net]", self.net), ("[limits]", self.limits)):
             if table:
                 parts += ["", title] + lines(table)
-        for title, entries in (("[[listen]]", self.listens), ("[[connect]]", self.connects)):
+        for title, entries in (("[[listen]]", self.listens), ("[[connect]]", self.connects),
+                               ("[[vault_socket]]", self.vault_sockets), ("[[grant]]", self.grants)):
             for entry in entries.values():
                 parts += ["", title] + lines(entry)
         parts += ["", "[peers]"] + lines(self.peers)
@@ -351,6 +357,11 @@ class Site:
         for path in sorted(self.dir.glob("log.*"), key=lambda p: int(p.name.split(".")[1])):
             parts.append(f"--- {self.name}: {path.name}\n{path.read_text(errors='replace')}")
         return "".join(parts)
+
+    # -- what it does for programs
+
+    def app(self, socket_name="vault.sock"):
+        return minicapnp.App(self.dir / "run" / socket_name)
 
     # -- what it says about itself
 

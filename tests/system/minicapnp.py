@@ -14,11 +14,16 @@ LISTENER = 0xD985001DC081A5A6
 CHANNEL = 0x87E7FC417939410C
 VAULT_NET = 0xCBB76FE4E5B6427A
 VAULT_APP = 0xAAA4312B4F3F7664
+VAULT_KEY = 0xB4712084D1D6EDC3
 VAULT_ADMIN = 0xE992E56F9BF60625
 
 REFUSALS = ["unspecified", "unknownName", "notAChannel", "timedOut", "unreachable", "handshakeFailed", "vaultRefused", "tooBig",
             "closed", "tooManyObjects", "failed", "shuttingDown"]
 OPEN, ENDED, BROKEN = 0, 1, 2
+VERBS = ["box", "open", "sign", "freshNonce"]
+VAULT_REFUSALS = ["unspecified", "unknownEntry", "unknownKey", "peerNotAllowed", "badBox", "badSize", "lowOrderKey", "rateLimited",
+                  "nonceUnavailable", "locked", "tooMany", "notPermitted", "badConfig", "badNonce", "tooLong", "expired", "wrongKind",
+                  "wrongVersion", "breakerOpen", "notRecorded", "tooManyObjects", "badSignature", "badDomain"]
 
 
 # --- building -----------------------------------------------------------------------------------------------------------------
@@ -40,6 +45,14 @@ class Cap:
 
     def __init__(self, index):
         self.index = index
+
+
+class Pointers(list):
+    """A list of Data or Text."""
+
+
+class U16s(list):
+    """A list of enums."""
 
 
 def encode(root):
@@ -77,6 +90,15 @@ def _place(out, at, value):
         raw = value.encode() + b"\0" if isinstance(value, str) else value
         out += raw + bytes(-len(raw) % 8)
         _point(out, at, 1, start, 2 | len(raw) << 3)
+    elif isinstance(value, Pointers):
+        out += bytes(8 * len(value))
+        _point(out, at, 1, start, 6 | len(value) << 3)
+        for i, item in enumerate(value):
+            _place(out, start + 8 * i, item)
+    elif isinstance(value, U16s):
+        raw = struct.pack(f"<{len(value)}H", *value)
+        out += raw + bytes(-len(raw) % 8)
+        _point(out, at, 1, start, 3 | len(value) << 3)
     else:
         words = value[0].words() if value else 0
         out += bytes(8 + 8 * words * len(value))
@@ -157,6 +179,10 @@ def _object(segments, segment, start, low, high):
         tag_low, tag_high = struct.unpack_from("<II", segments[segment], start)
         data, pointers = tag_high & 0xFFFF, tag_high >> 16
         return [Reader(segments, segment, start + 8 + 8 * (data + pointers) * i, data, pointers) for i in range(tag_low >> 2)]
+    if size == 6:
+        return [_follow(segments, segment, start + 8 * i) for i in range(count)]
+    if size == 3:
+        return list(struct.unpack_from(f"<{count}H", segments[segment], start))
     if size == 0 and count == 0:
         return []
     raise ValueError(f"a list of element size {size} isn't used by our schemas")
@@ -385,3 +411,104 @@ class Channel:
 
     def close(self):
         self.rpc.call(self.cap, CHANNEL, 2)
+
+
+# --- vault.capnp: App and Key ---------------------------------------------------------------------------------------------------
+
+
+class VaultRefused(Exception):
+    """`str` is the name of the Refusal."""
+
+
+def _granted(outcome):
+    """The outcome of a union whose tag 0 is `refused`; raises that."""
+    if outcome.u16(2) == 0:
+        raise VaultRefused(VAULT_REFUSALS[outcome.u16(0)])
+    return outcome
+
+
+def _each(results, take):
+    """What `take` makes of each outcome, or the name of its refusal."""
+    return [VAULT_REFUSALS[o.u16(0)] if o.u16(2) == 0 else take(o) for o in results.content.list(0)]
+
+
+class App:
+    """A program's connection to the vault."""
+
+    def __init__(self, path):
+        self.rpc = Rpc(path)
+
+    def call(self, method, params=None):
+        return self.rpc.call(self.rpc.root, VAULT_APP, method, params)
+
+    def public_key(self, name):
+        return _granted(self.call(0, Struct(b"", [name])).content.pointer(0)).data(0)
+
+    def ping(self):
+        return self.call(1).content.u16(0) & 1 == 1
+
+    def key(self, name, verbs=None, lease_ms=0):
+        params = Struct(struct.pack("<Q", lease_ms), [name, U16s(VERBS.index(v) for v in verbs) if verbs else None])
+        results = self.call(2, params)
+        outcome = _granted(results.content.pointer(0))
+        return VaultKey(self.rpc, results.cap(outcome.pointer(0)), [VERBS[v] for v in outcome.list(1)], outcome.u64(8))
+
+    def keys(self):
+        return [{"name": k.text(0), "kind": k.text(1), "public": k.data(2), "verbs": [VERBS[v] for v in k.list(3)],
+                 "grants": [bytes(g[:-1]).decode() for g in k.list(4)]} for k in self.call(3).content.list(0)]
+
+    def verify(self, items):
+        """`items`: (public key, message, signature). True, or the refusal, for each."""
+        return _each(self.call(4, Struct(b"", [[Struct(b"", list(item)) for item in items] or None])), lambda _: True)
+
+    def close(self):
+        self.rpc.close()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
+
+
+class VaultKey:
+    """A key as a capability. A peer is its name (str) or its public key (bytes)."""
+
+    def __init__(self, rpc, cap, verbs, lease_ms):
+        self.rpc, self.cap, self.verbs, self.lease_ms = rpc, cap, verbs, lease_ms
+
+    def call(self, method, params=None):
+        return self.rpc.call(self.cap, VAULT_KEY, method, params)
+
+    @staticmethod
+    def _peer(peer):
+        return struct.pack("<H", 1 if isinstance(peer, str) else 0)
+
+    def box(self, items):
+        """`items`: (peer, text). (nonce, box, version), or the refusal, for each."""
+        params = Struct(b"", [[Struct(self._peer(peer), [peer, text]) for peer, text in items] or None])
+        return _each(self.call(0, params), lambda o: (o.data(0), o.data(1), o.u32(4)))
+
+    def open(self, items):
+        """`items`: (peer, nonce, box). (text, version), or the refusal, for each."""
+        params = Struct(b"", [[Struct(self._peer(peer), [peer, nonce, box]) for peer, nonce, box in items] or None])
+        return _each(self.call(1, params), lambda o: (o.data(0), o.u32(4)))
+
+    def open_sealed(self, boxes):
+        return _each(self.call(2, Struct(b"", [Pointers(boxes)])), lambda o: (o.data(0), o.u32(4)))
+
+    def sign(self, messages):
+        return _each(self.call(3, Struct(b"", [Pointers(messages)])), lambda o: (o.data(0), o.u32(4)))
+
+    def fresh_nonces(self, domain, count):
+        outcome = _granted(self.call(4, Struct(struct.pack("<I", count), [domain])).content.pointer(0))
+        return [bytes(n) for n in outcome.list(0)]
+
+    def renew(self, lease_ms=0):
+        return _granted(self.call(5, Struct(struct.pack("<Q", lease_ms))).content.pointer(0)).u64(8)
+
+    def close(self):
+        self.call(6)
+
+    def release(self):
+        self.rpc.sock.sendall(release_message(self.cap))

@@ -78,7 +78,7 @@ TEST_F(ConfigView, AGoodKeyIsNoFinding) {
 TEST_F(ConfigView, APeerWithOurOwnKeyIsDoubtful) {
   const auto key = vaultd::generateKey(folder_ / "keys", "server", {});
   ASSERT_TRUE(key);
-  const auto text = std::string(TEXT) + "me = \"" + toBase64(key->publicKey.span()) + "\"\n";
+  const auto text = std::string(TEXT) + "me = \"" + toBase64(key->versions[0].publicKey.span()) + "\"\n";
   const auto findings = inspectSurroundings(config(text));
   EXPECT_TRUE(findings.errors.empty());
   EXPECT_NE(findings.warnings.at(0).find("peer `me`"), std::string::npos);

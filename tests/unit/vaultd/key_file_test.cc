@@ -60,7 +60,7 @@ TEST_F(KeyFiles, ANewKeyIsPrivateAndLoads) {
   EXPECT_EQ(status.st_mode & 07777, 0700u);
   auto loaded = loadKey(folder, "server", nobody());
   ASSERT_TRUE(loaded.has_value());
-  EXPECT_EQ(publicKeyOf(loaded->secret), header.publicKey);
+  EXPECT_EQ(publicKeyOf(loaded->versions[0].secret), header.versions[0].publicKey);
   EXPECT_EQ(files(), 1u) << "no temporary file stays";
 }
 
@@ -189,7 +189,7 @@ TEST_F(KeyFiles, ResealingKeepsTheKeyAndItsAge) {
   ASSERT_TRUE(resealKey(folder, "server", nobody(), {SealKind::Passphrase, &passphrase, CHEAP, {}}).has_value());
   auto loaded = loadKey(folder, "server", saying("new"));
   ASSERT_TRUE(loaded.has_value());
-  EXPECT_EQ(loaded->header.publicKey, before.publicKey);
+  EXPECT_EQ(loaded->header.versions, before.versions);
   EXPECT_EQ(loaded->header.created, before.created);
   EXPECT_EQ(loaded->header.seal, SealKind::Passphrase);
   EXPECT_EQ(files(), 1u);
@@ -227,8 +227,8 @@ TEST_F(KeyFiles, RotationKeepsEveryOldKey) {
   ASSERT_TRUE(third.has_value());
   EXPECT_EQ(readFile(folder / "server.key.1"), firstText);
   EXPECT_EQ(readFile(folder / "server.key.2"), secondText);
-  EXPECT_NE(second->header.publicKey, first.publicKey);
-  EXPECT_EQ(loadKey(folder, "server", nobody())->header.publicKey, third->header.publicKey);
+  EXPECT_NE(second->header.versions, first.versions);
+  EXPECT_EQ(loadKey(folder, "server", nobody())->header.versions, third->header.versions);
   EXPECT_EQ(files(), 3u);
 }
 

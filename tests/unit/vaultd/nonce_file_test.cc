@@ -22,7 +22,7 @@ class NonceFiles : public testing::Test {
  protected:
   test::TemporaryFolder temporary;
   fs::path file = temporary.path() / "server.nonces";
-  PublicKey key;
+  LedgerId key;
 
   std::unique_ptr<NonceLedger> open() {
     auto ledger = openNonceFile(file, key);

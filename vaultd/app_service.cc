@@ -1,0 +1,134 @@
+#include "vaultd/app_service.h"
+
+#include "common/rpc.h"
+
+namespace sallyport::vaultd {
+
+namespace {
+
+void setVerbs(capnp::List<proto::Verb>::Builder list, const std::vector<proto::Verb>& verbs) {
+  for (unsigned i = 0; i < list.size(); ++i) list.set(i, verbs[i]);
+}
+
+}  // namespace
+
+AppService::AppService(VaultState& state, Caller caller, pid_t pid)
+    : state_(state), session_(std::make_shared<AppSession>()) {
+  session_->caller = std::move(caller);
+  session_->pid = pid;
+}
+
+kj::Promise<void> AppService::publicKey(PublicKeyContext context) {
+  return guarded([&] {
+    auto outcome = context.getResults().initOutcome();
+    const VaultKey* key = state_.keys.find(view(context.getParams().getKey()));
+    const KeyVersion* version = key == nullptr ? nullptr : key->activeFacts(state_.nowUnix());
+    if (version == nullptr) {
+      const Refusal refusal = key == nullptr ? Refusal::UNKNOWN_KEY : Refusal::WRONG_VERSION;
+      state_.counters.addRefusal(refusal);
+      outcome.setRefused(refusal);
+      return;
+    }
+    state_.counters.add(Count::PublicKeysGiven);
+    copyInto(outcome.initPublicKey(PublicKey::SIZE), version->publicKey.span());
+  });
+}
+
+kj::Promise<void> AppService::ping(PingContext context) {
+  return guarded([&] {
+    const uint64_t nowMs = state_.nowMs();
+    if (!tested_ || nowMs - testedAtMs_ >= 1000) {
+      tested_ = true;
+      testedAtMs_ = nowMs;
+      testResult_ = boxSelfTest();
+      if (!testResult_) state_.counters.add(Count::SelfTestFailures);
+    }
+    state_.counters.add(Count::Pings);
+    context.getResults().setSelfTest(testResult_);
+  });
+}
+
+kj::Promise<void> AppService::key(KeyContext context) {
+  return guarded([&] {
+    auto outcome = context.getResults().initOutcome();
+    const auto given = giveKey(context.getParams(), outcome);
+    if (given) return state_.counters.add(Count::KeysGiven);
+    state_.counters.addRefusal(given.error());
+    outcome.setRefused(given.error());
+  });
+}
+
+Result<void, Refusal> AppService::giveKey(proto::App::KeyParams::Reader params, proto::KeyOutcome::Builder outcome) {
+  const std::string_view name = view(params.getName());
+  const auto wanted = params.getVerbs();
+  if (wanted.size() > MAX_ITEMS) return refuse(Refusal::TOO_MANY);
+  const VerbSet asked = wanted.size() == 0 ? VerbSet::all() : verbsFrom(wanted);
+  const auto grants = state_.authority.grants().find(session_->caller, name, asked);
+  const VerbSet verbs = asked & verbsOf(grants);
+  // A key that is not there is refused as one that isn't granted: which keys exist is nobody else's business.
+  if (verbs.empty() || state_.keys.find(name) == nullptr) return refuse(Refusal::NOT_PERMITTED);
+  if (session_->liveKeys >= AppSession::MAX_LIVE_KEYS || session_->objects >= AppSession::MAX_OBJECTS) {
+    return refuse(Refusal::TOO_MANY_OBJECTS);
+  }
+  const uint64_t leaseMs = leaseMsFor(grants, verbs, params.getLeaseMs());
+  auto granted = outcome.initGranted();
+  granted.setKey(kj::heap<KeyService>(state_, session_, std::string(name), verbs, leaseMs));
+  granted.setLeaseMs(leaseMs);
+  const auto list = toProto(verbs);
+  setVerbs(granted.initVerbs(static_cast<unsigned>(list.size())), list);
+  return {};
+}
+
+kj::Promise<void> AppService::keys(KeysContext context) {
+  return guarded([&] {
+    struct Found {
+      const std::string& name;
+      const VaultKey& key;
+      std::vector<const Grant*> grants;
+    };
+    std::vector<Found> found;
+    for (const auto& [name, key] : state_.keys.all()) {
+      auto grants = state_.authority.grants().find(session_->caller, name);
+      if (!grants.empty()) found.push_back({name, *key, std::move(grants)});
+    }
+    auto list = context.getResults().initKeys(static_cast<unsigned>(found.size()));
+    for (unsigned i = 0; i < list.size(); ++i) {
+      list[i].setName(toText(found[i].name));
+      list[i].setKind(literal(describe(found[i].key.header.kind)));
+      if (const KeyVersion* version = found[i].key.activeFacts(state_.nowUnix())) {
+        copyInto(list[i].initPublicKey(PublicKey::SIZE), version->publicKey.span());
+      }
+      const auto verbs = toProto(verbsOf(found[i].grants));
+      setVerbs(list[i].initVerbs(static_cast<unsigned>(verbs.size())), verbs);
+      auto names = list[i].initGrants(static_cast<unsigned>(found[i].grants.size()));
+      for (unsigned j = 0; j < names.size(); ++j) names.set(j, toText(found[i].grants[j]->name));
+    }
+  });
+}
+
+kj::Promise<void> AppService::verify(VerifyContext context) {
+  return guarded([&] {
+    const auto items = context.getParams().getItems();
+    answerEach(
+        context, items, std::min(items.size(), MAX_ITEMS),
+        [&](auto item, auto outcome) { return verifyOne(item, outcome); },
+        [&](auto refused) {
+          if (refused) return state_.counters.addRefusal(*refused);
+          state_.counters.add(Count::SignaturesVerified);
+        });
+  });
+}
+
+Result<void, Refusal> AppService::verifyOne(proto::VerifyItem::Reader item, proto::VerifyOutcome::Builder outcome) {
+  const auto key = exactly<PublicKey::SIZE>(item.getPublicKey());
+  const auto signature = exactly<SIGNATURE_BYTES>(item.getSignature());
+  if (!key || !signature) return refuse(Refusal::BAD_SIZE);
+  if (!state_.verifyRate.take(state_.nowMs())) return refuse(Refusal::RATE_LIMITED);
+  if (auto good = verifySignature(PublicKey(*key), view(item.getMessage()), *signature); !good) {
+    return refuse(good.error());
+  }
+  outcome.setGenuine();
+  return {};
+}
+
+}  // namespace sallyport::vaultd

@@ -1,0 +1,96 @@
+// key_service.h - a key as a capability: what one program may do with one key. Process: vaultd alone. See
+// proto/vault.capnp and docs/protocol.md §8.
+// The object holds no secret and no grant: the verbs it was given, its lease, and the key's name. Each call looks the
+// grants up again. Texts are opened straight into the answer's message, which is wiped when it dies.
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "proto/vault.capnp.h"
+#include "vaultd/batch.h"
+#include "vaultd/vault_state.h"
+
+namespace sallyport::vaultd {
+
+// One connected program.
+struct AppSession {
+  // Keys that can be used; those that were closed count as objects until the program releases them.
+  static constexpr size_t MAX_LIVE_KEYS = 64;
+  static constexpr size_t MAX_OBJECTS = 1024;
+
+  Caller caller;
+  pid_t pid = 0;
+  size_t liveKeys = 0;
+  size_t objects = 0;
+};
+
+VerbSet verbsFrom(capnp::List<proto::Verb>::Reader verbs);  // those that this build knows
+std::vector<proto::Verb> toProto(VerbSet verbs);
+
+class KeyService final : public proto::Key::Server {
+ public:
+  KeyService(VaultState& state, std::shared_ptr<AppSession> session, std::string name, VerbSet verbs, uint64_t leaseMs);
+  ~KeyService() noexcept;
+
+ protected:
+  kj::Promise<void> box(BoxContext context) override;
+  kj::Promise<void> open(OpenContext context) override;
+  kj::Promise<void> openSealed(OpenSealedContext context) override;
+  kj::Promise<void> sign(SignContext context) override;
+  kj::Promise<void> freshNonces(FreshNoncesContext context) override;
+  kj::Promise<void> renew(RenewContext context) override;
+  kj::Promise<void> close(CloseContext context) override;
+
+ private:
+  // What holds for a whole call.
+  struct Call {
+    Verb verb;
+    VaultKey* key = nullptr;
+    std::vector<const Grant*> grants;
+    std::optional<Refusal> refused;  // of all its items
+  };
+  Call begin(Verb verb) const;
+  Call begin(Verb verb, KeyKind wanted) const;
+
+  // What was made for one item: taken back if it can't be recorded.
+  struct Made {
+    uint32_t version;
+    MutableByteSpan bytes;
+  };
+  // Carries out one item: `step(record)` gives Result<Made, Refusal> and fills in the record as far as it comes.
+  template <typename Step>
+  Result<void, Refusal> use(const Call& call, size_t bytes, Step&& step);
+  struct Peer {
+    PublicKey key;
+    std::string_view name;  // empty: not in [peers]
+  };
+  template <typename PeerReader>
+  Result<Peer, Refusal> peerOf(PeerReader reader) const;
+  Result<void, Refusal> permit(const Call& call, const Use& use, uint32_t uses = 1);
+
+  Result<void, Refusal> boxOne(const Call& call, proto::BoxItem::Reader item, proto::BoxOutcome::Builder outcome,
+                               AnswerRoom& room, RandomHalves& random);
+  Result<void, Refusal> openOne(const Call& call, proto::OpenItem::Reader item, proto::OpenOutcome::Builder outcome,
+                                AnswerRoom& room);
+  Result<void, Refusal> openSealedOne(const Call& call, ByteSpan box, proto::OpenOutcome::Builder outcome,
+                                      AnswerRoom& room);
+  Result<void, Refusal> signOne(const Call& call, ByteSpan message, proto::SignOutcome::Builder outcome);
+  Result<void, Refusal> drawNonces(const Call& call, std::string_view domain, uint32_t count,
+                                   proto::NoncesOutcome::Builder outcome);
+  void beginLease(uint64_t leaseMs);
+  bool ended() const;
+  void countRefusal(std::optional<Refusal> refused);
+
+  VaultState& state_;
+  std::shared_ptr<AppSession> session_;
+  std::string name_;
+  VerbSet verbs_;
+  uint64_t endsMs_ = 0;  // 0: no end
+  bool closed_ = false;
+};
+
+// The lease that policy gives to who asks for `wantedMs` (0: the longest): 0 is no end.
+uint64_t leaseMsFor(const std::vector<const Grant*>& grants, VerbSet verbs, uint64_t wantedMs);
+
+}  // namespace sallyport::vaultd

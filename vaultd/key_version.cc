@@ -1,0 +1,33 @@
+#include "vaultd/key_version.h"
+
+namespace sallyport::vaultd {
+
+std::string_view describe(KeyKind kind) { return kind == KeyKind::X25519 ? "x25519" : "ed25519"; }
+
+std::optional<KeyKind> keyKindOf(std::string_view word) {
+  for (const KeyKind kind : {KeyKind::X25519, KeyKind::Ed25519}) {
+    if (word == describe(kind)) return kind;
+  }
+  return std::nullopt;
+}
+
+VersionState stateOf(const KeyVersion& version, int64_t nowUnix) {
+  const auto passed = [nowUnix](int64_t time) { return time != 0 && nowUnix >= time; };
+  if (passed(version.destroyAt)) return VersionState::Destroyed;
+  if (passed(version.deletedFrom) || passed(version.retiredFrom)) return VersionState::Retired;
+  if (passed(version.openOnlyFrom)) return VersionState::OpenOnly;
+  return nowUnix < version.activeFrom ? VersionState::Pending : VersionState::Active;
+}
+
+std::string_view describe(VersionState state) {
+  switch (state) {
+    case VersionState::Pending: return "pending";
+    case VersionState::Active: return "active";
+    case VersionState::OpenOnly: return "open-only";
+    case VersionState::Retired: return "retired";
+    case VersionState::Destroyed: return "destroyed";
+  }
+  return "unknown";
+}
+
+}  // namespace sallyport::vaultd

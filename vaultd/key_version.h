@@ -1,0 +1,42 @@
+// key_version.h - the life of one version of a key: its times, and the state that follows from them and the clock.
+// Part of: vaultd's key library. docs/protocol.md §9 tells the same for readers of other programs.
+// Pure. A state is never stored: a running vault carries out a rotation on time without writing anything.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string_view>
+
+#include "common/bytes.h"
+
+namespace sallyport::vaultd {
+
+// What the secret is: an X25519 scalar (tunnels, boxes), or an Ed25519 seed (signatures).
+enum class KeyKind : uint8_t { X25519, Ed25519 };
+std::string_view describe(KeyKind kind);  // "x25519", "ed25519": as in files, arguments and RPC
+std::optional<KeyKind> keyKindOf(std::string_view word);
+
+// All times are Unix seconds; 0: never, or not set. They are authenticated by the file's seal.
+struct KeyVersion {
+  uint32_t number = 1;  // 1..n, never used again
+  PublicKey publicKey;
+  int64_t activeFrom = 0;
+  int64_t openOnlyFrom = 0;  // when the next version becomes active
+  int64_t retiredFrom = 0;   // openOnlyFrom and the grace period, or when `key retire` was called
+  int64_t deletedFrom = 0;   // `key delete` was called: not used any more; `key undelete` takes it back until destroyAt
+  int64_t destroyAt = 0;
+
+  bool operator==(const KeyVersion&) const = default;
+};
+
+enum class VersionState : uint8_t {
+  Pending,   // made, waits for activeFrom
+  Active,    // boxes, signs, opens, vouches
+  OpenOnly,  // opens what others still send to it
+  Retired,   // kept, not used
+  Destroyed  // the secret is gone, at the latest with the next write of the file
+};
+VersionState stateOf(const KeyVersion& version, int64_t nowUnix);
+std::string_view describe(VersionState state);  // "pending", "active", "open-only", "retired", "destroyed"
+
+}  // namespace sallyport::vaultd

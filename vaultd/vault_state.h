@@ -1,0 +1,34 @@
+// vault_state.h - what all services of the vault share. Process: vaultd alone. Made before lock-down, lives as long as
+// the process.
+#pragma once
+
+#include <ctime>
+#include <functional>
+
+#include "vaultd/authority.h"
+#include "vaultd/counters.h"
+#include "vaultd/keyring.h"
+#include "vaultd/policy.h"
+#include "vaultd/uses.h"
+
+namespace sallyport::vaultd {
+
+// Anybody may have signatures verified, and each costs as much as a handshake: more are refused.
+inline constexpr uint32_t VERIFIES_PER_SECOND = 2000;
+
+struct VaultState {
+  SharedKeyCache& cache;
+  Keyring& keys;
+  Policy policy;
+  Counters counters;
+  std::function<uint64_t()> nowMs;  // monotonic
+  Authority authority{};
+  std::function<int64_t()> nowUnix = [] { return static_cast<int64_t>(::time(nullptr)); };  // versions live by it
+  TokenBucket verifyRate{VERIFIES_PER_SECOND, 0};
+  UseRecorder* recorder = nullptr;  // may be null
+
+  // Counts and writes down a use. False: no record, so the answer must not be sent.
+  bool recordUse(const UseRecord& use);
+};
+
+}  // namespace sallyport::vaultd
