@@ -9,11 +9,12 @@
 
 namespace sallyport::client {
 
-inline constexpr size_t MAX_ITEMS = 64;                   // of a call (proto/vault.capnp)
-inline constexpr size_t MAX_MESSAGE_BYTES = 64 * 1024;    // of a call, with all around it
-inline constexpr size_t MESSAGE_OVERHEAD_BYTES = 512;     // what the RPC and the list put around the items
-inline constexpr size_t ITEM_OVERHEAD_BYTES = 64;         // pointers and padding of one item
-inline constexpr size_t SHARED_MESSAGE_BYTES = 48 * 1024; // beyond it, items get a call of their own: answers are longer
+inline constexpr size_t MAX_ITEMS = 64;                 // of a call (proto/vault.capnp)
+inline constexpr size_t MAX_MESSAGE_BYTES = 64 * 1024;  // of a call, with all around it
+inline constexpr size_t MESSAGE_OVERHEAD_BYTES = 512;   // what the RPC and the list put around the items
+inline constexpr size_t ITEM_OVERHEAD_BYTES = 64;       // pointers and padding of one item
+inline constexpr size_t SHARED_MESSAGE_BYTES =
+    48 * 1024;  // beyond it, items get a call of their own: answers are longer
 
 // Cuts `count` items into calls and asks them, pipelined. bytesOf(i) tells an item's length; fill(params, indices)
 // writes those items; take(i, outcome) gets each one's answer, tooLong(i) what is told of one that fits no message.
@@ -28,7 +29,8 @@ void askInBatches(const std::function<void(std::span<Call>)>& askAll, Call proto
       tooLong(i);
       continue;
     }
-    if (batches.empty() || batches.back().size() == MAX_ITEMS || calls.back().paramBytes + bytes > SHARED_MESSAGE_BYTES) {
+    if (batches.empty() || batches.back().size() == MAX_ITEMS ||
+        calls.back().paramBytes + bytes > SHARED_MESSAGE_BYTES) {
       batches.emplace_back();
       calls.push_back(prototype);
       calls.back().paramBytes = MESSAGE_OVERHEAD_BYTES;

@@ -38,9 +38,7 @@ int guarded(Step&& step) noexcept {
   try {
     step();
     return SALLYPORT_OK;
-  } catch (const client::Error& error) {
-    return failed(error.code(), error.what());
-  } catch (const std::bad_alloc&) {
+  } catch (const client::Error& error) { return failed(error.code(), error.what()); } catch (const std::bad_alloc&) {
     return failed(Code::outOfMemory);
   } catch (const std::exception& error) { return failed(Code::vaultFailed, error.what()); }
 }
@@ -280,14 +278,13 @@ int sallyport_verify(sallyport_vault* vault, sallyport_verify_item* items, size_
   return forEach<client::VerifyItem>(
       items, count,
       [](const auto& item) {
-        const bool whole = readable(item.public_key, item.public_key_size) && readable(item.message, item.message_size) &&
-                           readable(item.signature, item.signature_size);
+        const bool whole = readable(item.public_key, item.public_key_size) &&
+                           readable(item.message, item.message_size) && readable(item.signature, item.signature_size);
         return whole ? NOT_SENT : Code::badArgument;
       },
       [](const auto& item) {
         return client::VerifyItem{viewOf(item.public_key, item.public_key_size),
-                                  viewOf(item.message, item.message_size),
-                                  viewOf(item.signature, item.signature_size)};
+                                  viewOf(item.message, item.message_size), viewOf(item.signature, item.signature_size)};
       },
       [&](const auto& requests) { return vault->vault.verifyEach(requests); },
       [](sallyport_verify_item& item, Code code) { item.code = static_cast<int>(code); });

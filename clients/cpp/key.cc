@@ -26,8 +26,8 @@ Outcome<Opened> openedOf(proto::OpenOutcome::Reader outcome) {
 }
 
 // An Each form: `fill(list, i, item)` writes one item, `read(outcome)` makes its Outcome.
-template <typename Params, typename Results, typename Value, typename Item, typename Init, typename BytesOf, typename Fill,
-          typename Read>
+template <typename Params, typename Results, typename Value, typename Item, typename Init, typename BytesOf,
+          typename Fill, typename Read>
 std::vector<Outcome<Value>> each(Key::Impl& key, Method method, std::span<const Item> items, Init init, BytesOf bytesOf,
                                  Fill fill, Read read) {
   std::vector<Outcome<Value>> outcomes(items.size());
@@ -217,8 +217,7 @@ std::chrono::milliseconds Key::renew(std::chrono::milliseconds lease) {
       impl.lease = std::chrono::milliseconds(outcome.getLeaseMs());
       impl.leaseEnd = lease.count() > 0 ? Impl::Clock::now() + impl.lease : Impl::Clock::time_point::max();
     };
-    turn.ask(
-        makeCall<proto::Key::RenewParams, proto::Key::RenewResults>(KEY, RENEW, impl.handle.id, 0, fill, take));
+    turn.ask(makeCall<proto::Key::RenewParams, proto::Key::RenewResults>(KEY, RENEW, impl.handle.id, 0, fill, take));
     if (refusal != Code::ok) throw Error(refusal);
   });
   return this->lease();

@@ -48,8 +48,8 @@ struct Key::Impl {
   const std::vector<Verb> wantedVerbs;
   Handle handle;
   bool closed = false;
-  std::vector<Verb> verbs;           // granted
-  std::chrono::milliseconds lease;   // given
+  std::vector<Verb> verbs;                                // granted
+  std::chrono::milliseconds lease;                        // given
   Clock::time_point leaseEnd = Clock::time_point::max();  // of a lease that the program asked for
 };
 
@@ -63,9 +63,7 @@ std::array<std::byte, N> fixed(capnp::Data::Reader data) {
   return bytes;
 }
 
-inline std::string_view toText(View view) {
-  return {reinterpret_cast<const char*>(view.bytes().data()), view.size()};
-}
+inline std::string_view toText(View view) { return {reinterpret_cast<const char*>(view.bytes().data()), view.size()}; }
 // Text::Reader insists on a NUL at the end, which a string_view doesn't promise.
 inline kj::String toCapnp(std::string_view text) { return kj::heapString(text.data(), text.size()); }
 inline std::string fromCapnp(capnp::Text::Reader text) { return {text.begin(), text.size()}; }
@@ -85,10 +83,8 @@ Call makeCall(uint64_t interfaceId, uint16_t method, std::optional<uint32_t> tar
               .target = target,
               .paramBytes = bytes,
               .fill = [&fill](capnp::AnyPointer::Builder params) { fill(params.initAs<Params>()); },
-              .take =
-                  [&take](capnp::AnyPointer::Reader results, std::optional<uint32_t> capability) {
-                    take(results.getAs<Results>(), capability);
-                  }};
+              .take = [&take](capnp::AnyPointer::Reader results,
+                              std::optional<uint32_t> capability) { take(results.getAs<Results>(), capability); }};
 }
 
 }  // namespace sallyport::client

@@ -1,4 +1,5 @@
-// session.h - a connection that comes back: what a Vault and its Keys share. Part of: libsallyport (the caller's process).
+// session.h - a connection that comes back: what a Vault and its Keys share. Part of: libsallyport (the caller's
+// process).
 #pragma once
 
 #include <memory>

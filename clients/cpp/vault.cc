@@ -89,7 +89,8 @@ std::vector<GrantedKey> Vault::keys() {
 Key Vault::key(std::string_view name, std::span<const Verb> verbs, std::chrono::milliseconds lease) {
   if (lease.count() < 0) throw Error(Code::badArgument, "a lease is not negative");
   Session& session = sessionOf(impl_);
-  auto impl = std::make_unique<Key::Impl>(impl_, std::string(name), std::vector<Verb>(verbs.begin(), verbs.end()), lease);
+  auto impl =
+      std::make_unique<Key::Impl>(impl_, std::string(name), std::vector<Verb>(verbs.begin(), verbs.end()), lease);
   session.run([&](Turn& turn) { impl->acquire(turn, lease); });
   return Key(std::move(impl));
 }

@@ -285,9 +285,7 @@ void Wire::askAll(std::span<Call> calls) {
       in_.clear();
       inStart_ = 0;
     }
-  } catch (const kj::Exception&) {
-    die(Code::protocolError);
-  } catch (...) {
+  } catch (const kj::Exception&) { die(Code::protocolError); } catch (...) {
     // Also when memory ran out: questions are open that nobody waits for.
     dead_ = true;
     throw;

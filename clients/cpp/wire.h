@@ -2,8 +2,8 @@
 // Part of: libsallyport (the caller's process). What must never happen here: an answer taken for another question's.
 //
 // Why not the RPC system of libcapnp-rpc (docs/decisions/0012-clients-without-a-loop.md): it needs an event loop on the
-// calling thread or a thread of its own, and a library has no right to either. A caller that waits needs Bootstrap, Call,
-// Return, Finish and Release: they are here, over the framing of common/frame.h.
+// calling thread or a thread of its own, and a library has no right to either. A caller that waits needs Bootstrap,
+// Call, Return, Finish and Release: they are here, over the framing of common/frame.h.
 #pragma once
 
 #include <chrono>

@@ -1,7 +1,7 @@
 """Boxes, signatures and fresh nonces under keys that stay in Sallyport's vault.
 
     import sallyport
-    with sallyport.connect("/run/sallyport/vault.sock") as vault, vault.key("backup") as key:
+    with sallyport.connect("/run/sallyport/vault/vault.sock") as vault, vault.key("backup") as key:
         boxed = key.box("alice", b"text")                   # a peer of the vault's configuration, or 32 bytes of a public key
         text = key.open("alice", boxed.nonce, boxed.box).text
 

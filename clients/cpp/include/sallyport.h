@@ -3,7 +3,7 @@
 //
 //     sallyport_vault *vault = NULL;
 //     sallyport_key *key = NULL;
-//     sallyport_connect("/run/sallyport/vault.sock", 0, &vault);
+//     sallyport_connect("/run/sallyport/vault/vault.sock", 0, &vault);
 //     sallyport_key_open(vault, "backup", 0, 0, &key);
 //     unsigned char box[4 + SALLYPORT_BOX_OVERHEAD];
 //     sallyport_box_item item = {.peer_name = "alice", .text = "text", .text_size = 4, .box = box, .box_size = sizeof box};

@@ -1,27 +1,27 @@
 // vault.h - what a program asks of the vault: boxes, signatures and fresh nonces under keys that it can't take.
 // Part of: libsallyport (the caller's process). The contract behind it is proto/vault.capnp, explained in docs/api.md.
 //
-//     auto vault = sallyport::client::Vault::connect("/run/sallyport/vault.sock");
+//     auto vault = sallyport::client::Vault::connect("/run/sallyport/vault/vault.sock");
 //     auto key = vault.key("backup");
 //     auto boxed = key.box(Peer::named("alice"), "text");          // boxed.nonce, boxed.box
 //
 // **Blocking and simple.** Each call waits for its answer. The forms that end in `Each` take any number of items, judge
 // each by itself, and send what doesn't fit one message as pipelined calls: 1000 items cost a few round trips.
 //
-// **Errors.** A call returns what its name says or throws Error, whose code() is the vault's refusal by the schema's own
-// name (`notPermitted`) or one of the library's codes (`disconnected`). An `Each` form puts refusals into the items'
-// Outcomes and throws only when there is no answer at all.
+// **Errors.** A call returns what its name says or throws Error, whose code() is the vault's refusal by the schema's
+// own name (`notPermitted`) or one of the library's codes (`disconnected`). An `Each` form puts refusals into the
+// items' Outcomes and throws only when there is no answer at all.
 //
 // **Restarts.** When the vault has gone, a call that was waiting throws `disconnected`. Every later call connects anew
 // and asks again for the Key's capability; while nobody serves the socket it throws `cantConnect`. A lease that the
 // program asked for goes on over a restart with what is left of it.
 //
-// **Threads.** Every object may be used by any number of threads at a time, except while it is moved or destroyed. Calls
-// of one Vault and its Keys take turns on one connection; use a Vault for each thread where that is too slow. No thread
-// is started, no signal handled, and after fork() the child makes a connection of its own.
+// **Threads.** Every object may be used by any number of threads at a time, except while it is moved or destroyed.
+// Calls of one Vault and its Keys take turns on one connection; use a Vault for each thread where that is too slow. No
+// thread is started, no signal handled, and after fork() the child makes a connection of its own.
 //
-// **Secrets.** A text that was opened is a Plaintext: wiped when it dies, move-only. The library's own buffers are wiped
-// too. What the program does with its own copies is the program's business.
+// **Secrets.** A text that was opened is a Plaintext: wiped when it dies, move-only. The library's own buffers are
+// wiped too. What the program does with its own copies is the program's business.
 #pragma once
 
 #include <array>
@@ -65,7 +65,7 @@ enum class Code : int {
   tooManyObjects = 20,
   badSignature = 21,
   badDomain = 22,
-  unspecified = 255,     // the vault gave no reason
+  unspecified = 255,  // the vault gave no reason
 
   cantConnect = 256,     // nobody serves the socket, or this user may not connect to it
   disconnected = 257,    // the vault went away, or cut us off, before it answered
@@ -116,7 +116,7 @@ class View {
 
 using Bytes = std::vector<std::byte>;
 using PublicKey = std::array<std::byte, 32>;
-using Nonce = std::array<std::byte, 24>;       // of a box: "SallyBox" and 16 bytes
+using Nonce = std::array<std::byte, 24>;  // of a box: "SallyBox" and 16 bytes
 using FreshNonce = std::array<std::byte, 16>;
 using Signature = std::array<std::byte, 64>;
 
@@ -214,7 +214,7 @@ struct GrantedKey {
   std::string kind;                    // "x25519" or "ed25519"
   std::optional<PublicKey> publicKey;  // of the active version, if there is one
   std::vector<Verb> verbs;
-  std::vector<std::string> grants;     // the [[grant]] sections that say so
+  std::vector<std::string> grants;  // the [[grant]] sections that say so
 };
 
 struct Options {
