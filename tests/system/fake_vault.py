@@ -12,15 +12,15 @@ from minicapnp import Struct
 PING = 1
 
 
-def answer(question, results):
+def answer(question, results, caps=None):
     """A Return with results."""
-    body = Struct(struct.pack("<IHH", question, 1, 0), [Struct(b"", [results, None])])
+    body = Struct(struct.pack("<IHH", question, 1, 0), [Struct(b"", [results, caps])])
     return minicapnp.encode(Struct(struct.pack("<H", 3), [body]))
 
 
 def failure(question, kind):
     """A Return with an exception: 0 failed, 1 overloaded, 2 disconnected, 3 unimplemented."""
-    exception = Struct(struct.pack("<HHI", 0, kind, 0), ["the vault's own words"])
+    exception = Struct(struct.pack("<HHH", 0, 0, kind), ["not implemented" if kind == 3 else "the vault's own words"])
     return minicapnp.encode(Struct(struct.pack("<H", 3), [Struct(struct.pack("<IHH", question, 1, 1), [exception])]))
 
 
@@ -72,7 +72,7 @@ class FakeVault:
                 message = minicapnp._follow([file.read(8 * words)], 0, 0)
                 tag, body = message.u16(0), message.pointer(0)
                 if tag == 8:
-                    connection.sendall(answer(body.u32(0), None))
+                    connection.sendall(answer(body.u32(0), minicapnp.Cap(0), [Struct(struct.pack("<HHI", 1, 0, 0), [None])]))
                 elif tag == 2 and body.u16(4) == PING:
                     connection.sendall(answer(body.u32(0), Struct(b"\1")))
                 elif tag == 2 and not self._public_key(connection, body.u32(0), body.pointer(1).pointer(0).text(0)):

@@ -55,10 +55,11 @@ export class Connection {
     const id = importId(key);
     if (id === undefined || !this.alive) return;
     delete this.#conn.imports[id];
-    const release = new Message().initRoot(RpcMessage)._initRelease();
+    const message = new Message().initRoot(RpcMessage);
+    const release = message._initRelease();
     release.id = id;
     release.referenceCount = 1;
-    this.transport.sendMessage(release.segment.message.getRoot(RpcMessage));
+    this.transport.sendMessage(message);
   }
 }
 
@@ -73,7 +74,7 @@ function importId(key: Key$Client): number | undefined {
 function named(error: unknown): SallyportError {
   if (error instanceof SallyportError) return error;
   const text = error instanceof Error ? error.message : String(error);
-  if (/unimplemented/i.test(text)) return new SallyportError("unsupported");
+  if (/not implemented|unimplemented/i.test(text)) return new SallyportError("unsupported");
   return new SallyportError("vaultFailed", text);
 }
 

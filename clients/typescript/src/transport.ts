@@ -75,9 +75,8 @@ export class Transport {
 
   sendMessage(message: RpcMessage): void {
     if (this.#end) throw this.#end;
-    const copy = new Message(); // one segment
-    copy.setRoot(message);
-    this.#socket.write(Buffer.from(copy.toArrayBuffer()));
+    // As it stands: capnp-es builds in one segment, and its own way of copying a message breaks lists of structs.
+    this.#socket.write(Buffer.from(message.segment.message.toArrayBuffer()));
   }
 
   recvMessage(): Promise<RpcMessage> {
