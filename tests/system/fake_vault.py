@@ -20,7 +20,7 @@ def answer(question, results, caps=None):
 
 def failure(question, kind):
     """A Return with an exception: 0 failed, 1 overloaded, 2 disconnected, 3 unimplemented."""
-    exception = Struct(struct.pack("<HHH", 0, 0, kind), ["not implemented" if kind == 3 else "the vault's own words"])
+    exception = Struct(struct.pack("<HHH", 0, 0, kind), ["unimplemented" if kind == 3 else "the vault's own words"])
     return minicapnp.encode(Struct(struct.pack("<H", 3), [Struct(struct.pack("<IHH", question, 1, 1), [exception])]))
 
 

@@ -6,7 +6,8 @@
 //     sallyport_connect("/run/sallyport/vault/vault.sock", 0, &vault);
 //     sallyport_key_open(vault, "backup", 0, 0, &key);
 //     unsigned char box[4 + SALLYPORT_BOX_OVERHEAD];
-//     sallyport_box_item item = {.peer_name = "alice", .text = "text", .text_size = 4, .box = box, .box_size = sizeof box};
+//     sallyport_box_item item = {.peer_name = "alice", .text = "text", .text_size = 4,
+//                                .box = box, .box_size = sizeof box};
 //     int code = sallyport_box(key, &item, 1);
 //
 // Every function that returns int returns a code below. A pointer that may be NULL says so; any other NULL is answered
@@ -99,11 +100,13 @@ typedef struct sallyport_granted_key {
   unsigned verbs;             // enum sallyport_verb, or-ed
   const char *const *grants;  // the [[grant]] sections that say so; ends with NULL
 } sallyport_granted_key;
-// What this caller may do: calls `each` for each key. Everything it is given is good until it returns. context may be NULL.
-int sallyport_keys(sallyport_vault *vault, void (*each)(const sallyport_granted_key *key, void *context), void *context);
+// What this caller may do: calls `each` for each key. What it is given is good until it returns. context may be NULL.
+int sallyport_keys(sallyport_vault *vault, void (*each)(const sallyport_granted_key *key, void *context),
+                   void *context);
 
 // verbs: or-ed; 0: all that are granted. lease_ms: 0: the longest that policy allows.
-int sallyport_key_open(sallyport_vault *vault, const char *name, unsigned verbs, uint64_t lease_ms, sallyport_key **key);
+int sallyport_key_open(sallyport_vault *vault, const char *name, unsigned verbs, uint64_t lease_ms,
+                       sallyport_key **key);
 // Gives the key back and sets *key to NULL; with NULL there already: nothing.
 void sallyport_key_close(sallyport_key **key);
 int sallyport_key_verbs(sallyport_key *key, unsigned *verbs);        // what was granted
