@@ -314,6 +314,7 @@ class Key(_Handle):
         _check(_lib.sallyport_key_open(vault._live(), _text(name), int(verbs), _milliseconds(lease), ctypes.byref(pointer)))
         super().__init__(pointer, _lib.sallyport_key_close)
         self.name = name
+        self._vault = vault  # lives as long as its keys, unless it is closed
 
     @property
     def verbs(self) -> Verb:
