@@ -1,4 +1,5 @@
-// link.cc - see link.h.
+// link.cc - see link.h. The header layout is Cap'n Proto's stream framing: le32 segments-1, then a le32 word count for
+// each segment, padded to 8 bytes, then the segments.
 #include "common/link.h"
 
 #include <sys/socket.h>
@@ -11,7 +12,6 @@
 #include <capnp/rpc.capnp.h>
 #include <kj/debug.h>
 
-#include "common/frame.h"
 #include "common/secret_bytes.h"
 
 namespace sallyport {
@@ -22,9 +22,76 @@ constexpr size_t WORD = sizeof(capnp::word);
 constexpr size_t READ_CHUNK = 16 * 1024;
 constexpr size_t KEEP_BYTES = 16 * 1024;  // an idle link keeps no more than this per direction
 
-FrameHeader headerOf(ByteSpan bytes, const LinkLimits& limits) {
-  return parseFrameHeader(bytes, limits.maxMessageBytes, limits.maxSegments);
+uint32_t le32(const std::byte* p) {
+  uint32_t value;
+  std::memcpy(&value, p, sizeof value);
+  return le32toh(value);
 }
+
+// What the stream's head says. Nothing is allocated before this has been judged.
+struct Header {
+  size_t headerBytes = 0;
+  size_t messageBytes = 0;  // header included
+  unsigned segments = 0;
+  enum { NeedMore, Bad, TooBig, Complete } state = NeedMore;
+};
+
+Header parseHeader(ByteSpan bytes, const LinkLimits& limits) {
+  Header header;
+  if (bytes.size() < 4) return header;
+  // Checked before the +1: 0xFFFFFFFF would wrap.
+  const uint32_t last = le32(bytes.data());
+  if (last >= limits.maxSegments) {
+    header.state = Header::Bad;
+    return header;
+  }
+  header.segments = last + 1;
+  header.headerBytes = (4 + 4 * size_t{header.segments} + WORD - 1) / WORD * WORD;
+  if (bytes.size() < header.headerBytes) return header;
+  size_t words = 0;
+  for (unsigned i = 0; i < header.segments; ++i) {
+    const size_t size = le32(bytes.data() + 4 + 4 * size_t{i});
+    if (size > limits.maxMessageBytes / WORD || words + size > limits.maxMessageBytes / WORD) {
+      header.state = Header::TooBig;
+      return header;
+    }
+    words += size;
+  }
+  header.messageBytes = header.headerBytes + words * WORD;
+  header.state = Header::Complete;
+  return header;
+}
+
+// Owns a copy of one message, aligned, and wipes it: plaintext and vouches pass through here.
+class OwnedMessage final : public capnp::MessageReader {
+ public:
+  OwnedMessage(ByteSpan bytes, const Header& header, capnp::ReaderOptions limits)
+      : capnp::MessageReader(limits),
+        words_((header.messageBytes - header.headerBytes) / WORD),
+        segments_(header.segments) {
+    if (!words_.empty()) std::memcpy(words_.data(), bytes.data() + header.headerBytes, words_.size() * WORD);
+    size_t offset = 0;
+    for (unsigned i = 0; i < header.segments; ++i) {
+      const size_t size = le32(bytes.data() + 4 + 4 * size_t{i});
+      segments_[i] = {reinterpret_cast<const capnp::word*>(words_.data()) + offset, size};
+      offset += size;
+    }
+  }
+  ~OwnedMessage() noexcept(false) { wipe(std::as_writable_bytes(std::span(words_))); }
+
+  kj::ArrayPtr<const capnp::word> getSegment(uint id) override {
+    if (id >= segments_.size()) return nullptr;
+    return kj::arrayPtr(segments_[id].data, segments_[id].size);
+  }
+
+ private:
+  struct Segment {
+    const capnp::word* data = nullptr;
+    size_t size = 0;
+  };
+  std::vector<uint64_t> words_;
+  std::vector<Segment> segments_;
+};
 
 }  // namespace
 
@@ -62,8 +129,8 @@ void Link::onEvents(uint32_t events) {
 void Link::readAvailable() {
   // Make room for what is missing of the current message, but never more than one message and a chunk.
   size_t want = READ_CHUNK;
-  const FrameHeader header = headerOf(ByteSpan(in_).subspan(inStart_, inEnd_ - inStart_), limits_);
-  if (header.state == FrameHeader::State::Complete && header.messageBytes > inEnd_ - inStart_) {
+  const Header header = parseHeader(ByteSpan(in_).subspan(inStart_, inEnd_ - inStart_), limits_);
+  if (header.state == Header::Complete && header.messageBytes > inEnd_ - inStart_) {
     want = std::max(want, header.messageBytes - (inEnd_ - inStart_));
   }
   if (inStart_ > 0 && in_.size() - inEnd_ < want) {
@@ -95,12 +162,12 @@ void Link::deliver() {
     const ByteSpan bytes = ByteSpan(in_).subspan(inStart_, inEnd_ - inStart_);
     // Back-pressure: who doesn't read its answers gets no more calls through.
     if (!broken_ && out_.size() - outStart_ > limits_.maxQueuedBytes) return;
-    const FrameHeader header = headerOf(bytes, limits_);
-    if (!broken_ && (header.state == FrameHeader::State::Bad || header.state == FrameHeader::State::TooBig)) {
-      fail(header.state == FrameHeader::State::Bad ? CutOff::BadHeader : CutOff::TooBig);
+    const Header header = parseHeader(bytes, limits_);
+    if (!broken_ && (header.state == Header::Bad || header.state == Header::TooBig)) {
+      fail(header.state == Header::Bad ? CutOff::BadHeader : CutOff::TooBig);
       return;
     }
-    if (!broken_ && header.state == FrameHeader::State::Complete && bytes.size() >= header.messageBytes) {
+    if (!broken_ && header.state == Header::Complete && bytes.size() >= header.messageBytes) {
       capnp::ReaderOptions options;
       options.nestingLimit = 24;
       options.traversalLimitInWords = 4 * limits_.maxMessageBytes / WORD + 1024;
@@ -184,13 +251,39 @@ kj::Promise<kj::Maybe<capnp::MessageReaderAndFds>> Link::tryReadMessage(kj::Arra
   return kj::mv(paf.promise);
 }
 
+void Link::append(kj::ArrayPtr<const kj::ArrayPtr<const capnp::word>> segments) {
+  size_t bytes = (4 + 4 * segments.size() + WORD - 1) / WORD * WORD;
+  const size_t headerBytes = bytes;
+  for (auto& segment : segments) bytes += segment.size() * WORD;
+  const size_t at = out_.size();
+  if (out_.capacity() < at + bytes) {
+    std::vector<std::byte> larger;
+    larger.reserve(std::max(out_.capacity() * 2, at + bytes));
+    larger.assign(out_.begin(), out_.end());
+    wipe(out_);
+    out_ = std::move(larger);
+  }
+  out_.resize(at + bytes);
+  std::byte* to = out_.data() + at;
+  std::memset(to, 0, headerBytes);
+  const uint32_t last = htole32(static_cast<uint32_t>(segments.size() - 1));
+  std::memcpy(to, &last, 4);
+  size_t offset = headerBytes;
+  for (size_t i = 0; i < segments.size(); ++i) {
+    const uint32_t words = htole32(static_cast<uint32_t>(segments[i].size()));
+    std::memcpy(to + 4 + 4 * i, &words, 4);
+    std::memcpy(to + offset, segments[i].begin(), segments[i].size() * WORD);
+    offset += segments[i].size() * WORD;
+  }
+}
+
 // How much may be queued for a peer that has called a lot before it reads: beyond it nothing will ever be read.
 static size_t queueCeiling(const LinkLimits& limits) { return 8 * (limits.maxQueuedBytes + limits.maxMessageBytes); }
 
 kj::Promise<void> Link::writeMessage(kj::ArrayPtr<const int>,
                                      kj::ArrayPtr<const kj::ArrayPtr<const capnp::word>> segments) {
   if (broken_ || ended_) return kj::READY_NOW;  // the end was or will be told by tryReadMessage
-  appendFrame(out_, segments);
+  append(segments);
   if (side_ == LinkSide::Server && out_.size() - outStart_ > queueCeiling(limits_)) {
     // Not inside the RPC system's own call.
     loop_.defer([this, alive = alive_] {

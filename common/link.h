@@ -64,6 +64,7 @@ class Link final : public capnp::MessageStream, private EventLoop::Watcher {
   void readAvailable();
   void deliver();
   bool screen(capnp::MessageReader& message);
+  void append(kj::ArrayPtr<const kj::ArrayPtr<const capnp::word>> segments);
   void flush();
   void updateInterest();
   void fail(CutOff reason);

@@ -113,7 +113,7 @@ class Installed(SystemTest):
         program = self.build(self.C, "client_c.c", (ROOT / "tests/system/client_c.c").read_text())
         self.assertIn("all good", self.run_program(program, str(self.site_.socket)))
 
-    def test_the_cpp_api_with_threads_forks_and_large_batches(self):
+    def test_the_cpp_api_with_threads_moves_and_large_batches(self):
         program = self.build([*self.CPP, "-pthread"], "client_cpp.cc", (ROOT / "tests/system/client_cpp.cc").read_text())
         self.assertIn("all good", self.run_program(program, str(self.site_.socket)))
 
