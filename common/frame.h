@@ -1,6 +1,6 @@
 // frame.h - Cap'n Proto's stream framing: a header judged before anything is allocated, and messages that are wiped.
-// Part of: common (any process). No descriptor and no loop: clients/cpp puts a blocking socket around it, and common/link.h
-// does the same for a loop, in place.
+// Part of: common (any process). No descriptor and no loop: clients/cpp puts a blocking socket around it;
+// common/link.h does the same for a loop, in place.
 //
 // The layout: le32 segments-1, then a le32 word count for each segment, padded to 8 bytes, then the segments. Debian's
 // libcapnp 0.9.2 writes out of bounds on a message that begins FF FF FF FF, so it never sees a header here.
