@@ -13,6 +13,7 @@
 #include <capnp/rpc.capnp.h>
 #include <kj/debug.h>
 
+#include "common/frame.h"
 #include "common/secret_bytes.h"
 
 namespace sallyport {
@@ -30,47 +31,13 @@ uint32_t le32(const std::byte* p) {
   return le32toh(value);
 }
 
-// What the stream's head says. Nothing is allocated before this has been judged.
-struct Header {
-  size_t headerBytes = 0;
-  size_t messageBytes = 0;  // header included
-  unsigned segments = 0;
-  enum { NeedMore, Bad, TooBig, Complete } state = NeedMore;
-};
-
-Header parseHeader(ByteSpan bytes, const LinkLimits& limits) {
-  Header header;
-  if (bytes.size() < 4) return header;
-  // Checked before the +1: 0xFFFFFFFF would wrap.
-  const uint32_t last = le32(bytes.data());
-  if (last >= limits.maxSegments) {
-    header.state = Header::Bad;
-    return header;
-  }
-  header.segments = last + 1;
-  header.headerBytes = (4 + 4 * size_t{header.segments} + WORD - 1) / WORD * WORD;
-  if (bytes.size() < header.headerBytes) return header;
-  size_t words = 0;
-  for (unsigned i = 0; i < header.segments; ++i) {
-    const size_t size = le32(bytes.data() + 4 + 4 * size_t{i});
-    if (size > limits.maxMessageBytes / WORD || words + size > limits.maxMessageBytes / WORD) {
-      header.state = Header::TooBig;
-      return header;
-    }
-    words += size;
-  }
-  header.messageBytes = header.headerBytes + words * WORD;
-  header.state = Header::Complete;
-  return header;
-}
-
 }  // namespace
 
 // A message whose head has been judged: aligned, filled as it comes, wiped when it goes. Text and vouches pass through
 // here.
 class Link::Incoming final : public capnp::MessageReader {
  public:
-  Incoming(ByteSpan head, const Header& header, capnp::ReaderOptions limits)
+  Incoming(ByteSpan head, const FrameHeader& header, capnp::ReaderOptions limits)
       : capnp::MessageReader(limits),
         size_(header.messageBytes - header.headerBytes),
         words_(std::make_unique_for_overwrite<uint64_t[]>(size_ / WORD)),
@@ -180,10 +147,10 @@ void Link::deliver() {
 
 // Judges the head of the next message if it is there, and takes what is there of the content. False: the link failed.
 bool Link::beginMessage() {
-  const Header header = parseHeader(in_.bytes(), limits_);
-  if (header.state == Header::NeedMore) return true;
-  if (header.state != Header::Complete)
-    return fail(header.state == Header::Bad ? CutOff::BadHeader : CutOff::TooBig), false;
+  const FrameHeader header = parseFrameHeader(in_.bytes(), limits_.maxMessageBytes, limits_.maxSegments);
+  if (header.state == FrameHeader::State::NeedMore) return true;
+  if (header.state != FrameHeader::State::Complete)
+    return fail(header.state == FrameHeader::State::Bad ? CutOff::BadHeader : CutOff::TooBig), false;
   capnp::ReaderOptions options;
   options.nestingLimit = 24;
   options.traversalLimitInWords = 4 * limits_.maxMessageBytes / WORD + 1024;

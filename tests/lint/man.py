@@ -12,7 +12,7 @@ import shutil
 import subprocess
 import sys
 
-PAGES = ["vaultd.8", "netd.8", "sallyport.1", "sallyport.toml.5"]
+PAGES = ["vaultd.8", "netd.8", "sallyport.1", "sallyport.toml.5", "libsallyport.3"]
 SECTIONS = ["NAME", "DESCRIPTION", "EXAMPLES", "SECURITY CONSIDERATIONS", "SEE ALSO"]
 
 

@@ -49,4 +49,4 @@ def sources(root):
 
 def product(root, path):
     """True for files of the daemons and the CLI, false for tests and tools."""
-    return pathlib.PurePath(path.relative_to(root)).parts[0] in {"common", "proto", "sandbox", "vaultd", "netd", "cli"}
+    return pathlib.PurePath(path.relative_to(root)).parts[0] in {"common", "proto", "sandbox", "vaultd", "netd", "cli", "clients"}
