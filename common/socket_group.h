@@ -1,5 +1,5 @@
 // socket_group.h - lets a group of the system use a Unix socket that is otherwise its owner's. Part of: common (vaultd
-// and netd's monitor before lock-down, the CLI's check): `socket_group` of sallyport.toml.
+// before lock-down, netd's monitor, the CLI's check): `socket_group` of sallyport.toml.
 #pragma once
 
 #include <sys/types.h>

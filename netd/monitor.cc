@@ -302,7 +302,7 @@ void Monitor::workerExited(WorkerProcess& worker, int status, pid_t pid) {
 // A worker that was taken over can have shut a socket down, and with it every copy of it: those are bound anew.
 void Monitor::mendListeners() {
   const auto giveUp = [](const std::string& why) {
-    logError("a listener that a worker has broken can't be bound again: " + why);
+    logError("a listener that a worker has broken can't be bound again: " + why + "; restart netd");
   };
   try {
     if (auto own = bindOwnListeners(); !own) giveUp(own.error().message);

@@ -60,9 +60,9 @@ Result<kj::AutoCloseFd, Problem> writeTemporary(const fs::path& temporary, std::
     const int error = errno;
     // The file has a name of ours: what an operator can mend is its folder.
     const fs::path folder = folderOf(temporary);
-    Problem problem = systemProblem(folder, "can't make a file in this folder", error);
+    Problem problem = systemProblem(folder, "can't create a file in this folder", error);
     if (error == EACCES || error == EPERM) {
-      problem.hint = "run this as the owner of " + folder.string() + ", e.g. by sudo, or name another folder by --keys";
+      problem.hint = "run this as the owner of " + folder.string() + ", or as root";
     }
     return refuse(std::move(problem));
   }

@@ -161,7 +161,7 @@ class WrongFilesAreToldWhole(SystemTest):
         done = subprocess.run([binary("sallyport"), "key", "new", "x", "--keys", str(keys)], capture_output=True, timeout=30, check=False,
                               user=NOBODY, group=NOBODY, extra_groups=[])
         self.assertEqual(done.returncode, 1)
-        self.assertEqual(lines(done)[0], f"sallyport: error: {keys}: can't make a file in this folder: Permission denied")
+        self.assertEqual(lines(done)[0], f"sallyport: error: {keys}: can't create a file in this folder: Permission denied")
         self.assertIn(f"hint: run this as the owner of {keys}", lines(done)[1])
 
     def test_a_wrong_option_is_told_in_the_same_words_by_all(self):

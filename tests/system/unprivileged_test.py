@@ -7,10 +7,12 @@ import os
 import pathlib
 import shutil
 import signal
+import socket
 import tempfile
 import unittest
 
 from harness import Site, SystemTest, bin_root, ct, wait_until
+from worker_killed_test import shut_down_listeners
 
 NOBODY = 65534
 DAEMONS = ("cli/sallyport", "vaultd/vaultd", "netd/netd", "netd/netd-worker", "netd/netd-resolver")
@@ -60,6 +62,35 @@ class Unprivileged(SystemTest):
         site.reload()
         with site.connect(port, bob) as session:
             self.assert_echo(session)
+
+    def test_unix_sockets_that_a_worker_has_shut_down_are_bound_again(self):
+        site = NobodysSite("nobody2")
+        self._sites.append(site)
+        self.addCleanup(site.stop)
+        alice = site.peer("alice")
+        port = site.listen("echo", ["alice"], "echo")
+        sockets = [site.dir / "run" / name for name in ("wire.sock", "plain.sock")]
+        site.listen("local", ["alice"], "echo", address=f"unix:{sockets[0]}")
+        site.connect_entry("out", ("127.0.0.1", port), "alice", listen=f"unix:{sockets[1]}")
+        site.start()
+        before = site.pids()["workers"]
+        for victim in before:
+            shut_down_listeners(victim)
+        for victim in before:
+            os.kill(victim, signal.SIGKILL)
+
+        def all_answer():
+            try:
+                for path in sockets:
+                    with socket.socket(socket.AF_UNIX) as sock:
+                        sock.connect(str(path))
+                site.metrics()
+                return not set(before) & set(site.pids()["workers"])
+            except OSError:
+                return False
+        wait_until(all_answer, 10, "all sockets answer again")
+        wait_until(lambda: is_served(site, port, alice), 10, "the port too")
+        self.assertNotIn("can't be bound again", site.log())
 
 
 def is_served(site, port, pair):

@@ -26,6 +26,7 @@
 #include "netd/control.h"
 #include "netd/monitor.h"
 #include "netd/sandbox_report.h"
+#include "tests/unit/temporary_folder.h"
 
 namespace sallyport::netd::test {
 
@@ -79,8 +80,6 @@ class MonitorTest : public testing::Test {
  protected:
   MonitorTest() {
     setpgid(0, 0);  // a monitor that signals its whole group would take meson and the rest with it
-    std::string pattern = (fs::temp_directory_path() / "sallyport-monitor-XXXXXX").string();
-    folder = mkdtemp(pattern.data());
     const std::string name = "sallyport-puppets-" + std::to_string(getpid());
     sockaddr_un address{};
     address.sun_family = AF_UNIX;
@@ -94,8 +93,6 @@ class MonitorTest : public testing::Test {
   ~MonitorTest() noexcept override {
     monitor.reset();
     while (waitpid(-1, nullptr, 0) > 0) {}
-    std::error_code ignored;
-    fs::remove_all(folder, ignored);
   }
 
   // With a listen entry to a service, a connect entry with a plain side, [net] socket and a metrics page.
@@ -184,7 +181,8 @@ server = "UQ1lNB1tiMRWWyJbAxOWA9cr0gnykne8mfVO6F5xJS8="
   }
 
   EventLoop loop;
-  fs::path folder;
+  sallyport::test::TemporaryFolder temporary;
+  const fs::path& folder = temporary.path();
   kj::AutoCloseFd strings;
   kj::AutoCloseFd vault;
   std::optional<Monitor> monitor;

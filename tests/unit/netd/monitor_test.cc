@@ -3,6 +3,7 @@
 // Method: a whole monitor whose workers are puppets of the test.
 #include "tests/unit/netd/monitor_fixture.h"
 
+#include <sys/eventfd.h>
 #include <sys/resource.h>
 
 namespace sallyport::netd {
@@ -37,6 +38,27 @@ class AMonitor : public test::MonitorTest {
   }
 };
 
+// Does its work in the loop's order of events, like a signal.
+class Bell final : EventLoop::Watcher {
+ public:
+  Bell(EventLoop& loop, std::function<void()> work)
+      : loop_(loop), fd_(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)), work_(std::move(work)) {
+    loop_.add(fd_, EPOLLIN, *this);
+  }
+  ~Bell() { loop_.remove(fd_, *this); }
+  void ring() { eventfd_write(fd_, 1); }
+
+ private:
+  void onEvents(uint32_t) override {
+    eventfd_t ignored;
+    eventfd_read(fd_, &ignored);
+    work_();
+  }
+  EventLoop& loop_;
+  kj::AutoCloseFd fd_;
+  std::function<void()> work_;
+};
+
 constexpr auto LISTENERS = {ControlKind::WireListener, ControlKind::PlainListener, ControlKind::NetListener,
                             ControlKind::MetricsListener};
 constexpr auto NO_RECORD = ControlKind(4711);
@@ -63,10 +85,11 @@ TEST_F(AMonitor, IgnoresWhatADeadWorkerStillHadToSay) {
   start();
   const Puppet puppet = nextWorker();
   equip(puppet);
+  Bell sigchld(loop, [this] { monitor->onChildExit(); });
+  sigchld.ring();  // its turn comes first: then the process id is nobody's any more
   for (int i = 0; i < 100; ++i) puppet.say({.kind = NO_RECORD});
   endNow(puppet);
-  monitor->onChildExit();  // SIGCHLD came first, and its process id is nobody's any more
-  turns();                 // we live: no signal went to process 0
+  turns();  // we live: no signal went to process 0
   equip(nextWorker());
 }
 
