@@ -426,6 +426,7 @@ TEST(ConfigKeys, AreReadWithVaultAndPeersAlone) {
   const auto config = parseVaultAndPeers("[key.server]\nrotate_every = \"1d\"\n[[listen]]\nwrong = 1\n", "x.toml");
   ASSERT_TRUE(config.has_value());
   EXPECT_EQ(config->rotations.at("server").everyS, DAY_S);
+  EXPECT_EQ(config->rotations.at("server").graceS, DAY_S) << "never longer than the period, unless it is asked for";
 }
 
 TEST(ConfigKeys, WrongOnesAreToldWithTheirLine) {
