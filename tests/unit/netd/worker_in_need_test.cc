@@ -37,7 +37,8 @@ TEST_F(AWorkerInNeed, EndsThoseThatParkUnfinishedFramesBeforeASlowHonestOne) {
     write(parked.back(), ByteSpan(frame).first(frame.size() - 1));
     turns(3);
   }
-  ASSERT_GT(stats.get(Counter::BufferBytes), 512u << 10);
+  ASSERT_TRUE(stats.get(Counter::BufferBytes) > 512 << 10 ||
+              stats.get(R::MemoryLimit) > 0);  // or time has told already
   Peer honest = connected(TARGET);
   ASSERT_TRUE(until([&] { return target.get() >= 0; }));
   const std::string text(60000, 'h');
@@ -78,7 +79,7 @@ TEST_F(AWorkerInNeed, RestsWhenItIsOutOfDescriptorsAndKeepsItsSessions) {
   ASSERT_EQ(setrlimit(RLIMIT_NOFILE, &before), 0);
   EXPECT_TRUE(handshake(late));
   EXPECT_TRUE(until([&] { return stats.get(Counter::RpcClients) == 1; }));
-  ASSERT_EQ(::send(scraper, "GET / \n\n", 8, 0), 8);
+  ASSERT_EQ(::send(scraper, "GET / \n\n", 8, MSG_NOSIGNAL), 8);
   EXPECT_EQ(test::text(read(scraper, 8)), "HTTP/1.1");
 }
 
