@@ -129,9 +129,10 @@ Invocation parseCommandLine(std::span<const Command> commands, const std::vector
     return mistake("one word too many: `" + positional[command->maxWords] + "`", usage);
   }
   for (const auto& [option, value] : result.arguments.options) {
-    const bool takes = option == "--config" || std::ranges::any_of(command->options, [&](std::string_view own) {
-                         return own == option || own == option + "=";
-                       });
+    const bool takes =
+        option == "--config" || std::ranges::any_of(command->options, [&option = option](std::string_view own) {
+          return own == option || own == option + "=";
+        });
     if (!takes) return mistake("`" + std::string(command->name) + "` has no option `" + option + "`", usage);
   }
   result.kind = Invocation::Kind::Run;
