@@ -18,6 +18,10 @@ int keyPassphrase(const Arguments& arguments);
 int peerAdd(const Arguments& arguments);
 int peerList(const Arguments& arguments);
 int peerRemove(const Arguments& arguments);
+// cmd_audit.cc
+int auditVerify(const Arguments& arguments);
+int auditTail(const Arguments& arguments);
+int auditExport(const Arguments& arguments);
 // cmd_up.cc
 int up(const Arguments& arguments);
 // cmd_pipe.cc

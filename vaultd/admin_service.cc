@@ -30,6 +30,43 @@ kj::Promise<void> AdminService::status(StatusContext context) {
     status.setMemory(text(facts_.memory));
     fillKeys(status);
     fillCounters(status);
+    fillAudit(status.initAudit());
+  });
+}
+
+void AdminService::recordAction(std::string verb, std::string key, std::string outcome, std::string note) {
+  AuditRecord record;
+  record.caller = caller_;
+  record.verb = std::move(verb);
+  record.key = std::move(key);
+  record.outcome = std::move(outcome);
+  record.note = std::move(note);
+  state_.recordEvent(std::move(record));
+}
+
+void AdminService::fillAudit(proto::AuditStatus::Builder status) {
+  if (facts_.audit == nullptr) return status.setState("off");
+  const AuditLog& log = facts_.audit->log();
+  status.setState(log.problem().empty() ? kj::StringPtr("recording") : text(log.problem()));
+  status.setSeq(log.head().seq);
+  copyInto(status.initChain(AuditChain::SIZE), log.head().chain.span());
+  status.setLost(log.lost());
+  status.setExported(log.exported());
+  status.setRequired(facts_.auditRequired);
+}
+
+kj::Promise<void> AdminService::auditExported(AuditExportedContext context) {
+  return guarded([&] {
+    const uint64_t seq = context.getParams().getSeq();
+    auto outcome = context.getResults().initOutcome();
+    if (facts_.audit == nullptr || !facts_.audit->markExported(seq)) {
+      auto refused = outcome.initRefused();
+      refused.setReason(Refusal::NOT_PERMITTED);
+      refused.setProblem(facts_.audit == nullptr ? "there is no audit log" : "the log has no such record");
+      return;
+    }
+    recordAction("export", {}, "ok", "up to record " + std::to_string(seq));
+    outcome.setDone(text("exported up to record " + std::to_string(seq)));
   });
 }
 
@@ -52,7 +89,7 @@ void AdminService::fillKeys(proto::VaultStatus::Builder status) {
 void AdminService::fillCounters(proto::VaultStatus::Builder status) {
   uint64_t refills = 0;
   for (const auto& [name, key] : state_.keys.all()) refills += key->ledger->refills();
-  auto counters = status.initCounters(Counters::TOTAL + 4);
+  auto counters = status.initCounters(Counters::TOTAL + 6);
   unsigned i = 0;
   const auto add = [&](std::string_view name, uint64_t value) {
     counters[i].setName(literal(name));
@@ -61,6 +98,8 @@ void AdminService::fillCounters(proto::VaultStatus::Builder status) {
   state_.counters.forEach(add);
   add("nonce_reservations", refills);
   add("shared_keys_cached", state_.cache.size());
+  add("audit_records", facts_.audit == nullptr ? 0 : facts_.audit->log().head().seq);
+  add("audit_lost", facts_.audit == nullptr ? 0 : facts_.audit->log().lost());
 
   uint64_t accepted = 0;
   uint64_t refused = 0;
@@ -85,6 +124,7 @@ void AdminService::refuseReload(proto::ReloadOutcome::Builder outcome, const Con
   auto refused = outcome.initRefused();
   refused.setReason(Refusal::BAD_CONFIG);
   refused.setProblem(text(format(error, facts_.configFile)));
+  recordAction("reload", {}, "bad_config", error.message);
 }
 
 kj::Promise<void> AdminService::reload(ReloadContext context) {
@@ -117,6 +157,7 @@ kj::Promise<void> AdminService::reload(ReloadContext context) {
       done += "; not loaded until vaultd is restarted: " + missing;
     }
     logInfo("reload done " + done);
+    recordAction("reload", {}, "ok", done);
     outcome.setDone(text(done));
   });
 }

@@ -45,6 +45,9 @@ class Counters {
   void add(Count which, uint64_t howMany = 1) { counts_[static_cast<size_t>(which)] += howMany; }
   void addRefusal(proto::Refusal reason);
 
+  // "bad_box"
+  static std::string_view nameOf(proto::Refusal reason);
+
   uint64_t get(Count which) const { return counts_[static_cast<size_t>(which)]; }
   uint64_t refusals(proto::Refusal reason) const { return refusals_[static_cast<size_t>(reason)]; }
 

@@ -1,6 +1,6 @@
 #include "vaultd/key_service.h"
 
-#include "common/rpc.h"
+#include "vaultd/recorded.h"
 
 namespace sallyport::vaultd {
 
@@ -77,6 +77,7 @@ KeyService::Call KeyService::begin(Verb verb) const {
     call.grants = state_.authority.grants().find(session_->caller, name_, {verb});
     if (call.grants.empty()) call.refused = Refusal::EXPIRED;  // revoked
   }
+  if (!call.refused && !state_.mayUse()) call.refused = Refusal::NOT_RECORDED;
   return call;
 }
 
@@ -122,7 +123,7 @@ Result<void, Refusal> KeyService::permit(const Call& call, const Use& use, uint3
 }
 
 kj::Promise<void> KeyService::box(BoxContext context) {
-  return guarded([&] {
+  return recorded(state_, context, [&] {
     const Call call = begin(Verb::Box, KeyKind::X25519);
     const auto items = context.getParams().getItems();
     const unsigned count = bounded(items.size());
@@ -166,7 +167,7 @@ Result<void, Refusal> KeyService::boxOne(const Call& call, proto::BoxItem::Reade
 }
 
 kj::Promise<void> KeyService::open(OpenContext context) {
-  return guarded([&] {
+  return recorded(state_, context, [&] {
     const Call call = begin(Verb::Open, KeyKind::X25519);
     const auto items = context.getParams().getItems();
     const unsigned count = bounded(items.size());
@@ -210,7 +211,7 @@ Result<void, Refusal> KeyService::openOne(const Call& call, proto::OpenItem::Rea
 }
 
 kj::Promise<void> KeyService::openSealed(OpenSealedContext context) {
-  return guarded([&] {
+  return recorded(state_, context, [&] {
     const Call call = begin(Verb::Open, KeyKind::X25519);
     const auto boxes = context.getParams().getBoxes();
     const unsigned count = bounded(boxes.size());
@@ -243,7 +244,7 @@ Result<void, Refusal> KeyService::openSealedOne(const Call& call, ByteSpan box, 
 }
 
 kj::Promise<void> KeyService::sign(SignContext context) {
-  return guarded([&] {
+  return recorded(state_, context, [&] {
     const Call call = begin(Verb::Sign, KeyKind::Ed25519);
     const auto messages = context.getParams().getMessages();
     const size_t words = bounded(messages.size()) * (SIGNED_WORDS + wordsFor(SIGNATURE_BYTES));
@@ -267,7 +268,7 @@ Result<void, Refusal> KeyService::signOne(const Call& call, ByteSpan message, pr
 }
 
 kj::Promise<void> KeyService::freshNonces(FreshNoncesContext context) {
-  return guarded([&] {
+  return recorded(state_, context, [&] {
     const Call call = begin(Verb::FreshNonce);
     const auto params = context.getParams();
     const uint32_t count = params.getCount();

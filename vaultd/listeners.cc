@@ -67,6 +67,7 @@ RpcServer::Bootstrap admitPrograms(VaultState& state, std::string socket, std::s
     if (!users.empty() && !users.contains(peer.uid)) return nullptr;
     Caller caller{socket, peer.uid, peerGroups(peer.socket)};
     caller.gids.insert(peer.gid);
+    caller.gid = peer.gid;
     return capnp::Capability::Client(kj::heap<AppService>(state, std::move(caller), peer.pid));
   };
 }

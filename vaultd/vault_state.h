@@ -27,8 +27,12 @@ struct VaultState {
   TokenBucket verifyRate{VERIFIES_PER_SECOND, 0};
   UseRecorder* recorder = nullptr;  // may be null
 
+  // False: no use may begin, for it couldn't be recorded.
+  bool mayUse() const;
   // Counts and writes down a use. False: no record, so the answer must not be sent.
   bool recordUse(const UseRecord& use);
+  void recordStep(const StepRecord& step);
+  void recordEvent(AuditRecord record);
 };
 
 }  // namespace sallyport::vaultd
