@@ -92,6 +92,31 @@ std::string sandboxTable(const std::vector<SandboxColumn>& columns) {
   return table.empty() ? "" : "\n" + table.render("  ") + sandboxReasons(columns);
 }
 
+// The bound, in microseconds, under which that many of a hundred calls stayed: from buckets that double.
+std::string percentile(capnp::List<uint64_t>::Reader buckets, unsigned percent) {
+  uint64_t total = 0;
+  for (const uint64_t count : buckets) total += count;
+  if (total == 0) return "-";
+  uint64_t seen = 0;
+  for (unsigned i = 0; i + 1 < buckets.size(); ++i) {
+    seen += buckets[i];
+    if (seen * 100 >= total * percent) return "<" + std::to_string(uint64_t{1} << i) + " us";
+  }
+  return "more";
+}
+
+std::string usesTable(capnp::List<proto::VerbUses>::Reader uses) {
+  Table table({"USES", "DONE", "REFUSED", "QUEUED P99", "EXECUTED P99"});
+  for (const auto verb : uses) {
+    uint64_t refused = 0;
+    for (const auto reason : verb.getRefused()) refused += reason.getValue();
+    if (verb.getDone() == 0 && refused == 0) continue;
+    table.add({text(verb.getVerb()), std::to_string(verb.getDone()), std::to_string(refused),
+               percentile(verb.getQueued(), 99), percentile(verb.getExecuted(), 99)});
+  }
+  return table.empty() ? "" : "\n" + table.render("  ");
+}
+
 std::string vaultText(const proto::VaultStatus::Reader& status) {
   std::string result = "vaultd " + sanitized(text(status.getVersion())) + ", pid " + std::to_string(status.getPid()) +
                        ", up " + describeSeconds(status.getUptimeSeconds()) + ", sandbox " +
@@ -104,6 +129,7 @@ std::string vaultText(const proto::VaultStatus::Reader& status) {
   }
   if (!keys.empty()) result += "\n" + keys.render("  ");
   result += sandboxTable({{"vaultd", status.getSandbox()}});
+  result += usesTable(status.getUses());
   result += counterTable("COUNTER", status.getCounters(), false);
   result += counterTable("CLIENTS CUT OFF", status.getClientsCutOff(), false);
   return result;
@@ -156,6 +182,24 @@ void writeLayers(JsonWriter& json, Layers layers) {
   json.end();
 }
 
+void writeNumbers(JsonWriter& json, std::string_view name, capnp::List<uint64_t>::Reader numbers) {
+  json.key(name).beginArray();
+  for (const uint64_t number : numbers) json.value(number);
+  json.end();
+}
+
+void writeUses(JsonWriter& json, capnp::List<proto::VerbUses>::Reader uses) {
+  json.key("uses").beginArray();
+  for (const auto verb : uses) {
+    json.beginObject().member("verb", text(verb.getVerb())).member("done", verb.getDone());
+    writeCounters(json, "refused", verb.getRefused());
+    writeNumbers(json, "queued", verb.getQueued());
+    writeNumbers(json, "executed", verb.getExecuted());
+    json.end();
+  }
+  json.end();
+}
+
 void writeVault(JsonWriter& json, const proto::VaultStatus::Reader& status) {
   json.beginObject()
       .member("version", text(status.getVersion()))
@@ -172,11 +216,13 @@ void writeVault(JsonWriter& json, const proto::VaultStatus::Reader& status) {
         .member("state", text(key.getState()))
         .member("sealed", text(key.getSealed()))
         .member("nonce", text(key.getNonce()))
+        .member("version", uint64_t{key.getVersion()})
         .end();
   }
   json.end();
   writeCounters(json, "counters", status.getCounters());
   writeCounters(json, "clientsCutOff", status.getClientsCutOff());
+  writeUses(json, status.getUses());
   json.end();
 }
 

@@ -9,6 +9,7 @@
 #include <filesystem>
 #include <map>
 #include <optional>
+#include <set>
 #include <string>
 #include <string_view>
 #include <variant>
@@ -128,6 +129,10 @@ struct VaultConfig {
   std::string user = "sallyport-vault";             // when started as root
   std::filesystem::path passphraseFile;             // empty: systemd credential "passphrase", else the terminal
   uint32_t handshakesPerSecond = 100000;            // per key
+  uint32_t breakerFailures = 100;                   // failed opens of one caller in a window; 0: no breaker
+  uint32_t breakerWindowS = 60;
+  uint32_t breakerPauseS = 60;
+  std::filesystem::path metrics;  // a Unix socket; empty: no metrics page
   SandboxRequirement requireSandbox = SandboxRequirement::Full;
 };
 
@@ -178,6 +183,7 @@ struct Config {
   std::vector<ConnectEntry> connects;
   std::vector<VaultSocket> vaultSockets;
   std::vector<GrantEntry> grants;
+  std::set<std::string, std::less<>> honeyKeys;  // [key.NAME] honey = true: any use is an alarm
   std::map<std::string, PublicKey, std::less<>> peers;
   std::vector<std::string> warnings;  // legal but doubtful, for `sallyport check` and the log
 

@@ -31,25 +31,16 @@ constexpr size_t MAX_NESTING = 16;  // our format needs 3; the parser's recursio
 
 // --- the sections ----------------------------------------------------------------------------------------------------
 
-// A table by its name, or an empty one, or the error that it is something else.
-const toml::table& tableOf(const Section& root, std::string_view key) {
-  static const toml::table EMPTY;
-  const auto* node = root.find(key);
-  if (node == nullptr) return EMPTY;
-  if (const auto* table = node->as_table()) return *table;
-  root.fail(key, "must be a table, not " + std::string(typeName(*node)), "write [" + std::string(key) + "]");
-  return EMPTY;
-}
-
 fs::path withSuffix(const fs::path& socket, std::string_view suffix) {
   auto name = socket.stem().string() + std::string(suffix) + socket.extension().string();
   return socket.parent_path() / name;
 }
 
 void readVault(const Section& root, VaultConfig& vault) {
-  const Section section(root.reader(), tableOf(root, "vault"), "[vault]",
-                        {"keys", "socket", "net_socket", "admin_socket", "user", "passphrase_file",
-                         "handshakes_per_second", "require_sandbox"});
+  const Section section(
+      root.reader(), tableOf(root, "vault"), "[vault]",
+      {"keys", "socket", "net_socket", "admin_socket", "user", "passphrase_file", "handshakes_per_second",
+       "breaker_failures", "breaker_window_s", "breaker_pause_s", "metrics", "require_sandbox"});
   section.path("keys", vault.keys);
   section.socketPath("socket", vault.socket);
   vault.netSocket = withSuffix(vault.socket, "-net");
@@ -59,6 +50,17 @@ void readVault(const Section& root, VaultConfig& vault) {
   section.user(vault.user);
   section.path("passphrase_file", vault.passphraseFile);
   section.number("handshakes_per_second", vault.handshakesPerSecond, 1, 1'000'000);
+  section.number("breaker_failures", vault.breakerFailures, 0, 1'000'000);
+  section.number("breaker_window_s", vault.breakerWindowS, 1, 86400);
+  section.number("breaker_pause_s", vault.breakerPauseS, 1, 86400);
+  const auto metrics = section.text("metrics");
+  const auto address = section.address("metrics", metrics.value_or(""));
+  if (const auto* socket = address ? std::get_if<UnixAddress>(&*address) : nullptr) {
+    vault.metrics = socket->path;
+  } else if (metrics) {
+    section.fail("metrics", "is " + ticked(*metrics),
+                 "unix:PATH: the vault listens on no network, not even this host's");
+  }
   section.sandbox(vault.requireSandbox);
 }
 
@@ -257,6 +259,7 @@ void checkBoundOnce(const Config& config, Reader& reader) {
   claim(UnixAddress{config.vault.adminSocket}, "`admin_socket` in [vault]", 0);
   claim(UnixAddress{config.net.socket}, "`socket` in [net]", 0);
   claim(UnixAddress{config.net.adminSocket}, "`admin_socket` in [net]", 0);
+  if (!config.vault.metrics.empty()) claim(UnixAddress{config.vault.metrics}, "`metrics` in [vault]", 0);
   if (config.net.metrics) claim(*config.net.metrics, "`metrics` in [net]", 0);
   for (const auto& socket : config.vaultSockets) {
     claim(UnixAddress{socket.path}, "[[vault_socket]] " + ticked(socket.name), socket.line);
@@ -303,9 +306,9 @@ void screen(std::string_view text, Reader& reader) {
 }
 
 void readAll(const toml::table& table, Config& config, Reader& reader) {
-  const Section root(
-      reader, table, "",
-      {"vault", "net", "listen", "connect", "vault_socket", "grant", "peers", "limits", "require_sandbox", "audit"});
+  const Section root(reader, table, "",
+                     {"vault", "net", "listen", "connect", "vault_socket", "grant", "key", "peers", "limits",
+                      "require_sandbox", "audit"});
   auto sandbox = SandboxRequirement::Full;
   root.sandbox(sandbox);
   config.vault.requireSandbox = sandbox;
@@ -319,6 +322,7 @@ void readAll(const toml::table& table, Config& config, Reader& reader) {
   readConnects(root, config);
   readVaultSockets(root, config);
   readGrants(root, config);
+  readKeyOptions(root, config);
   if (reader.ok()) checkBoundOnce(config, reader);
   if (config.listens.empty() && config.connects.empty() && config.grants.empty()) {
     config.warnings.push_back("no [[listen]], no [[connect]] and no [[grant]]: nothing comes in or goes out");

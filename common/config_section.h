@@ -125,6 +125,14 @@ class Section {
     if (reader_.ok() && !isName(name)) { fail(key, "is not a name: " + ticked(name), NAME_RULE); }
   }
 
+  bool boolean(std::string_view key) const {
+    const auto* node = find(key);
+    if (node == nullptr) return false;
+    const auto* value = node->as_boolean();
+    if (value == nullptr) fail(key, "must be true or false, not " + std::string(typeName(*node)));
+    return value != nullptr && value->get();
+  }
+
   void number(std::string_view key, uint32_t& value, uint32_t least, uint32_t most) const {
     const auto* node = find(key);
     if (node == nullptr) return;
@@ -214,6 +222,16 @@ class Section {
   std::string title_;
 };
 
+// A table by its name, or an empty one, or the error that it is something else.
+inline const toml::table& tableOf(const Section& root, std::string_view key) {
+  static const toml::table EMPTY;
+  const auto* node = root.find(key);
+  if (node == nullptr) return EMPTY;
+  if (const auto* table = node->as_table()) return *table;
+  root.fail(key, "must be a table, not " + std::string(typeName(*node)), "write [" + std::string(key) + "]");
+  return EMPTY;
+}
+
 // Calls `read` for each table of an array of tables.
 template <typename Read>
 void forEachEntry(const Section& root, std::string_view kind, const Texts& known, Read&& read) {
@@ -240,6 +258,7 @@ void checkPeer(const Section& section, std::string_view key, const std::string& 
 // --- config_grants.cc: who may have the vault do what ----------------------------------------------------------------
 
 void readVaultSockets(const Section& root, Config& config);
-void readGrants(const Section& root, Config& config);  // after the peers and the sockets
+void readGrants(const Section& root, Config& config);      // after the peers and the sockets
+void readKeyOptions(const Section& root, Config& config);  // [key.NAME], after the entries
 
 }  // namespace sallyport::config

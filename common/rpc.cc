@@ -14,8 +14,59 @@
 #include <kj/io.h>
 
 #include "common/log.h"
+#include "common/secret_bytes.h"
 
 namespace sallyport {
+
+namespace {
+
+// A message on its way out. Texts that were opened lie in it, so its memory is wiped when it goes back to the heap.
+class WipedMessage final : public capnp::MessageBuilder {
+ public:
+  explicit WipedMessage(size_t firstWords) : nextWords_(std::max<size_t>(firstWords, MIN_WORDS)) {}
+  ~WipedMessage() noexcept(false) {
+    for (auto& segment : segments_) wipe(std::as_writable_bytes(std::span(segment)));
+  }
+
+  kj::ArrayPtr<capnp::word> allocateSegment(uint minimumWords) override {
+    auto& segment = segments_.emplace_back(std::max<size_t>(minimumWords, nextWords_));
+    nextWords_ = segment.size();
+    return {reinterpret_cast<capnp::word*>(segment.data()), segment.size()};
+  }
+
+ private:
+  static constexpr size_t MIN_WORDS = 64;
+  size_t nextWords_;
+  std::vector<std::vector<uint64_t>> segments_;  // zero, as Cap'n Proto wants them
+};
+
+// TwoPartyVatNetwork with such messages. They go to the link at once: it copies them into its own buffer, which it
+// wipes too, so there is nothing to wait for.
+class WipingNetwork final : public capnp::TwoPartyVatNetwork {
+ public:
+  WipingNetwork(Link& link, capnp::rpc::twoparty::Side ours) : TwoPartyVatNetwork(link, ours), link_(link) {}
+
+ private:
+  class Outgoing final : public capnp::OutgoingRpcMessage {
+   public:
+    Outgoing(Link& link, size_t firstWords) : link_(link), message_(firstWords) {}
+    capnp::AnyPointer::Builder getBody() override { return message_.getRoot<capnp::AnyPointer>(); }
+    void send() override { static_cast<void>(link_.writeMessage(nullptr, message_.getSegmentsForOutput())); }
+    size_t sizeInWords() override { return message_.sizeInWords(); }
+
+   private:
+    Link& link_;
+    WipedMessage message_;
+  };
+
+  kj::Own<capnp::OutgoingRpcMessage> newOutgoingMessage(uint firstSegmentWords) override {
+    return kj::heap<Outgoing>(link_, firstSegmentWords);
+  }
+
+  Link& link_;
+};
+
+}  // namespace
 
 struct RpcServer::Client {
   Client(EventLoop& loop, int fd, LinkLimits limits, capnp::Capability::Client bootstrap)
@@ -26,7 +77,7 @@ struct RpcServer::Client {
   }
 
   Link link;
-  capnp::TwoPartyVatNetwork network;
+  WipingNetwork network;
   capnp::RpcSystem<capnp::rpc::twoparty::VatId> rpc;
   kj::Promise<void> watching = nullptr;
 };
@@ -124,7 +175,7 @@ struct RpcClient::State {
         rpc(capnp::makeRpcClient(network)) {}
 
   Link link;
-  capnp::TwoPartyVatNetwork network;
+  WipingNetwork network;
   capnp::RpcSystem<capnp::rpc::twoparty::VatId> rpc;
   kj::Promise<void> watching = nullptr;
 };

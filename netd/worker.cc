@@ -256,7 +256,9 @@ void Worker::handle(ControlChannel::Received& received) {
     }
     case ControlKind::RemoveListener: listeners_.erase(record.target); return;
     case ControlKind::NetListener: channels_ = std::make_unique<ChannelService>(*this, fd()); return;
-    case ControlKind::MetricsListener: metrics_ = std::make_unique<MetricsServer>(*this, fd()); return;
+    case ControlKind::MetricsListener:
+      metrics_ = std::make_unique<TextPageServer>(loop_, fd(), [this] { return metricsPage(*this); });
+      return;
     case ControlKind::VaultLink: return vault_.connect(fd().release());
     case ControlKind::CookieKey:
       KJ_REQUIRE(received.payload.size() == MinuteKey::SIZE);

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "common/event_loop.h"
+#include "common/text_page.h"
 #include "netd/connection.h"
 #include "netd/control.h"
 #include "netd/cookie_keys.h"
@@ -26,7 +27,6 @@ namespace sallyport::netd {
 class ChannelService;
 class DialedSocket;
 class Listener;
-class MetricsServer;
 
 class Worker {
  public:
@@ -126,7 +126,7 @@ class Worker {
   std::unordered_map<uint64_t, PendingRequest> requests_;
   uint64_t nextRequest_ = 1;
   std::unique_ptr<ChannelService> channels_;
-  std::unique_ptr<MetricsServer> metrics_;
+  std::unique_ptr<TextPageServer> metrics_;
   std::vector<const Stats*> allStats_;
   kj::Promise<void> tick_ = nullptr;
   bool tickArmed_ = false;

@@ -61,7 +61,8 @@ struct VaultStatus {
   keys @6 :List(KeyStatus);
   counters @7 :List(Counter);  # named event counts since start, e.g. {"cookies_sealed", 12}
   clientsCutOff @8 :List(Counter);  # RPC clients cut off, by reason
-  audit @9 :AuditStatus;
+  uses @9 :List(VerbUses);     # what programs had done with keys
+  audit @10 :AuditStatus;
 }
 
 struct AuditStatus {
@@ -80,11 +81,19 @@ struct SandboxLayer {
 }
 struct KeyStatus {
   name @0 :Text;
-  kind @1 :Text;               # "x25519"
+  kind @1 :Text;               # "x25519" or "ed25519"
   publicKey @2 :Data;
   state @3 :Text;              # "active", "locked", "unusable"
   sealed @4 :Text;             # how the file is protected: "plain file", "passphrase", "systemd credential"
   nonce @5 :Text;              # "ready", or why no nonce is issued
+  version @6 :UInt32;          # the active one; 0: there is none now
+}
+struct VerbUses {
+  verb @0 :Text;               # "box", "open", "sign", "fresh_nonce"
+  done @1 :UInt64;             # items
+  refused @2 :List(Counter);   # items, by reason; those that are not 0
+  queued @3 :List(UInt64);     # calls, by how long they waited for their turn: below 1 us, 2 us, 4 us ... the rest
+  executed @4 :List(UInt64);   # calls, by how long their work took; likewise
 }
 struct Counter {
   name @0 :Text;

@@ -30,6 +30,7 @@ kj::Promise<void> AdminService::status(StatusContext context) {
     status.setMemory(text(facts_.memory));
     fillKeys(status);
     fillCounters(status);
+    fillUses(status);
     fillAudit(status.initAudit());
   });
 }
@@ -79,6 +80,7 @@ void AdminService::fillKeys(proto::VaultStatus::Builder status) {
     out.setKind(literal(describe(key->header.kind)));
     if (const KeyVersion* version = key->activeFacts(state_.nowUnix())) {
       copyInto(out.initPublicKey(PublicKey::SIZE), version->publicKey.span());
+      out.setVersion(version->number);
     }
     out.setState(key->locked ? "locked" : key->usable ? "active" : "unusable");
     out.setSealed(literal(describe(key->header.seal)));
@@ -89,7 +91,7 @@ void AdminService::fillKeys(proto::VaultStatus::Builder status) {
 void AdminService::fillCounters(proto::VaultStatus::Builder status) {
   uint64_t refills = 0;
   for (const auto& [name, key] : state_.keys.all()) refills += key->ledger->refills();
-  auto counters = status.initCounters(Counters::TOTAL + 6);
+  auto counters = status.initCounters(Counters::TOTAL + 7);
   unsigned i = 0;
   const auto add = [&](std::string_view name, uint64_t value) {
     counters[i].setName(literal(name));
@@ -100,6 +102,7 @@ void AdminService::fillCounters(proto::VaultStatus::Builder status) {
   add("shared_keys_cached", state_.cache.size());
   add("audit_records", facts_.audit == nullptr ? 0 : facts_.audit->log().head().seq);
   add("audit_lost", facts_.audit == nullptr ? 0 : facts_.audit->log().lost());
+  add("breakers_open", state_.breakers.openNow(state_.nowMs()));
 
   uint64_t accepted = 0;
   uint64_t refused = 0;
@@ -115,6 +118,105 @@ void AdminService::fillCounters(proto::VaultStatus::Builder status) {
   for (unsigned reason = 1; reason < CUT_OFF_COUNT; ++reason) {
     out[reason - 1].setName(literal(name(static_cast<CutOff>(reason))));
     out[reason - 1].setValue(cutOff[reason]);
+  }
+}
+
+namespace {
+
+void refuseWith(proto::AdminOutcome::Builder outcome, Refusal reason, const std::string& problem) {
+  auto refused = outcome.initRefused();
+  refused.setReason(reason);
+  refused.setProblem(text(problem));
+}
+
+}  // namespace
+
+kj::Promise<void> AdminService::lock(LockContext context) {
+  return guarded([&] {
+    const std::string name(view(context.getParams().getKey()));
+    auto outcome = context.getResults().initOutcome();
+    if (name.empty()) {
+      for (const auto& [each, key] : state_.keys.all()) state_.keys.lock(*key);
+    } else if (VaultKey* key = state_.keys.find(name)) {
+      state_.keys.lock(*key);
+    } else {
+      return refuseWith(outcome, Refusal::UNKNOWN_KEY, "no key of this name is loaded");
+    }
+    wipeDeadStack();
+    state_.counters.add(Count::KeysLocked);
+    recordAction("lock", name, "ok", name.empty() ? "all keys" : "");
+    logInfo(name.empty() ? "all keys locked" : "locked key=" + name);
+    outcome.setDone(text(name.empty() ? "all keys are locked" : "key " + name + " is locked"));
+  });
+}
+
+Result<std::string, Problem> AdminService::unlockKey(std::string_view keyFile, ByteSpan fileKey, Refusal& reason) {
+  reason = Refusal::BAD_SIZE;
+  if (fileKey.size() != FileKey::SIZE) return refuse(Problem{"a file key has 32 bytes", {}});
+  reason = Refusal::BAD_BOX;
+  const auto sealed = parseKeyText(keyFile);
+  if (!sealed) return refuse(sealed.error());
+  const std::string name = sealed->header.name;
+  VaultKey* key = state_.keys.find(name);
+  if (key == nullptr) {
+    reason = Refusal::UNKNOWN_KEY;
+    return refuse(Problem{"vaultd was not started with a key `" + name + "`", "restart it"});
+  }
+  auto opened = openKey(*sealed, FileKey(fileKey));
+  if (!opened) return refuse(opened.error());
+  reason = Refusal::NOT_PERMITTED;
+  if (auto done = state_.keys.unlock(*key, std::move(*opened), state_.nowUnix()); !done) return refuse(done.error());
+  return "key " + name + " is unlocked, " + std::to_string(key->versions.size()) + " versions";
+}
+
+kj::Promise<void> AdminService::unlock(UnlockContext context) {
+  return guarded([&] {
+    const auto params = context.getParams();
+    auto outcome = context.getResults().initOutcome();
+    Refusal reason;
+    const auto done = unlockKey(view(params.getKeyFile()), view(params.getFileKey()), reason);
+    wipeDeadStack();
+    state_.counters.add(done ? Count::KeysUnlocked : Count::UnlocksRefused);
+    if (!done) {
+      logWarning("unlock refused: " + done.error().message);
+      recordAction("unlock", {}, std::string(Counters::nameOf(static_cast<size_t>(reason))), done.error().message);
+      return refuseWith(outcome, reason, done.error().message);
+    }
+    logInfo(*done);
+    recordAction("unlock", {}, "ok", *done);
+    outcome.setDone(text(*done));
+  });
+}
+
+kj::Promise<void> AdminService::panic(PanicContext context) {
+  return guarded([&] {
+    state_.keys.panic();
+    wipeDeadStack();
+    state_.counters.add(Count::Panics);
+    recordAction("panic", {}, "ok", "all secrets wiped");
+    logWarning("PANIC: all secrets are wiped; only unlock or a restart brings a key back");
+  });
+}
+
+void AdminService::fillUses(proto::VaultStatus::Builder status) {
+  auto out = status.initUses(VERB_COUNT);
+  for (unsigned i = 0; i < VERB_COUNT; ++i) {
+    const VerbStats& stats = state_.uses[ALL_VERBS[i]];
+    out[i].setVerb(literal(name(ALL_VERBS[i])));
+    out[i].setDone(stats.done);
+    const auto kinds = std::ranges::count_if(stats.refused, [](uint64_t count) { return count != 0; });
+    auto refused = out[i].initRefused(static_cast<unsigned>(kinds));
+    unsigned at = 0;
+    for (size_t reason = 0; reason < Counters::REFUSALS; ++reason) {
+      if (stats.refused[reason] == 0) continue;
+      refused[at].setName(text(std::string(Counters::nameOf(reason))));
+      refused[at++].setValue(stats.refused[reason]);
+    }
+    const auto fill = [](auto list, const Log2Histogram& histogram) {
+      for (unsigned bucket = 0; bucket < list.size(); ++bucket) list.set(bucket, histogram.counts()[bucket]);
+    };
+    fill(out[i].initQueued(Log2Histogram::BUCKETS), stats.queued);
+    fill(out[i].initExecuted(Log2Histogram::BUCKETS), stats.executed);
   }
 }
 
@@ -135,9 +237,7 @@ kj::Promise<void> AdminService::reload(ReloadContext context) {
     if (!config) return refuseReload(outcome, config.error());
     auto grants = Grants::resolve(*config, facts_.accounts);
     if (!grants) return refuseReload(outcome, grants.error());
-    state_.policy = Policy(*config, state_.keys);
-    state_.authority = Authority(std::move(*grants), state_.nowMs());
-    state_.keys.setRate(config->vault.handshakesPerSecond);
+    state_.apply(*config, std::move(*grants));
     // A revoked peer's shared key has no use left.
     state_.cache.retain([&](SharedKeyCache::KeyId own, const PublicKey& peer) {
       for (const auto& [name, key] : state_.keys.all()) {

@@ -1,5 +1,6 @@
-// admin_service.h - status and reload, for operators. Process: vaultd alone. See proto/vault_admin.capnp.
-// Status holds no secret. Reload takes the text of a configuration: the vault can open no file any more.
+// admin_service.h - status, reload, lock, unlock and panic, for operators. Process: vaultd alone. See
+// proto/vault_admin.capnp. Status holds no secret. Reload takes the text of a configuration: the vault can open no file
+// any more.
 #pragma once
 
 #include <filesystem>
@@ -36,10 +37,15 @@ class AdminService final : public proto::Admin::Server {
  protected:
   kj::Promise<void> status(StatusContext context) override;
   kj::Promise<void> reload(ReloadContext context) override;
+  kj::Promise<void> lock(LockContext context) override;
+  kj::Promise<void> unlock(UnlockContext context) override;
+  kj::Promise<void> panic(PanicContext context) override;
   kj::Promise<void> auditExported(AuditExportedContext context) override;
 
  private:
   void fillKeys(proto::VaultStatus::Builder status);
+  void fillUses(proto::VaultStatus::Builder status);
+  Result<std::string, Problem> unlockKey(std::string_view keyFile, ByteSpan fileKey, Refusal& reason);
   void refuseReload(proto::ReloadOutcome::Builder outcome, const ConfigError& error);
   void fillCounters(proto::VaultStatus::Builder status);
   void fillAudit(proto::AuditStatus::Builder status);

@@ -70,6 +70,7 @@ Result<void, Refusal> AppService::giveKey(proto::App::KeyParams::Reader params, 
   if (session_->liveKeys >= AppSession::MAX_LIVE_KEYS || session_->objects >= AppSession::MAX_OBJECTS) {
     return refuse(Refusal::TOO_MANY_OBJECTS);
   }
+  if (state_.policy.isHoney(name)) state_.alarm(session_->caller, session_->pid, name, "key");
   const uint64_t leaseMs = leaseMsFor(grants, verbs, params.getLeaseMs());
   auto granted = outcome.initGranted();
   granted.setKey(kj::heap<KeyService>(state_, session_, std::string(name), verbs, leaseMs));

@@ -1,5 +1,6 @@
 #include "vaultd/audit_trail.h"
 
+#include <algorithm>
 #include <chrono>
 
 #include "common/log.h"
@@ -13,9 +14,11 @@ namespace {
 constexpr size_t MAX_SUMS = 1024;
 constexpr auto PERIOD = 1 * kj::SECONDS;
 
-std::string outcomeOf(std::optional<Refusal> refused) {
-  return refused ? std::string(Counters::nameOf(*refused)) : "ok";
+std::string nameOf(Refusal refusal) {
+  return std::string(Counters::nameOf(std::min(static_cast<size_t>(refusal), Counters::REFUSALS - 1)));
 }
+
+std::string outcomeOf(std::optional<Refusal> refused) { return refused ? nameOf(*refused) : "ok"; }
 
 AuditRecord recordOf(const UseRecord& use) {
   AuditRecord record;
@@ -166,7 +169,7 @@ void AuditTrail::tick() {
       AuditRecord record;
       record.verb = "withheld";
       record.items = std::exchange(withheld_, 0);
-      record.outcome = Counters::nameOf(Refusal::NOT_RECORDED);
+      record.outcome = nameOf(Refusal::NOT_RECORDED);
       record.note = "so many uses were refused: they could not be recorded";
       take(std::move(record));
     }

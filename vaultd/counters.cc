@@ -20,10 +20,6 @@ const std::array<std::string_view, Counters::REFUSALS> Counters::REFUSAL_NAMES =
     "refused_too_many_objects",  "refused_bad_signature", "refused_bad_domain"};
 static_assert(static_cast<size_t>(proto::Refusal::BAD_DOMAIN) + 1 == Counters::REFUSALS);
 
-std::string_view Counters::nameOf(proto::Refusal reason) {
-  return REFUSAL_NAMES[std::min(static_cast<size_t>(reason), REFUSALS - 1)].substr(sizeof("refused_") - 1);
-}
-
 void Counters::addRefusal(proto::Refusal reason) { ++refusals_[std::min(static_cast<size_t>(reason), REFUSALS - 1)]; }
 
 }  // namespace sallyport::vaultd

@@ -21,6 +21,12 @@ namespace sallyport::vaultd {
   X(VouchesNotMade, "vouches_not_made") \
   X(KeysGiven, "keys_given") \
   X(SignaturesVerified, "signatures_verified") \
+  X(BreakersTripped, "breakers_tripped") \
+  X(HoneyUses, "honey_key_uses") \
+  X(KeysLocked, "keys_locked") \
+  X(KeysUnlocked, "keys_unlocked") \
+  X(UnlocksRefused, "unlocks_refused") \
+  X(Panics, "panics") \
   X(SharedKeyHits, "shared_key_hits") \
   X(SharedKeyMisses, "shared_key_misses") \
   X(PublicKeysGiven, "public_keys_given") \
@@ -45,8 +51,8 @@ class Counters {
   void add(Count which, uint64_t howMany = 1) { counts_[static_cast<size_t>(which)] += howMany; }
   void addRefusal(proto::Refusal reason);
 
-  // "bad_box"
-  static std::string_view nameOf(proto::Refusal reason);
+  // "bad_box", for an index below REFUSALS.
+  static std::string_view nameOf(size_t refusal) { return REFUSAL_NAMES[refusal].substr(REFUSED.size()); }
 
   uint64_t get(Count which) const { return counts_[static_cast<size_t>(which)]; }
   uint64_t refusals(proto::Refusal reason) const { return refusals_[static_cast<size_t>(reason)]; }
@@ -60,6 +66,7 @@ class Counters {
   static constexpr size_t TOTAL = COUNTS + REFUSALS;
 
  private:
+  static constexpr std::string_view REFUSED = "refused_";
   static const std::array<std::string_view, COUNTS> NAMES;
   static const std::array<std::string_view, REFUSALS> REFUSAL_NAMES;
 

@@ -77,6 +77,9 @@ KeyService::Call KeyService::begin(Verb verb) const {
     call.grants = state_.authority.grants().find(session_->caller, name_, {verb});
     if (call.grants.empty()) call.refused = Refusal::EXPIRED;  // revoked
   }
+  if (!call.refused && verb == Verb::Open && state_.breakers.isOpen(session_->caller, state_.nowMs())) {
+    call.refused = Refusal::BREAKER_OPEN;
+  }
   if (!call.refused && !state_.mayUse()) call.refused = Refusal::NOT_RECORDED;
   return call;
 }
@@ -86,6 +89,21 @@ KeyService::Call KeyService::begin(Verb verb, KeyKind wanted) const {
   if (!call.refused && call.key->header.kind != wanted) call.refused = Refusal::WRONG_KIND;
   return call;
 }
+
+class KeyService::Timed {
+ public:
+  Timed(VaultState& state, Verb verb) : state_(state), verb_(verb), begunNs_(state.preciseNs()) {
+    const uint64_t turnNs = state.turnNs();
+    state_.uses[verb].queued.add(begunNs_ - std::min(turnNs, begunNs_));
+  }
+  ~Timed() { state_.uses[verb_].executed.add(state_.preciseNs() - begunNs_); }
+  Timed(const Timed&) = delete;
+
+ private:
+  VaultState& state_;
+  Verb verb_;
+  uint64_t begunNs_;
+};
 
 template <typename Step>
 Result<void, Refusal> KeyService::use(const Call& call, size_t bytes, Step&& step) {
@@ -124,6 +142,7 @@ Result<void, Refusal> KeyService::permit(const Call& call, const Use& use, uint3
 
 kj::Promise<void> KeyService::box(BoxContext context) {
   return recorded(state_, context, [&] {
+    const Timed timed(state_, Verb::Box);
     const Call call = begin(Verb::Box, KeyKind::X25519);
     const auto items = context.getParams().getItems();
     const unsigned count = bounded(items.size());
@@ -168,6 +187,7 @@ Result<void, Refusal> KeyService::boxOne(const Call& call, proto::BoxItem::Reade
 
 kj::Promise<void> KeyService::open(OpenContext context) {
   return recorded(state_, context, [&] {
+    const Timed timed(state_, Verb::Open);
     const Call call = begin(Verb::Open, KeyKind::X25519);
     const auto items = context.getParams().getItems();
     const unsigned count = bounded(items.size());
@@ -212,6 +232,7 @@ Result<void, Refusal> KeyService::openOne(const Call& call, proto::OpenItem::Rea
 
 kj::Promise<void> KeyService::openSealed(OpenSealedContext context) {
   return recorded(state_, context, [&] {
+    const Timed timed(state_, Verb::Open);
     const Call call = begin(Verb::Open, KeyKind::X25519);
     const auto boxes = context.getParams().getBoxes();
     const unsigned count = bounded(boxes.size());
@@ -245,6 +266,7 @@ Result<void, Refusal> KeyService::openSealedOne(const Call& call, ByteSpan box, 
 
 kj::Promise<void> KeyService::sign(SignContext context) {
   return recorded(state_, context, [&] {
+    const Timed timed(state_, Verb::Sign);
     const Call call = begin(Verb::Sign, KeyKind::Ed25519);
     const auto messages = context.getParams().getMessages();
     const size_t words = bounded(messages.size()) * (SIGNED_WORDS + wordsFor(SIGNATURE_BYTES));
@@ -269,6 +291,7 @@ Result<void, Refusal> KeyService::signOne(const Call& call, ByteSpan message, pr
 
 kj::Promise<void> KeyService::freshNonces(FreshNoncesContext context) {
   return recorded(state_, context, [&] {
+    const Timed timed(state_, Verb::FreshNonce);
     const Call call = begin(Verb::FreshNonce);
     const auto params = context.getParams();
     const uint32_t count = params.getCount();

@@ -43,6 +43,7 @@ class KeyService final : public proto::Key::Server {
   kj::Promise<void> close(CloseContext context) override;
 
  private:
+  class Timed;
   // What holds for a whole call.
   struct Call {
     Verb verb;

@@ -76,8 +76,8 @@ Result<void, Problem> Keyring::give(VaultKey& key, OpenedKey opened, int64_t now
   if (arena_->freeBytes() < needed) return refuse(Problem{"more keys than the secret memory holds", {}});
   for (OpenedVersion& each : opened.versions) {
     if (!isOfUse(each.version, nowUnix)) continue;
-    const auto version = std::ranges::find(versions, each.version.number,
-                                           [](const VaultVersion& own) { return own.facts.number; });
+    const auto version =
+        std::ranges::find(versions, each.version.number, [](const VaultVersion& own) { return own.facts.number; });
     CHECK(version != versions.end());
     version->secret =
         std::make_unique<VersionSecret>(*arena_, *cache_, version->id, opened.header.kind, each.secret, *key.ledger);
@@ -94,9 +94,7 @@ Result<Keyring, Problem> Keyring::load(const Config& config, SecretArena& arena,
                                        const Unlocker& unlock, const FileOwners& owners, uint64_t nowMs,
                                        std::vector<Problem>& warnings) {
   const auto nowUnix = static_cast<int64_t>(::time(nullptr));
-  Keyring ring;
-  ring.arena_ = &arena;
-  ring.cache_ = &cache;
+  Keyring ring(arena, cache);
   for (const std::string& name : keysUsed(config)) {
     auto opened = loadKey(config.vault.keys, name, unlock, owners);
     if (!opened) return refuse(opened.error());
@@ -120,12 +118,37 @@ Result<Keyring, Problem> Keyring::load(const Config& config, SecretArena& arena,
     } else if (!(*ledger)->renewed().empty()) {
       warnings.push_back({path.string() + ": made a fresh nonce key: " + (*ledger)->renewed(), {}});
     }
-    auto key = std::make_unique<VaultKey>(opened->header, std::move(*ledger), config.vault.handshakesPerSecond, nowMs);
-    key->usable = usable;
-    if (auto given = ring.give(*key, std::move(*opened), nowUnix); !given) return refuse(given.error());
-    ring.keys_.emplace(name, std::move(key));
+    auto added = ring.add(std::move(*opened), std::move(*ledger), config.vault.handshakesPerSecond, nowMs, nowUnix);
+    if (!added) return refuse(added.error());
+    (*added)->usable = usable;
   }
   return ring;
+}
+
+Result<VaultKey*, Problem> Keyring::add(OpenedKey opened, std::unique_ptr<NonceLedger> ledger,
+                                        uint32_t handshakesPerSecond, uint64_t nowMs, int64_t nowUnix) {
+  const std::string name = opened.header.name;
+  auto key = std::make_unique<VaultKey>(opened.header, std::move(ledger), handshakesPerSecond, nowMs);
+  if (auto given = give(*key, std::move(opened), nowUnix); !given) return refuse(given.error());
+  return keys_.insert_or_assign(name, std::move(key)).first->second.get();
+}
+
+void Keyring::panic() {
+  arena_->wipeAll();
+  for (auto& [name, key] : keys_) lock(*key);
+}
+
+Result<void, Problem> Keyring::unlock(VaultKey& key, OpenedKey opened, int64_t nowUnix) {
+  if (opened.header.kind != key.header.kind) {
+    return refuse(Problem{"the file holds an " + std::string(describe(opened.header.kind)) + " key, the vault an " +
+                              std::string(describe(key.header.kind)) + " key",
+                          "restart vaultd"});
+  }
+  if (opened.header.ledgerId != key.header.ledgerId) {
+    return refuse(Problem{"the file is another key's than the one that vaultd was started with", "restart vaultd"});
+  }
+  lock(key);
+  return give(key, std::move(opened), nowUnix);
 }
 
 VaultKey* Keyring::find(std::string_view name) const {
@@ -149,6 +172,7 @@ std::vector<std::string> keysUsed(const Config& config) {
   for (const ListenEntry& entry : config.listens) names.insert(entry.key);
   for (const ConnectEntry& entry : config.connects) names.insert(entry.key);
   for (const GrantEntry& grant : config.grants) names.insert(grant.keys.begin(), grant.keys.end());
+  names.insert(config.honeyKeys.begin(), config.honeyKeys.end());
   return {names.begin(), names.end()};
 }
 

@@ -105,6 +105,8 @@ class VaultKey {
 class Keyring {
  public:
   Keyring() = default;
+  // `arena` and `cache` must outlive this.
+  Keyring(SecretArena& arena, SharedKeyCache& cache) : arena_(&arena), cache_(&cache) {}
   Keyring(Keyring&&) = default;
   Keyring& operator=(Keyring&&) = default;
 
@@ -115,10 +117,22 @@ class Keyring {
                                        const Unlocker& unlock, const FileOwners& owners, uint64_t nowMs,
                                        std::vector<Problem>& warnings);
 
+  // One key that was opened already, with the ledger of its nonces. A problem: there is no memory for it.
+  Result<VaultKey*, Problem> add(OpenedKey opened, std::unique_ptr<NonceLedger> ledger, uint32_t handshakesPerSecond,
+                                 uint64_t nowMs, int64_t nowUnix);
+
   // Null if no such key is loaded. Stays valid for the life of the ring.
   VaultKey* find(std::string_view name) const;
   const std::map<std::string, std::unique_ptr<VaultKey>, std::less<>>& all() const { return keys_; }
   void setRate(uint32_t handshakesPerSecond);
+  // Wipes the secrets of the key.
+  void lock(VaultKey& key) { key.lock(*cache_); }
+  // Wipes all secrets: first the memory, then what is left of them. None is used in between.
+  void panic();
+  // Loads the versions that an opened key file holds; the ones that were there are wiped. Refuses a file of another
+  // kind or with another nonce ledger than the one that is open, and more versions than there is memory for: then the
+  // key stays as it is, or locked.
+  Result<void, Problem> unlock(VaultKey& key, OpenedKey opened, int64_t nowUnix);
   // There are keys, and the nonce file of each of them can't be used.
   bool noneUsable() const;
 

@@ -25,11 +25,11 @@ std::string reason(const kj::Exception& failure) {
   return text.substr(0, operands);
 }
 
-int listenAt(const fs::path& path, mode_t mode = SOCKET_MODE) {
+int listenAt(const fs::path& path) {
   std::error_code ignored;
   // 0755 less the umask: netd, under another user, must be able to pass. If it can't be made, bind says why.
   fs::create_directories(path.parent_path(), ignored);
-  return listenUnix(path, mode);
+  return listenUnix(path, SOCKET_MODE);
 }
 
 Problem cannotListen(const fs::path& path, const kj::Exception& failure) {
@@ -102,6 +102,11 @@ Result<Listeners, Problem> openListeners(const Config& config, const sandbox::Op
     if (::chown(path.c_str(), identity.uid, identity.gid) != 0) {
       return refuse(Problem{path.string() + ": can't give it to " + identity.name + ": " + std::strerror(errno), {}});
     }
+  }
+  if (!config.vault.metrics.empty()) {
+    try {
+      listeners.metrics = listenAt(config.vault.metrics);
+    } catch (const kj::Exception& failure) { return refuse(cannotListen(config.vault.metrics, failure)); }
   }
   for (const VaultSocket& socket : config.vaultSockets) {
     auto opened = openForPrograms(socket, accounts);

@@ -18,6 +18,7 @@ struct Listeners {
   int net = -1;  // listening descriptors, to be taken over by RpcServer
   int app = -1;
   int admin = -1;
+  int metrics = -1;          // none: no page
   std::set<uid_t> netUsers;  // who may connect to `net`
   std::set<uid_t> appUsers;  // to `app` and `admin`
   // [[vault_socket]]: for those whom the file's mode and group let in. What they may do there, grants say.

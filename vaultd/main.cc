@@ -6,6 +6,7 @@
 #include <sys/prctl.h>
 #include <unistd.h>
 
+#include <chrono>
 #include <csignal>
 #include <cstdio>
 #include <cstring>
@@ -15,9 +16,11 @@
 
 #include "common/log.h"
 #include "common/quiet_kj.h"
+#include "common/text_page.h"
 #include "vaultd/admin_service.h"
 #include "vaultd/audit_files.h"
 #include "vaultd/listeners.h"
+#include "vaultd/metrics.h"
 #include "vaultd/passphrase.h"
 #include "vaultd/vault_service.h"
 
@@ -132,8 +135,14 @@ int serve(const Config& config) {
   facts.accounts = Accounts::ofThisHost(config);
   auto grants = Grants::resolve(config, facts.accounts);
   if (!grants) return fail({format(grants.error(), config.file), grants.error().hint});
-  VaultState state{cache, *keys, Policy(config, *keys), {}, nowMs};
-  state.authority = Authority(std::move(*grants), nowMs());
+  VaultState state{cache, *keys, {}, {}, nowMs};
+  state.apply(config, std::move(*grants));
+  state.turnNs = [&loop] {
+    return static_cast<uint64_t>((loop.now() - kj::origin<kj::TimePoint>()) / kj::NANOSECONDS);
+  };
+  state.preciseNs = [] {
+    return static_cast<uint64_t>(std::chrono::nanoseconds(std::chrono::steady_clock::now().time_since_epoch()).count());
+  };
   facts.configFile = config.file;
   facts.memory = (*arena)->describe();
   facts.pid = static_cast<uint32_t>(getpid());
@@ -162,6 +171,9 @@ int serve(const Config& config) {
       loop, sockets->admin,
       admit(sockets->appUsers, [&](const PeerCredentials& peer) { return kj::heap<AdminService>(state, facts, peer); }),
       adminLimits);
+  std::optional<TextPageServer> metrics;
+  if (sockets->metrics >= 0)
+    metrics.emplace(loop, kj::AutoCloseFd(sockets->metrics), [&state] { return metricsPage(state); });
   facts.servers = {&net, &app, &admin};
   for (const RpcServer& server : programs) facts.servers.push_back(&server);
 

@@ -4,7 +4,7 @@
 
 namespace sallyport::vaultd {
 
-Policy::Policy(const Config& config, const Keyring& keys) : peers_(config.peers) {
+Policy::Policy(const Config& config, const Keyring& keys) : peers_(config.peers), honeyKeys_(config.honeyKeys) {
   for (const auto& [name, key] : peers_) peerNames_.emplace(key, name);
   for (const ListenEntry& entry : config.listens) {
     ListenRule rule;

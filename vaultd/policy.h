@@ -6,6 +6,7 @@
 
 #include <functional>
 #include <map>
+#include <set>
 #include <string>
 #include <string_view>
 #include <unordered_map>
@@ -36,6 +37,8 @@ class Policy {
   const std::pair<const std::string, PublicKey>* peer(std::string_view name) const;
   // Its name in [peers]; empty for a key that isn't there.
   std::string_view peerName(const PublicKey& key) const;
+  // [key.NAME] honey: nobody has a reason to use this key.
+  bool isHoney(std::string_view key) const { return honeyKeys_.contains(key); }
   // Null for an unknown name. Valid until the policy is replaced.
   const ListenRule* listen(std::string_view entry) const;
   const ConnectRule* connect(std::string_view entry) const;
@@ -52,8 +55,9 @@ class Policy {
   template <typename Rule>
   using Rules = std::unordered_map<std::string, Rule, NameHash, std::equal_to<>>;
 
-  std::map<std::string, PublicKey, std::less<>> peers_;
+  decltype(Config::peers) peers_;
   std::unordered_map<PublicKey, std::string, PublicKeyHash> peerNames_;
+  std::set<std::string, std::less<>> honeyKeys_;
   Rules<ListenRule> listens_;
   Rules<ConnectRule> connects_;
   std::string missingKeys_;

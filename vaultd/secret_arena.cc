@@ -133,6 +133,8 @@ SecretSlot SecretArena::takeSlot() {
   return SecretSlot(this, memory);
 }
 
+void SecretArena::wipeAll() { sallyport::wipe({data_, used_}); }
+
 MutableByteSpan SecretArena::takeBlock(size_t bytes) {
   const size_t rounded = (bytes + SecretSlot::SLOT_BYTES - 1) / SecretSlot::SLOT_BYTES * SecretSlot::SLOT_BYTES;
   CHECK(rounded <= capacity_ - used_);

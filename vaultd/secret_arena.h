@@ -79,7 +79,9 @@ class SecretArena {
   SecretSlot takeSlot();
   // A block for as long as the arena lives; for the cache of shared keys. Zero when handed out.
   MutableByteSpan takeBlock(size_t bytes);
-  size_t freeBytes() const { return capacity_ - used_; }
+  size_t freeBytes() const { return capacity_ - used_ + freeSlots_.size() * SecretSlot::SLOT_BYTES; }
+  // Every secret is gone, at once; slots and blocks stay with their holders, full of zeros.
+  void wipeAll();
 
  private:
   friend class SecretSlot;

@@ -6,9 +6,11 @@
 #include <functional>
 
 #include "vaultd/authority.h"
+#include "vaultd/breaker.h"
 #include "vaultd/counters.h"
 #include "vaultd/keyring.h"
 #include "vaultd/policy.h"
+#include "vaultd/use_stats.h"
 #include "vaultd/uses.h"
 
 namespace sallyport::vaultd {
@@ -25,14 +27,24 @@ struct VaultState {
   Authority authority{};
   std::function<int64_t()> nowUnix = [] { return static_cast<int64_t>(::time(nullptr)); };  // versions live by it
   TokenBucket verifyRate{VERIFIES_PER_SECOND, 0};
+  TokenBucket alarmRate{1, 0};
+  Breakers breakers{};
+  UseStats uses{};
   UseRecorder* recorder = nullptr;  // may be null
+  // Nanoseconds of a monotonic clock: now, and at the begin of the loop's turn.
+  std::function<uint64_t()> preciseNs = [] { return uint64_t{0}; };
+  std::function<uint64_t()> turnNs = [] { return uint64_t{0}; };
 
+  // What the configuration says of programs, at the start and at each reload.
+  void apply(const Config& config, Grants grants);
   // False: no use may begin, for it couldn't be recorded.
   bool mayUse() const;
   // Counts and writes down a use. False: no record, so the answer must not be sent.
   bool recordUse(const UseRecord& use);
   void recordStep(const StepRecord& step);
   void recordEvent(AuditRecord record);
+  // Somebody wants to use a honey key.
+  void alarm(const Caller& caller, pid_t pid, std::string_view key, std::string_view what);
 };
 
 }  // namespace sallyport::vaultd

@@ -77,11 +77,44 @@ class Nonces : public testing::Test {
 };
 
 TEST_F(Nonces, HoldTheCounterAndFreshRandomness) {
-  const auto first = nonceBlock(0x0102030405060708);
-  const auto second = nonceBlock(0x0102030405060708);
+  RandomHalves random(2);
+  const auto first = nonceBlock(0x0102030405060708, random.take());
+  const auto second = nonceBlock(0x0102030405060708, random.take());
   EXPECT_EQ(toHex(ByteSpan(first).first(8)), "0102030405060708");
   EXPECT_EQ(toHex(ByteSpan(second).first(8)), "0102030405060708");
   EXPECT_NE(first, second);
+}
+
+TEST_F(Nonces, ADomainOfAProgramIsNeverAPrefixOfOurs) {
+  for (const char* name :
+       {"CurveCPK", "CurveCPV", "CurveCP", "CurveCPx", "SallyBox", "", "123456789", "a b", ".x", "x\xff"}) {
+    EXPECT_FALSE(NonceDomain::named(name)) << name;
+  }
+  // Two domains, two keys: the same counter gives other nonces.
+  std::set<std::string> keys;
+  for (const char* name : {"minute-k", "a", "aa", "SallyBoy", "sallybox"}) {
+    ASSERT_TRUE(NonceDomain::named(name)) << name;
+    keys.insert(toHex(deriveNonceKey(secret, *NonceDomain::named(name), ledger->instance()).expose()));
+  }
+  for (const BoxRole role : {BoxRole::Cookie, BoxRole::Vouch, BoxRole::Application}) {
+    keys.insert(toHex(deriveNonceKey(secret, role, ledger->instance()).expose()));
+  }
+  EXPECT_EQ(keys.size(), 8u);
+}
+
+TEST_F(Nonces, OfADomainAreDistinctAndCountToo) {
+  DomainNonces source(*ledger, secret, *NonceDomain::named("minute-k"));
+  const NonceKey key = deriveNonceKey(secret, *NonceDomain::named("minute-k"), ledger->instance());
+  RandomHalves random(64);
+  const uint64_t first = test::counterOf(*source.draw(random), key);
+  for (uint64_t i = 1; i < 64; ++i) EXPECT_EQ(test::counterOf(*source.draw(random), key), first + i);
+}
+
+TEST_F(Nonces, TheRandomHalvesOfACallAreDistinct) {
+  RandomHalves random(64);
+  std::set<std::string> seen;
+  for (int i = 0; i < 64; ++i) seen.insert(toHex(random.take()));
+  EXPECT_EQ(seen.size(), 64u);
 }
 
 TEST_F(Nonces, AreAllDistinct) {

@@ -87,8 +87,7 @@ class Services : public testing::Test {
     const std::set<uid_t> us = {geteuid()};
     netServer.emplace(loop, listenUnix(path("net"), 0600), admit(us, [this] { return kj::heap<NetService>(*state); }),
                       LinkLimits());
-    appServer.emplace(loop, listenUnix(path("app"), 0600), admit(us, [this] { return kj::heap<AppService>(*state); }),
-                      LinkLimits());
+    appServer.emplace(loop, listenUnix(path("app"), 0600), admitPrograms(*state, "main", us), LinkLimits());
     adminServer.emplace(loop, listenUnix(path("admin"), 0600),
                         admit(us, [this] { return kj::heap<AdminService>(*state, facts); }), LinkLimits());
     facts.servers = {&*netServer, &*appServer, &*adminServer};
@@ -384,7 +383,8 @@ TEST_F(Services, AReloadRevokesAPeerAtOnce) {
   text.replace(text.find("allow = [\"alice\"]"), 17, "allow = [\"bob\"]");
   EXPECT_TRUE(reload(text).getOutcome().isDone());
   EXPECT_EQ(verify(vouch).getOutcomes()[0].getRefused(), Refusal::PEER_NOT_ALLOWED);
-  EXPECT_FALSE(cache.find(state->keys.find("server")->id, PublicKey(vector("C")))) << "its shared key is wiped";
+  EXPECT_FALSE(cache.find(state->keys.find("server")->versions[0].id, PublicKey(vector("C"))))
+      << "its shared key is wiped";
   EXPECT_TRUE(reload(std::string(CONFIG)).getOutcome().isDone());
   EXPECT_TRUE(verify(vouch).getOutcomes()[0].isPeer());
 }

@@ -1,0 +1,116 @@
+// text_page.cc - see text_page.h.
+#include "common/text_page.h"
+
+#include <sys/socket.h>
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+
+namespace sallyport {
+
+namespace {
+constexpr size_t MAX_REQUEST_BYTES = 4096;
+constexpr size_t MAX_CLIENTS = 16;
+constexpr uint32_t CLIENT_TIMEOUT_MS = 5000;
+constexpr uint32_t ACCEPT_PAUSE_MS = 100;
+}  // namespace
+
+class TextPageServer::Client final : EventLoop::Watcher {
+ public:
+  Client(TextPageServer& server, kj::AutoCloseFd socket)
+      : server_(server),
+        socket_(kj::mv(socket)),
+        timeout_(server.loop_.timer()
+                     .afterDelay(CLIENT_TIMEOUT_MS * kj::MILLISECONDS)
+                     .then([this] { server_.drop(*this); })
+                     .eagerlyEvaluate(nullptr)) {
+    server_.loop_.add(socket_, EPOLLIN, *this);
+  }
+  ~Client() { server_.loop_.remove(socket_, *this); }
+
+ private:
+  void onEvents(uint32_t) override {
+    if (answer_.empty())
+      readRequest();
+    else
+      writeAnswer();
+  }
+
+  void readRequest() {
+    std::array<char, MAX_REQUEST_BYTES> buffer;
+    const ssize_t got = recv(socket_, buffer.data(), buffer.size() - request_.size(), MSG_DONTWAIT);
+    if (got <= 0) {
+      if (got < 0 && (errno == EAGAIN || errno == EINTR)) return;
+      return server_.drop(*this);
+    }
+    request_.append(buffer.data(), static_cast<size_t>(got));
+    if (request_.find("\r\n\r\n") == std::string::npos && request_.find("\n\n") == std::string::npos) {
+      if (request_.size() >= MAX_REQUEST_BYTES) server_.drop(*this);
+      return;
+    }
+    const bool known = request_.starts_with("GET /metrics ") || request_.starts_with("GET / ");
+    const std::string body = known ? server_.page_() : "not found: try /metrics\n";
+    answer_ =
+        std::string("HTTP/1.1 ") + (known ? "200 OK" : "404 Not Found") +
+        "\r\nContent-Type: text/plain; version=0.0.4; charset=utf-8\r\nContent-Length: " + std::to_string(body.size()) +
+        "\r\nConnection: close\r\n\r\n" + body;
+    writeAnswer();
+  }
+
+  void writeAnswer() {
+    while (sent_ < answer_.size()) {
+      const ssize_t sent = send(socket_, answer_.data() + sent_, answer_.size() - sent_, MSG_NOSIGNAL | MSG_DONTWAIT);
+      if (sent < 0) {
+        if (errno == EINTR) continue;
+        if (errno == EAGAIN) return server_.loop_.modify(socket_, EPOLLOUT, *this);
+        break;
+      }
+      sent_ += static_cast<size_t>(sent);
+    }
+    shutdown(socket_, SHUT_WR);
+    server_.drop(*this);
+  }
+
+  TextPageServer& server_;
+  kj::AutoCloseFd socket_;
+  std::string request_;
+  std::string answer_;
+  size_t sent_ = 0;
+  kj::Promise<void> timeout_;
+};
+
+TextPageServer::TextPageServer(EventLoop& loop, kj::AutoCloseFd listener, Page page)
+    : loop_(loop), listener_(kj::mv(listener)), page_(kj::mv(page)), alive_(std::make_shared<bool>(true)) {
+  loop_.add(listener_, EPOLLIN, *this);
+}
+
+TextPageServer::~TextPageServer() {
+  *alive_ = false;
+  loop_.remove(listener_, *this);
+}
+
+void TextPageServer::onEvents(uint32_t) {
+  const int fd = accept4(listener_, nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC);
+  if (fd < 0) {
+    if (errno == EAGAIN || errno == EINTR || errno == ECONNABORTED) return;
+    // Out of descriptors: a page of numbers is worth less than a spinning daemon.
+    loop_.modify(listener_, 0, *this);
+    pause_ = loop_.timer()
+                 .afterDelay(ACCEPT_PAUSE_MS * kj::MILLISECONDS)
+                 .then([this] { loop_.modify(listener_, EPOLLIN, *this); })
+                 .eagerlyEvaluate(nullptr);
+    return;
+  }
+  kj::AutoCloseFd socket(fd);
+  if (clients_.size() < MAX_CLIENTS) clients_.push_back(std::make_unique<Client>(*this, kj::mv(socket)));
+}
+
+void TextPageServer::drop(Client& client) {
+  // The client is the caller.
+  loop_.defer([this, gone = &client, alive = alive_] {
+    if (*alive) std::erase_if(clients_, [gone](const auto& other) { return other.get() == gone; });
+  });
+}
+
+}  // namespace sallyport
