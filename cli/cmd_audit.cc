@@ -48,6 +48,7 @@ std::optional<Place> placeOf(const Arguments& arguments) {
 struct NotedHead {
   AuditHead head;
   std::string whose;
+  uint64_t oldest = UINT64_MAX;  // the first record that is kept, where that is known
 };
 
 std::optional<AuditHead> parseHead(const std::string& text) {
@@ -77,7 +78,8 @@ std::optional<NotedHead> headOfVault(const Place& place) {
   const auto chain = audit.getChain();
   if (audit.getSeq() == 0 || chain.size() != vaultd::AuditChain::SIZE) return std::nullopt;
   return NotedHead{{audit.getSeq(), vaultd::AuditChain(std::as_bytes(std::span(chain.begin(), chain.size())))},
-                   "the running vault"};
+                   "the running vault",
+                   audit.getOldest()};
 }
 
 Result<AuditKey, std::string> readKey(const fs::path& path, bool* missing = nullptr) {
@@ -113,6 +115,10 @@ Result<Checked, std::string> checkOnce(const AuditSources& sources, const std::o
     if (each.head.seq > summary->head.seq) {
       return refuse("the log ends with record " + std::to_string(summary->head.seq) + ", but " + each.whose +
                     " knows record " + std::to_string(each.head.seq) + ": its end was cut off");
+    }
+    if (summary->first > each.oldest) {
+      return refuse("records " + std::to_string(each.oldest) + " to " + std::to_string(summary->first - 1) +
+                    " are missing: " + each.whose + " has not overwritten them");
     }
     if (each.head.seq < summary->first) {
       return refuse("record " + std::to_string(each.head.seq) + ", which " + each.whose +
@@ -232,7 +238,8 @@ int auditVerify(const Arguments& arguments) {
   if (!key)
     warn("no verify.key: the chain holds, but who had the files could have made it whole anew; name it with --key");
   if (summary.first > 1)
-    say("records before " + std::to_string(summary.first) + " are not here: overwritten, or not asked for");
+    say("records before " + std::to_string(summary.first) +
+        " are not here: overwritten, exported apart, or taken away");
   putLine("records " + std::to_string(summary.first) + " to " + std::to_string(summary.head.seq) + " are whole" +
           (key ? " and the vault's own" : "") + (living ? ", up to what the vault knows" : ""));
   putLine("head " + toString(summary.head));

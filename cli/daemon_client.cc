@@ -80,9 +80,7 @@ ReloadOutcome reloadNet(const std::filesystem::path& adminSocket, const std::fil
     const std::string text(reinterpret_cast<const char*>(buffer.data()), answer->bytes);
     if (text[0] == '1') return {true, sanitized(text.substr(1))};
     return {false, "refused: " + sanitized(text.substr(1))};
-  } catch (const kj::Exception&) {
-    return {false, "is not running: nobody listens on " + adminSocket.string()};
-  }
+  } catch (const kj::Exception&) { return {false, "is not running: nobody listens on " + adminSocket.string()}; }
 }
 
 }  // namespace sallyport::cli

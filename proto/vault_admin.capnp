@@ -71,6 +71,7 @@ struct AuditStatus {
   chain @2 :Data;              # and that record's chain value, 32 bytes
   lost @3 :UInt64;             # records that could not be written, since start
   exported @4 :UInt64;         # an operator has a copy up to this record
+  oldest @6 :UInt64;           # the first record that is kept: those before were overwritten
   required @5 :Bool;           # no record, no operation
 }
 

@@ -53,6 +53,7 @@ void AdminService::fillAudit(proto::AuditStatus::Builder status) {
   copyInto(status.initChain(AuditChain::SIZE), log.head().chain.span());
   status.setLost(log.lost());
   status.setExported(log.exported());
+  status.setOldest(log.oldest());
   status.setRequired(facts_.auditRequired);
 }
 

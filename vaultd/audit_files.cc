@@ -88,25 +88,27 @@ Result<std::unique_ptr<AuditLog>, Problem> openAuditLog(const AuditConfig& confi
   }
   AuditFiles files;
   files.state = std::make_unique<DiskFile>(statePath.string(), kj::mv(*stateFd));
-  const auto had = AuditLog::filesOf(*files.state);
-  if (!had) return refuse(had.error());
-  if (*had > config.files) {
-    return refuse(Problem{config.folder.string() + ": the log has " + std::to_string(*had) +
+  // A state that can't be read matters only if there are records.
+  const auto filesOfState = AuditLog::filesOf(*files.state);
+  const uint64_t had = filesOfState ? *filesOfState : 0;
+  if (had > config.files) {
+    return refuse(Problem{config.folder.string() + ": the log has " + std::to_string(had) +
                               " files, [audit] files is " + std::to_string(config.files),
                           "a log grows, but doesn't shrink: export it, move the folder away, and a new one begins"});
   }
   for (uint32_t i = 0; i < config.files; ++i) {
     const fs::path path = config.folder / (std::to_string(i) + ".log");
-    auto fd = openOrMake(path, owners, i >= *had);
+    auto fd = openOrMake(path, owners, i >= had);
     if (!fd) return refuse(fd.error());
     files.segments.push_back(std::make_unique<DiskFile>(path.string(), kj::mv(*fd)));
-    if (*had == 0 && files.segments.back()->size() != 0) {
+    if (had == 0 && files.segments.back()->size() != 0) {
+      if (!filesOfState) return refuse(filesOfState.error());
       return refuse(Problem{path.string() + " holds records, but " + statePath.string() + " is missing or empty",
                             "put it back; the folder moved away as a whole, a new log begins"});
     }
   }
   AuditKey firstKey;
-  if (*had == 0) {
+  if (had == 0) {
     auto drawn = drawFirstKey(config.folder / "verify.key", owners);
     if (!drawn) return refuse(drawn.error());
     firstKey = std::move(*drawn);

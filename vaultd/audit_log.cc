@@ -82,6 +82,7 @@ struct AuditLog::State {
   uint64_t next = 1;  // number of the first record that isn't covered yet
   uint64_t exported = 0;
   uint64_t files = 0;
+  uint64_t oldest = 1;  // the first record that is kept
   AuditChain chain;
   AuditKey key;
 
@@ -93,8 +94,9 @@ struct AuditLog::State {
     putNumber(bytes.subspan(16), next);
     putNumber(bytes.subspan(24), exported);
     putNumber(bytes.subspan(32), files);
-    std::memcpy(bytes.data() + 40, chain.data(), AuditChain::SIZE);
-    std::memcpy(bytes.data() + 72, key.exposeData(), AuditKey::SIZE);
+    putNumber(bytes.subspan(40), oldest);
+    std::memcpy(bytes.data() + 48, chain.data(), AuditChain::SIZE);
+    std::memcpy(bytes.data() + 80, key.exposeData(), AuditKey::SIZE);
     const auto sum = checksum(bytes.first<STATE_SLOT_BYTES - HASH_BYTES>());
     std::copy(sum.begin(), sum.end(), bytes.end() - HASH_BYTES);
     return slot;
@@ -109,8 +111,9 @@ struct AuditLog::State {
                 number(bytes.subspan(16)),
                 number(bytes.subspan(24)),
                 number(bytes.subspan(32)),
-                AuditChain(bytes.subspan(40, AuditChain::SIZE)),
-                AuditKey(bytes.subspan(72, AuditKey::SIZE))};
+                number(bytes.subspan(40)),
+                AuditChain(bytes.subspan(48, AuditChain::SIZE)),
+                AuditKey(bytes.subspan(80, AuditKey::SIZE))};
     const bool plausible = state.next > 0 && state.exported < state.next && state.files <= MAX_STATE_FILES;
     if (state.generation % 2 != index || !plausible) return std::nullopt;
     return state;
@@ -146,8 +149,10 @@ Result<uint64_t, Problem> AuditLog::filesOf(AuditFile& state) {
 
 Result<void, Problem> AuditLog::readState(AuditKey firstKey) {
   auto loaded = loadState(*stateFile_);
-  if (!loaded) return refuse(loaded.error());
-  if (!*loaded) {
+  // A crash in the first of all writes leaves a state that is no state yet, and nothing else.
+  const bool empty = std::ranges::all_of(segments_, [](const Segment& each) { return each.file->size() == 0; });
+  if (!loaded && !empty) return refuse(loaded.error());
+  if (!loaded || !*loaded) {
     key_ = std::move(firstKey);
     return {};
   }
@@ -156,6 +161,7 @@ Result<void, Problem> AuditLog::readState(AuditKey firstKey) {
   stateNext_ = state.next;
   stateChain_ = state.chain;
   exported_ = state.exported;
+  oldest_ = state.oldest;
   key_ = std::move(state.key);
   return {};
 }
@@ -214,26 +220,31 @@ struct AuditLog::Opening {
     return {};
   }
 
-  // Up to where the lines of a segment are whole.
-  Result<size_t, Problem> readLines(const Found& segment, bool last) {
+  // Up to where the lines of a segment are covered by the state, and up to where they are whole.
+  struct Ends {
+    size_t covered = 0;
+    size_t whole = 0;
+  };
+  Result<Ends, Problem> readLines(const Found& segment, bool last) {
     const std::string name = file(segment.index).name();
     if (auto follows = checker->takeHeader(segment.header); !follows) { return refuse(at(name, 1, follows.error())); }
     AuditLines lines(segment.text);
     lines.next();
-    size_t whole = lines.offset();
+    Ends ends{segment.header.seq < log.stateNext_ ? lines.offset() : 0, lines.offset()};
     while (const auto line = lines.next()) {
       const bool covered = checker->nextSeq() < log.stateNext_;
       const auto taken = checker->take(*line);
       // Half a line is what a crash leaves. A whole one that is wrong is somebody's.
-      if (!taken && last && !covered && !parseAuditLine(*line)) return whole;
+      if (!taken && last && !covered && !parseAuditLine(*line)) return ends;
       if (!taken) return refuse(at(name, lines.number(), taken.error()));
-      whole = lines.offset();
+      ends.whole = lines.offset();
+      if (covered) ends.covered = lines.offset();
       if (auto met = meetState(); !met) return refuse(met.error());
     }
     if (!lines.rest().empty() && (!last || checker->nextSeq() < log.stateNext_)) {
       return refuse(at(name, lines.number() + 1, "ends in the middle of a line: its end was cut off"));
     }
-    return whole;
+    return ends;
   }
 
   Result<void, Problem> run() {
@@ -242,6 +253,12 @@ struct AuditLog::Opening {
       checker.emplace(1, AuditChain());
     } else {
       checker.emplace(found[0].header.seq, found[0].header.previous);
+    }
+    if (checker->nextSeq() > log.oldest_) {
+      return refuse(Problem{file(found[0].index).name() + ":1: records " + std::to_string(log.oldest_) + " to " +
+                                std::to_string(checker->head().seq) +
+                                " are missing before this one: a file was emptied",
+                            "keep the files as they are; moved away as a whole, a new log begins"});
     }
     if (checker->nextSeq() > log.stateNext_) {
       return refuse(Problem{log.stateFile_->name() + ": is older than the log: records up to " +
@@ -252,14 +269,16 @@ struct AuditLog::Opening {
     for (size_t i = 0; i < found.size(); ++i) {
       const Found& segment = found[i];
       const bool last = i + 1 == found.size();
-      const auto whole = readLines(segment, last);
-      if (!whole) return refuse(whole.error());
+      const auto ends = readLines(segment, last);
+      if (!ends) return refuse(ends.error());
       log.segments_[segment.index].firstSeq = segment.header.seq;
       log.segments_[segment.index].lastSeq = checker->head().seq;
       if (!last) continue;
       log.current_ = segment.index;
-      log.base_ = *whole;
-      torn += segment.text.size() - *whole;
+      // What the kernel shows behind the state may never have reached the disk: it is written again.
+      log.base_ = ends->covered;
+      log.pending_ = segment.text.substr(ends->covered, ends->whole - ends->covered);
+      torn += segment.text.size() - ends->whole;
     }
     if (checker->nextSeq() < log.stateNext_) {
       return refuse(Problem{log.stateFile_->name() + ": records up to " + std::to_string(log.stateNext_ - 1) +
@@ -298,7 +317,7 @@ Result<std::unique_ptr<AuditLog>, Problem> AuditLog::open(AuditFiles files, Audi
   if (opening.found.empty()) {
     log->beginSegment(0);
   } else if (AuditFile& file = *log->segments_[log->current_].file; opening.torn > 0) {
-    if (const int error = file.truncate(log->base_); error < 0) return failed(file, error);
+    if (const int error = file.truncate(log->base_ + log->pending_.size()); error < 0) return failed(file, error);
   }
   if (opening.torn > 0) {
     AuditRecord torn;
@@ -353,7 +372,7 @@ bool AuditLog::makeRoom(int64_t nowMs) {
 }
 
 void AuditLog::tellLost(int64_t nowMs) {
-  if (untold_ == 0 || !fits(1)) return;
+  if (untold_ == 0 || full_ || !fits(1)) return;
   AuditRecord record;
   record.timeMs = nowMs;
   record.verb = "lost";
@@ -373,7 +392,7 @@ bool AuditLog::write(int64_t nowMs) {
     writtenHead_ = head_;
     tellLost(nowMs);
   }
-  if (untold_ == 0 && !syncFailed_) problem_.clear();
+  if (untold_ == 0 && !syncFailed_ && !full_) problem_.clear();
   return true;
 }
 
@@ -397,12 +416,13 @@ bool AuditLog::sync(int64_t nowMs) {
     return false;
   }
   syncFailed_ = false;
-  if (untold_ == 0) problem_.clear();
+  if (untold_ == 0 && !full_) problem_.clear();
   return true;
 }
 
 bool AuditLog::storeState() {
-  State state{generation_ + 1, head_.seq + 1, exported_, segments_.size(), head_.chain, AuditKey(key_.expose())};
+  State state{generation_ + 1, head_.seq + 1,          exported_, segments_.size(), oldest_,
+              head_.chain,     AuditKey(key_.expose())};
   const Slot slot = state.encode();
   size_t done = 0;
   const size_t index = state.generation % 2;
@@ -434,10 +454,16 @@ bool AuditLog::nextSegment() {
   const auto oldest = std::ranges::min_element(segments_, {}, &Segment::firstSeq);  // an empty one has 0
   const auto index = static_cast<size_t>(oldest - segments_.begin());
   CHECK(index != current_);
-  if (limits_.refuseWhenFull && oldest->firstSeq != 0 && oldest->lastSeq > exported_) {
+  full_ = limits_.refuseWhenFull && oldest->firstSeq != 0 && oldest->lastSeq > exported_;
+  if (full_) {
     problem_ = "all files are full, and records from " + std::to_string(oldest->firstSeq) +
                " on are not exported: sallyport audit export --mark";
     return false;
+  }
+  if (oldest->firstSeq != 0) {
+    // First the state: records that are missing without its word are somebody's doing.
+    oldest_ = oldest->lastSeq + 1;
+    if (!storeState()) return false;
   }
   if (const int error = oldest->file->truncate(0); error < 0) return fail(oldest->file->name(), error);
   beginSegment(index);

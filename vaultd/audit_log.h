@@ -73,6 +73,7 @@ class AuditLog {
   const AuditHead& head() const { return writtenHead_; }
   uint64_t lost() const { return lost_; }
   uint64_t exported() const { return exported_; }
+  uint64_t oldest() const { return oldest_; }
   // An operator has a copy of all records up to this one. False if there is no such record yet.
   bool markExported(uint64_t seq, int64_t nowMs);
 
@@ -113,11 +114,13 @@ class AuditLog {
   uint64_t stateNext_ = 1;   // as stored
   AuditChain stateChain_;
   uint64_t exported_ = 0;
+  uint64_t oldest_ = 1;  // the first record that is kept, or about to be
   bool stateDirty_ = false;
 
   uint64_t lost_ = 0;
   uint64_t untold_ = 0;  // of those lost: not yet in the log
   bool syncFailed_ = false;
+  bool full_ = false;
   std::string problem_;
 };
 

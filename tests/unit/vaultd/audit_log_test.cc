@@ -117,9 +117,9 @@ TEST(AuditLog, WritesAgainWhatAFailedSyncMayHaveDropped) {
   ASSERT_TRUE((*log)->append(boxRecord()));
   EXPECT_FALSE((*log)->sync(0));
   EXPECT_FALSE((*log)->problem().empty());
+  for (auto& file : folder.files) file.cached = file.durable;  // as the kernel may
   EXPECT_TRUE((*log)->write(0));
   EXPECT_FALSE((*log)->problem().empty()) << "a write proves nothing about a disk that can't sync";
-  for (auto& file : folder.files) file.cached = file.durable;  // as the kernel may
   folder.failSyncWith = 0;
   EXPECT_TRUE((*log)->sync(0));
   EXPECT_EQ((*log)->problem(), "");
@@ -192,6 +192,8 @@ TEST(AuditLog, RefusesALogThatWasChanged) {
          for (int i = 0; i < 3; ++i) f.files[static_cast<size_t>(i)].cached.clear();
        },
        "its end was cut off"},
+      {"the oldest file filled with noise", [](MemoryFolder& f) { f.files[0].cached.assign(5000, 'x'); },
+       "1.log:1: records 1 to "},
       {"the state damaged", [](MemoryFolder& f) { f.files[3].cached.assign(8192, 'x'); }, "state: is damaged"},
       {"the state cut off", [](MemoryFolder& f) { f.files[3].cached.resize(100); }, "state: is damaged"},
   };

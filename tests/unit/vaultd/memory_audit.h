@@ -37,9 +37,10 @@ struct MemoryFolder {
     for (File& file : files) {
       if (file.cached.size() >= file.durable.size() && random() % 2 == 0) {
         const size_t kept = file.durable.size() + random() % (file.cached.size() - file.durable.size() + 1);
+        const bool hole = kept > file.durable.size() + 40 && random() % 3 == 0;
         file.durable = file.cached.substr(0, kept);
         // A hole where a page never came.
-        if (kept > 40 && random() % 3 == 0) std::fill(file.durable.end() - 30, file.durable.end() - 10, '\0');
+        if (hole) std::fill(file.durable.end() - 30, file.durable.end() - 10, '\0');
       }
       file.cached = file.durable;
     }
