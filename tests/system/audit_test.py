@@ -141,7 +141,8 @@ class Records(AuditTest):
         site.start_vaultd()
         self.use()
         tail = site.cli("audit", "tail", "-n", "1").stdout.decode()
-        self.assertRegex(tail, r"^\S+Z #2 box ok: key server version 1, peer alice, 1 item, 5 bytes, by uid \d+ gid \d+ \(pid \d+\) on main\n$")
+        self.assertRegex(tail, r"^\S+Z #2 box ok: key server version 1, peer alice, 1 item, 5 bytes, "
+                               r"by uid \d+ gid \d+ \(pid \d+\) on main\n$")
         follow = subprocess.Popen([binary("sallyport"), "audit", "tail", "-f", "-n", "0", "-c", str(site.config)], stdout=subprocess.PIPE)
         self.addCleanup(follow.stdout.close)
         self.addCleanup(follow.wait)
