@@ -262,7 +262,7 @@ std::optional<std::string> run(unsigned seed, unsigned faults, bool powerCuts) {
 }
 
 TEST(AuditLogProperty, KeepsItsPromisesOnAFaultyDisk) {
-  for (unsigned seed = 1; seed <= 3000; ++seed) {
+  for (unsigned seed = 1; seed <= 1500; ++seed) {
     const auto problem = run(seed, seed % 4, seed % 3 != 0);
     ASSERT_FALSE(problem.has_value()) << *problem << ", seed " << seed;
   }

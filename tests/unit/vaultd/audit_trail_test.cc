@@ -168,7 +168,7 @@ TEST(TakeBack, LeavesNothingOfTheAnswerInTheMessage) {
   outcomes[2].setRefused(Refusal::BAD_BOX);
   Counters counters;
   takeBackAll(counters, message.getRoot<proto::Key::OpenResults>());
-  for (const auto outcome : message.getRoot<proto::Key::OpenResults>().getOutcomes()) {
+  for (auto outcome : message.getRoot<proto::Key::OpenResults>().getOutcomes()) {
     ASSERT_TRUE(outcome.isRefused());
     EXPECT_EQ(outcome.getRefused(), Refusal::NOT_RECORDED);
   }
