@@ -15,11 +15,12 @@ Invocation mistake(std::string problem, std::string hint) {
   return result;
 }
 
-// The command whose name stands at the beginning of the words: "key new" before "key".
+// The command whose name stands at the beginning of the words: "key slot add" before "key slot" before "key".
 const Command* findCommand(std::span<const Command> commands, const std::vector<std::string>& words) {
   const std::string one = words.empty() ? "" : words[0];
   const std::string two = words.size() < 2 ? one : one + " " + words[1];
-  for (const auto& name : {two, one}) {
+  const std::string three = words.size() < 3 ? two : two + " " + words[2];
+  for (const auto& name : {three, two, one}) {
     for (const auto& command : commands) {
       if (command.name == name) return &command;
     }

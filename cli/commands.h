@@ -10,10 +10,30 @@ namespace sallyport::cli {
 int keyNew(const Arguments& arguments);
 int keyList(const Arguments& arguments);
 int keyShow(const Arguments& arguments);
-int keyRotate(const Arguments& arguments);
 int keyImport(const Arguments& arguments);
 int keyExportPublic(const Arguments& arguments);
+// cmd_key_life.cc
+int keyRotate(const Arguments& arguments);
+int keyRetire(const Arguments& arguments);
+int keyDelete(const Arguments& arguments);
+int keyUndelete(const Arguments& arguments);
+int keyAllowExport(const Arguments& arguments);
+int keyAllowBackup(const Arguments& arguments);
+// cmd_key_slots.cc
 int keyPassphrase(const Arguments& arguments);
+int keySlotList(const Arguments& arguments);
+int keySlotAdd(const Arguments& arguments);
+int keySlotRemove(const Arguments& arguments);
+// cmd_key_transfer.cc
+int keyImportKey(const Arguments& arguments);
+int keyWrap(const Arguments& arguments);
+int keyExport(const Arguments& arguments);
+int keyBackup(const Arguments& arguments);
+int keyRestore(const Arguments& arguments);
+// cmd_vault.cc
+int lockVault(const Arguments& arguments);
+int unlockVault(const Arguments& arguments);
+int panicVault(const Arguments& arguments);
 // cmd_peer.cc
 int peerAdd(const Arguments& arguments);
 int peerList(const Arguments& arguments);

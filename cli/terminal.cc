@@ -1,6 +1,8 @@
 // terminal.cc - see terminal.h.
 #include "cli/terminal.h"
 
+#include <unistd.h>
+
 #include <algorithm>
 #include <cerrno>
 #include <cstdio>
@@ -40,6 +42,19 @@ void put(std::string_view text) { std::fwrite(text.data(), 1, text.size(), stdou
 void putLine(std::string_view text) {
   put(text);
   put("\n");
+}
+
+bool putSecretLine(std::string_view text) {
+  if (std::fflush(stdout) != 0) return false;
+  for (std::string_view rest : {text, std::string_view("\n")}) {
+    while (!rest.empty()) {
+      const auto written = ::write(STDOUT_FILENO, rest.data(), rest.size());
+      if (written < 0 && errno == EINTR) continue;
+      if (written <= 0) return false;
+      rest.remove_prefix(static_cast<size_t>(written));
+    }
+  }
+  return true;
 }
 
 int finishOutput() {

@@ -7,7 +7,8 @@
 //     an error perhaps `sallyport: hint: …`. Lower case, no full stop, names the file and the remedy.
 //  3. A command that fails says so in exactly one error line, and its exit status is 1. A wrong command line is 2.
 //  4. Questions go to the terminal itself, /dev/tty. Without one a question is an error that names the option to use.
-//  5. A secret is never printed, and never read from an argument: /proc shows arguments to everybody.
+//  5. A secret is never read from an argument: /proc shows arguments to everybody. It is printed only where the command
+//     is asked for just that: shares, a recovery passphrase, `key export`.
 //  6. Text of foreign origin is printed sanitized: no peer and no daemon moves our cursor.
 //  7. No colour, no progress bars, no cursor movement: output looks the same in a file.
 //  8. Standard output that can't be written (full disk, closed pipe) is a failure like any other.
@@ -34,6 +35,8 @@ int failUsage(std::string_view error, std::string_view hint);
 // Standard output, rule 1. put() buffers; finishOutput() flushes and gives EXIT_DONE, or fails by rule 8.
 void put(std::string_view text);
 void putLine(std::string_view text);
+// The same for a secret, past the buffer of standard output; false if it can't be written.
+bool putSecretLine(std::string_view text);
 int finishOutput();
 
 // Rows under headings, columns as wide as their widest cell; the last one is not padded. Cells are sanitized.

@@ -173,6 +173,12 @@ struct LimitsConfig {
   uint32_t userTimeoutMs = 120000;  // TCP user timeout; 0: the kernel's default
 };
 
+// [key.NAME]: how long a version of the key is active, and how long it still opens after that.
+struct RotationRule {
+  int64_t everyS = 0;  // 0: only by hand
+  int64_t graceS = 7 * 86'400;
+};
+
 struct Config {
   std::filesystem::path file;  // as given, made absolute
   VaultConfig vault;
@@ -185,7 +191,8 @@ struct Config {
   std::vector<GrantEntry> grants;
   std::set<std::string, std::less<>> honeyKeys;  // [key.NAME] honey = true: any use is an alarm
   std::map<std::string, PublicKey, std::less<>> peers;
-  std::vector<std::string> warnings;  // legal but doubtful, for `sallyport check` and the log
+  std::map<std::string, RotationRule, std::less<>> rotations;  // by the key's name
+  std::vector<std::string> warnings;                           // legal but doubtful, for `sallyport check` and the log
 
   const ListenEntry* findListen(std::string_view name) const;
   const ConnectEntry* findConnect(std::string_view name) const;
@@ -193,8 +200,8 @@ struct Config {
 
 // `file` is used for relative paths and messages only; `text` is the content.
 Result<Config, ConfigError> parseConfig(std::string_view text, const std::filesystem::path& file);
-// [vault] and [peers] alone, whatever is wrong in the other sections: making keys and naming peers is how a file whose
-// entries refer to them becomes right.
+// [vault], [peers] and [key.NAME] alone, whatever is wrong in the other sections: making keys and naming peers is how a
+// file whose entries refer to them becomes right.
 Result<Config, ConfigError> parseVaultAndPeers(std::string_view text, const std::filesystem::path& file);
 // Reads and parses. An unreadable file is a ConfigError too.
 Result<Config, ConfigError> loadConfig(const std::filesystem::path& file);

@@ -1,4 +1,4 @@
-// config_grants.cc - the sections [[vault_socket]], [[grant]] and [key.NAME] of sallyport.toml. Part of: common
+// config_grants.cc - the sections [[vault_socket]] and [[grant]] of sallyport.toml. Part of: common
 // (vaultd, netd's monitor and the CLI). The format is docs/man/sallyport.toml.5. What must never happen here: a grant
 // that means more than it says. Whatever is doubtful is an error, and what is wide (any user, any peer) is written with
 // a "*".
@@ -187,22 +187,15 @@ void readGrants(const Section& root, Config& config) {
       });
 }
 
-void readKeyOptions(const Section& root, Config& config) {
-  for (const auto& [key, node] : tableOf(root, "key")) {
-    const std::string name(key.str());
-    const auto line = key.source().begin.line;
-    const auto* table = node.as_table();
-    if (!isName(name)) root.reader().fail(line, "key " + ticked(name) + " is not a name", NAME_RULE);
-    if (table == nullptr)
-      return root.reader().fail(line, "key " + ticked(name) + " must be a table", "write [key.NAME]");
-    const Section section(root.reader(), *table, "[key." + name + "]", {"honey"});
-    if (!section.boolean("honey")) continue;
-    const auto uses = [&](const auto& entry) { return entry.key == name; };
-    if (std::ranges::any_of(config.listens, uses) || std::ranges::any_of(config.connects, uses)) {
-      section.fail("honey", "is true, but tunnels use this key: every handshake would be an alarm");
-    }
-    config.honeyKeys.insert(name);
-  }
+void checkHoneyKeys(const Section& root, const Config& config) {
+  const auto check = [&](const auto& entry) {
+    if (!config.honeyKeys.contains(entry.key)) return;
+    root.reader().fail(entry.line,
+                       "`key` of " + ticked(entry.name) + " is a honey key: every handshake would be an alarm",
+                       "remove `honey` in [key." + entry.key + "], or use another key");
+  };
+  std::ranges::for_each(config.listens, check);
+  std::ranges::for_each(config.connects, check);
 }
 
 }  // namespace sallyport::config

@@ -7,6 +7,7 @@
 #include <toml++/toml.h>
 
 #include "common/config.h"
+#include "common/config_key.h"
 #include "common/config_section.h"
 
 namespace sallyport {
@@ -322,7 +323,8 @@ void readAll(const toml::table& table, Config& config, Reader& reader) {
   readConnects(root, config);
   readVaultSockets(root, config);
   readGrants(root, config);
-  readKeyOptions(root, config);
+  readKeys(root, config);
+  checkHoneyKeys(root, config);
   if (reader.ok()) checkBoundOnce(config, reader);
   if (config.listens.empty() && config.connects.empty() && config.grants.empty()) {
     config.warnings.push_back("no [[listen]], no [[connect]] and no [[grant]]: nothing comes in or goes out");
@@ -336,6 +338,7 @@ void readVaultAndPeers(const toml::table& table, Config& config, Reader& reader)
   readVault(root, config.vault);
   readAudit(root, config.audit);
   readPeers(root, config);
+  readKeys(root, config);
 }
 
 template <typename Read>

@@ -258,7 +258,7 @@ void checkPeer(const Section& section, std::string_view key, const std::string& 
 // --- config_grants.cc: who may have the vault do what ----------------------------------------------------------------
 
 void readVaultSockets(const Section& root, Config& config);
-void readGrants(const Section& root, Config& config);      // after the peers and the sockets
-void readKeyOptions(const Section& root, Config& config);  // [key.NAME], after the entries
+void readGrants(const Section& root, Config& config);            // after the peers and the sockets
+void checkHoneyKeys(const Section& root, const Config& config);  // after the entries and [key.NAME]
 
 }  // namespace sallyport::config

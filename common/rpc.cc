@@ -30,7 +30,7 @@ class WipedMessage final : public capnp::MessageBuilder {
 
   kj::ArrayPtr<capnp::word> allocateSegment(uint minimumWords) override {
     auto& segment = segments_.emplace_back(std::max<size_t>(minimumWords, nextWords_));
-    nextWords_ = segment.size();
+    nextWords_ += segment.size();  // as much again as there is: few segments, whatever the size becomes
     return {reinterpret_cast<capnp::word*>(segment.data()), segment.size()};
   }
 

@@ -84,7 +84,7 @@ void AdminService::fillKeys(proto::VaultStatus::Builder status) {
       out.setVersion(version->number);
     }
     out.setState(key->locked ? "locked" : key->usable ? "active" : "unusable");
-    out.setSealed(literal(describe(key->header.seal)));
+    out.setSealed(text(describeSlots(key->header)));
     out.setNonce(text(key->ledger->describe()));
   }
 }

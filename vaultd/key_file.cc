@@ -1,10 +1,15 @@
 #include "vaultd/key_file.h"
 
+#include <fcntl.h>
+#include <sys/file.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <ctime>
+
+#include "vaultd/key_life.h"
 
 namespace sallyport::vaultd {
 
@@ -22,33 +27,86 @@ Result<void, Problem> checkName(std::string_view name) {
       "not a name for a key: 1 to 64 letters, digits, `.`, `_` and `-` are wanted, a letter or digit first", {}});
 }
 
-Result<KeyHeader, Problem> storeNew(const fs::path& folder, std::string_view name, const LongTermSecret& secret,
-                                    const Sealing& sealing) {
-  if (auto good = checkName(name); !good) return refuse(good.error());
+Result<KeyHeader, Problem> storeNew(const fs::path& folder, const NewKey& made) {
+  const KeyHeader& header = made.opened.header;
   if (auto good = checkFolder(folder, true); !good) return refuse(good.error());
-  const fs::path path = keyPath(folder, name);
-  auto text = sealedText(name, secret, sealing);
-  if (!text) return refuse(inFile(path, text.error()));
+  const fs::path path = keyPath(folder, header.name);
+  const SecretText text = keyText(made.opened, made.fileKey);
   Creation creation;
-  auto created = createPrivate(path, text->expose(), &creation);
+  auto created = createPrivate(path, text.expose(), &creation);
   if (!created) {
     Problem problem = created.error();
     if (creation.exists) {
-      problem.hint = "choose another name, or replace the key with `sallyport key rotate " + std::string(name) + "`";
+      problem.hint = "choose another name, or add a version to the key with `sallyport key rotate " + header.name + "`";
     }
     return refuse(std::move(problem));
   }
-  auto parsed = parseKeyText(text->expose());
-  CHECK(parsed.has_value());
-  return parsed->header;
+  return header;
 }
+
+// Two programs that change one key at the same time would lose one of the changes.
+Result<kj::AutoCloseFd, Problem> lockFolder(const fs::path& folder) {
+  const int fd = ::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  if (fd < 0) return refuse(Problem{folder.string() + ": can't open the folder: " + std::strerror(errno), {}});
+  kj::AutoCloseFd owned(fd);
+  int locked;
+  do { locked = ::flock(fd, LOCK_EX); } while (locked != 0 && errno == EINTR);
+  if (locked != 0) return refuse(Problem{folder.string() + ": can't lock the folder: " + std::strerror(errno), {}});
+  return owned;
+}
+
+// Format 1 becomes 2: another file key, in one slot that the same secret opens.
+Result<void, Problem> upgrade(EditedKey& key, const SlotSecret& secret) {
+  const Slot& old = key.sealed.header.slots[0];
+  auto fileKey = renewFileKey(key.opened, {old.kind, &secret.text, old.cost, old.credential, 0, 0, {}});
+  if (!fileKey) return refuse(fileKey.error());
+  key.fileKey = std::move(*fileKey);
+  auto parsed = parseKeyText(keyText(key.opened, key.fileKey).expose());
+  CHECK(parsed.has_value());
+  key.sealed = std::move(*parsed);
+  return {};
+}
+
+struct Unlocked {
+  FileKey fileKey;
+  SlotSecret secret;
+};
+
+Result<Unlocked, Problem> unlockFile(const SealedKey& sealed, const Unlocker& unlock) {
+  Unlocked result;
+  if (sealed.header.seal != SealKind::Plain) {
+    auto given = unlock(sealed.header);
+    if (!given) return refuse(given.error());
+    result.secret = std::move(*given);
+  }
+  auto fileKey = fileKeyOf(sealed, result.secret);
+  if (!fileKey) return refuse(fileKey.error());
+  result.fileKey = std::move(*fileKey);
+  return result;
+}
+
+Result<EditedKey, Problem> openForChange(SealedKey sealed, const Unlocker& unlock) {
+  auto unlocked = unlockFile(sealed, unlock);
+  if (!unlocked) return refuse(unlocked.error());
+  auto opened = openKey(sealed, unlocked->fileKey);
+  if (!opened) return refuse(opened.error());
+  EditedKey key{std::move(sealed), std::move(*opened), std::move(unlocked->fileKey)};
+  if (key.sealed.format == 1) {
+    if (auto done = upgrade(key, unlocked->secret); !done) return refuse(done.error());
+  }
+  return key;
+}
+
+fs::path importPath(const fs::path& folder) { return folder / "import-key"; }
 
 }  // namespace
 
 fs::path keyPath(const fs::path& folder, std::string_view name) { return folder / (std::string(name) + ".key"); }
 fs::path noncePath(const fs::path& folder, std::string_view name) { return folder / (std::string(name) + ".nonces"); }
 
-Result<SealedKey, Problem> readKeyFile(const fs::path& folder, std::string_view name, const FileOwners& owners) {
+int64_t unixNow() { return static_cast<int64_t>(std::time(nullptr)); }
+
+Result<KeyFile, Problem> readKeyText(const fs::path& folder, std::string_view name, const FileOwners& owners) {
   if (auto good = checkName(name); !good) return refuse(good.error());
   const fs::path path = keyPath(folder, name);
   bool missing = false;
@@ -67,65 +125,127 @@ Result<SealedKey, Problem> readKeyFile(const fs::path& folder, std::string_view 
         path.string() + ": the file holds the key `" + sealed->header.name + "`, not `" + std::string(name) + "`",
         "rename it to " + sealed->header.name + ".key, or put the right file there"});
   }
-  return sealed;
+  return KeyFile{std::move(*text), std::move(*sealed)};
+}
+
+Result<SealedKey, Problem> readKeyFile(const fs::path& folder, std::string_view name, const FileOwners& owners) {
+  auto file = readKeyText(folder, name, owners);
+  if (!file) return refuse(file.error());
+  return std::move(file->sealed);
 }
 
 Result<OpenedKey, Problem> loadKey(const fs::path& folder, std::string_view name, const Unlocker& unlock,
                                    const FileOwners& owners) {
   auto sealed = readKeyFile(folder, name, owners);
   if (!sealed) return refuse(sealed.error());
-  SecretText secret;
-  if (sealed->header.seal != SealKind::Plain) {
-    auto given = unlock(sealed->header);
-    if (!given) return refuse(inFile(keyPath(folder, name), given.error()));
-    secret = std::move(*given);
-  }
-  auto opened = openSealed(*sealed, secret);
+  auto unlocked = unlockFile(*sealed, unlock);
+  if (!unlocked) return refuse(inFile(keyPath(folder, name), unlocked.error()));
+  auto opened = openKey(*sealed, unlocked->fileKey);
   if (!opened) return refuse(inFile(keyPath(folder, name), opened.error()));
   return opened;
 }
 
-Result<KeyHeader, Problem> generateKey(const fs::path& folder, std::string_view name, const Sealing& sealing) {
-  return storeNew(folder, name, LongTermSecret::random(), sealing);
+Result<KeyHeader, Problem> generateKey(const fs::path& folder, std::string_view name, const Sealing& sealing,
+                                       const KeyOptions& options) {
+  return importKey(folder, name, LongTermSecret::random(), sealing, options);
 }
 
 Result<KeyHeader, Problem> importKey(const fs::path& folder, std::string_view name, const LongTermSecret& secret,
-                                     const Sealing& sealing) {
-  return storeNew(folder, name, secret, sealing);
+                                     const Sealing& sealing, const KeyOptions& options) {
+  if (auto good = checkName(name); !good) return refuse(good.error());
+  auto made = newKey(name, options.kind, secret, sealing, unixNow());
+  if (!made) return refuse(inFile(keyPath(folder, name), made.error()));
+  made->opened.header.exportable = options.exportable;
+  made->opened.header.backupAllowed = options.backupAllowed;
+  return storeNew(folder, *made);
 }
 
-Result<void, Problem> resealKey(const fs::path& folder, std::string_view name, const Unlocker& unlock,
-                                const Sealing& sealing) {
-  auto opened = loadKey(folder, name, unlock);
-  if (!opened) return refuse(opened.error());
-  auto text = sealedText(name, opened->versions[0].secret, sealing, opened->header.created);
-  if (!text) return refuse(inFile(keyPath(folder, name), text.error()));
-  return replacePrivate(keyPath(folder, name), text->expose());
+Result<KeyHeader, Problem> restoreKey(const fs::path& folder, const SealedKey& backup, const SlotSecret& secret,
+                                      const Sealing& sealing) {
+  auto restored = fromBackup(backup, secret, sealing);
+  if (!restored) return refuse(restored.error());
+  return storeNew(folder, *restored);
 }
 
-Result<RotatedKey, Problem> rotateKey(const fs::path& folder, std::string_view name, const Sealing& sealing) {
-  // A file that we can't read is not ours to rotate: its content may be all that is left of a key.
-  auto old = readKeyFile(folder, name);
-  if (!old) return refuse(old.error());
+Result<ChangedKey, Problem> changeKey(const fs::path& folder, std::string_view name, const Unlocker& unlock,
+                                      const Change& change, int64_t nowUnix) {
   const fs::path path = keyPath(folder, name);
-  const LongTermSecret secret = LongTermSecret::random();
-  auto text = sealedText(name, secret, sealing);
-  if (!text) return refuse(inFile(path, text.error()));
-  auto parsed = parseKeyText(text->expose());
-  CHECK(parsed.has_value());
+  auto file = readKeyText(folder, name);
+  if (!file) return refuse(file.error());
+  const bool oldFormat = file->sealed.format == 1;
+  auto key = openForChange(std::move(file->sealed), unlock);
+  if (!key) return refuse(inFile(path, key.error()));
+  auto rewrite = change(*key);
+  if (!rewrite) return refuse(inFile(path, rewrite.error()));
 
-  // A second name for the old file first (link never overwrites), then the new file over the first name.
-  fs::path archive;
-  for (unsigned number = 1;; ++number) {
-    archive = path.string() + "." + std::to_string(number);
-    if (::link(path.c_str(), archive.c_str()) == 0) break;
-    if (errno != EEXIST)
-      return refuse(Problem{archive.string() + ": can't keep the old key: " + std::strerror(errno), {}});
+  const bool dropped = dropDestroyed(key->opened, nowUnix) > 0;
+  if (*rewrite == Rewrite::Slots && (dropped || oldFormat)) *rewrite = Rewrite::All;
+  if (*rewrite == Rewrite::Nothing && dropped) *rewrite = Rewrite::All;
+  ChangedKey changed;
+  changed.header = key->opened.header;
+  changed.header.seal = changed.header.slots[0].kind;
+  changed.fileKey = std::move(key->fileKey);
+  if (*rewrite == Rewrite::Nothing) return changed;
+  changed.text = *rewrite == Rewrite::Slots ? withSlots(key->sealed, changed.header.slots, changed.fileKey)
+                                            : keyText(key->opened, changed.fileKey);
+  // People may have been asked meanwhile: the lock is only for the writing, and nobody else's change is lost.
+  const auto locked = lockFolder(folder);
+  if (!locked) return refuse(locked.error());
+  const auto now = readKeyText(folder, name);
+  if (!now) return refuse(now.error());
+  if (!equalsConstantTime(asBytes(now->text.expose()), asBytes(file->text.expose())))
+    return refuse(Problem{path.string() + ": somebody else has just changed this key", "try again"});
+  if (auto replaced = replacePrivate(path, changed.text.expose()); !replaced) return refuse(replaced.error());
+  changed.written = true;
+  return changed;
+}
+
+Result<PublicKey, Problem> prepareImport(const fs::path& folder) {
+  if (auto good = checkFolder(folder, true); !good) return refuse(good.error());
+  const fs::path path = importPath(folder);
+  bool missing = false;
+  auto text = readPrivate(path, {}, &missing);
+  if (!text && missing) {
+    const ImportKey made = newImportKey();
+    if (auto created = createPrivate(path, importKeyText(made).expose()); !created) return refuse(created.error());
+    return made.publicKey;
   }
-  int error = syncFolder(folder);
-  if (error != 0) return refuse(Problem{archive.string() + ": can't be made durable: " + std::strerror(error), {}});
-  if (auto replaced = replacePrivate(path, text->expose()); !replaced) return refuse(replaced.error());
-  return RotatedKey{std::move(parsed->header), std::move(archive)};
+  if (!text) return refuse(text.error());
+  auto key = parseImportKey(text->expose());
+  if (!key) return refuse(inFile(path, key.error()));
+  return key->publicKey;
+}
+
+Result<KeyHeader, Problem> importWrapped(const fs::path& folder, std::string_view name, std::string_view wrapped,
+                                         const Sealing& sealing, const KeyOptions& options) {
+  const fs::path path = importPath(folder);
+  bool missing = false;
+  auto text = readPrivate(path, {}, &missing);
+  if (!text && missing) {
+    return refuse(Problem{path.string() + ": there is no import key",
+                          "make one with `sallyport key import-key`, and wrap the key to it"});
+  }
+  if (!text) return refuse(text.error());
+  const auto key = parseImportKey(text->expose());
+  if (!key) return refuse(inFile(path, key.error()));
+  const auto content = unwrapSecret(wrapped, *key);
+  if (!content) return refuse(content.error());
+  KeyOptions all = options;
+  all.kind = content->kind;
+  auto made = importKey(folder, name, content->secret, sealing, all);
+  if (!made) return made;
+  // Zeros first: what a file system keeps of the old block is not ours to say.
+  const std::string zeros(text->size(), '\0');
+  if (auto wiped = openPrivate(path, O_RDWR, {}); wiped) {
+    (void)!::pwrite(wiped->get(), zeros.data(), zeros.size(), 0);
+    ::fsync(wiped->get());
+  }
+  if (::unlink(path.c_str()) != 0 || syncFolder(folder) != 0) {
+    return refuse(
+        Problem{path.string() + ": the key was imported, but its import key can't be removed: " + std::strerror(errno),
+                "remove the file"});
+  }
+  return made;
 }
 
 Result<std::vector<ListedKey>, Problem> listKeys(const fs::path& folder) {

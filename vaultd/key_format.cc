@@ -2,221 +2,179 @@
 
 #include <sodium.h>
 
-#include <charconv>
+#include <algorithm>
 #include <ctime>
-#include <optional>
+#include <limits>
+
+#include "vaultd/key_text.h"
 
 namespace sallyport::vaultd {
 
 namespace {
 
-constexpr std::string_view FIRST_LINE_WORD = "sallyport key ";
-constexpr std::string_view ALGORITHM = "argon2id13";
-constexpr size_t SECRET_BYTES = LongTermSecret::SIZE;
-constexpr size_t SEALED_BYTES = SECRET_BYTES + crypto_aead_xchacha20poly1305_ietf_ABYTES;
-static_assert(SEALED_BYTES == 48);
-static_assert(crypto_pwhash_argon2id_SALTBYTES == 16 && crypto_aead_xchacha20poly1305_ietf_NPUBBYTES == 24);
-constexpr unsigned char CREDENTIAL_PERSONAL[crypto_generichash_blake2b_PERSONALBYTES + 1] = "sallyport-cred-1";
+constexpr std::string_view KEY_WORDS = "sallyport key ";
+constexpr std::string_view KEY_LINE = "sallyport key 2";
+constexpr std::string_view KEY_LINE_1 = "sallyport key 1";
+constexpr std::string_view BACKUP_WORDS = "sallyport backup ";
+constexpr std::string_view BACKUP_LINE = "sallyport backup 1";
+constexpr size_t PERSONAL_BYTES = crypto_generichash_blake2b_PERSONALBYTES;
+constexpr unsigned char SEAL_PERSONAL[PERSONAL_BYTES + 1] = "sallyport-seal-2";
+constexpr unsigned char MAC_PERSONAL[PERSONAL_BYTES + 1] = "sallyport-mac--2";
+constexpr size_t TAG_BYTES = crypto_aead_xchacha20poly1305_ietf_ABYTES;
+constexpr size_t NUMBER_BYTES = 4;
+constexpr size_t ITEM_BYTES = NUMBER_BYTES + LongTermSecret::SIZE;
+static_assert(crypto_aead_xchacha20poly1305_ietf_NPUBBYTES == sizeof(SealedKey::nonce));
 
-static_assert(FileKey::SIZE == crypto_aead_xchacha20poly1305_ietf_KEYBYTES);
+// The content of a payload, opened: wiped with everything else.
+using Items = SecretBytes<struct ItemsTag, MAX_VERSIONS * ITEM_BYTES>;
+using SubKey = SecretBytes<struct SubKeyTag, 32>;
 
-// Exactly out.size() bytes of canonical, padded base64, straight into `out`: no copy in between that would need wiping.
-bool decodeExactly(std::string_view text, MutableByteSpan out) {
-  size_t size = 0;
-  const char* end = nullptr;
-  if (sodium_base642bin(uchars(out), out.size(), text.data(), text.size(), nullptr, &size, &end,
-                        sodium_base64_VARIANT_ORIGINAL) != 0) {
-    return false;
-  }
-  return size == out.size() && end == text.data() + text.size();
+SubKey subKey(const FileKey& key, const unsigned char* personal) {
+  SubKey result;
+  CHECK(crypto_generichash_blake2b_salt_personal(result.exposeData(), SubKey::SIZE, nullptr, 0, key.exposeData(),
+                                                 FileKey::SIZE, nullptr, personal) == 0);
+  return result;
 }
 
-bool appendBase64(SecretText& text, ByteSpan bytes) {
-  const size_t needed = sodium_base64_ENCODED_LEN(bytes.size(), sodium_base64_VARIANT_ORIGINAL);  // with the final 0
-  if (text.room().size() < needed) return false;
-  sodium_bin2base64(reinterpret_cast<char*>(text.room().data()), needed, uchars(bytes), bytes.size(),
-                    sodium_base64_VARIANT_ORIGINAL);
-  text.grow(needed - 1);
+std::array<std::byte, 32> hashOf(std::string_view text) {
+  std::array<std::byte, 32> hash;
+  CHECK(crypto_generichash_blake2b(uchars(MutableByteSpan(hash)), hash.size(), uchars(asBytes(text)), text.size(),
+                                   nullptr, 0) == 0);
+  return hash;
+}
+
+std::array<std::byte, 32> macOf(const std::array<std::byte, 32>& textHash, const FileKey& key) {
+  const SubKey macKey = subKey(key, MAC_PERSONAL);
+  std::array<std::byte, 32> mac;
+  CHECK(crypto_generichash_blake2b(uchars(MutableByteSpan(mac)), mac.size(), uchars(ByteSpan(textHash)),
+                                   textHash.size(), macKey.exposeData(), SubKey::SIZE) == 0);
+  return mac;
+}
+
+// --- the lines ---
+
+std::string versionText(const KeyVersion& version) {
+  return std::to_string(version.number) + " public=" + toBase64(version.publicKey.span()) +
+         " active=" + std::to_string(version.activeFrom) + " open-only=" + std::to_string(version.openOnlyFrom) +
+         " retired=" + std::to_string(version.retiredFrom) + " deleted=" + std::to_string(version.deletedFrom) +
+         " destroy=" + std::to_string(version.destroyAt);
+}
+
+bool parseTime(std::string_view& rest, std::string_view field, int64_t& time) {
+  const auto value = parseNumber(takeField(rest, field).value_or(""));
+  if (!value || *value > static_cast<uint64_t>(std::numeric_limits<int64_t>::max())) return false;
+  time = static_cast<int64_t>(*value);
   return true;
 }
 
-std::optional<uint64_t> parseNumber(std::string_view text) {
-  uint64_t value = 0;
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-  if (error != std::errc() || end != text.data() + text.size() || text.empty()) return std::nullopt;
-  return value;
+bool parseVersion(std::string_view text, KeyVersion& version) {
+  std::string_view rest = text;
+  const auto number = parseNumber(takeWord(rest));
+  const auto publicKey = takeField(rest, "public");
+  if (!number || *number == 0 || *number > std::numeric_limits<uint32_t>::max()) return false;
+  version.number = static_cast<uint32_t>(*number);
+  return publicKey && decodeExactly(*publicKey, version.publicKey.mutableSpan()) &&
+         parseTime(rest, "active", version.activeFrom) && parseTime(rest, "open-only", version.openOnlyFrom) &&
+         parseTime(rest, "retired", version.retiredFrom) && parseTime(rest, "deleted", version.deletedFrom) &&
+         parseTime(rest, "destroy", version.destroyAt) && versionText(version) == text;
 }
 
-// Reads one line after the other; a missing newline at the end is how truncation shows.
-class Lines {
- public:
-  explicit Lines(std::string_view text) : text_(text) {}
-  std::optional<std::string_view> next() {
-    const size_t end = text_.find('\n', position_);
-    if (end == std::string_view::npos) return std::nullopt;
-    const std::string_view line = text_.substr(position_, end - position_);
-    position_ = end + 1;
-    return line;
-  }
-  // The value of the next line if it is `key: value`.
-  std::optional<std::string_view> value(std::string_view key) {
-    const size_t before = position_;
-    const auto line = next();
-    if (line && line->size() > key.size() + 2 && line->starts_with(key) && line->substr(key.size(), 2) == ": ") {
-      return line->substr(key.size() + 2);
-    }
-    position_ = before;
-    return std::nullopt;
-  }
-  bool atEnd() const { return position_ == text_.size(); }
-  bool cutHere() const { return text_.find('\n', position_) == std::string_view::npos; }
-  size_t position() const { return position_; }
-
- private:
-  std::string_view text_;
-  size_t position_ = 0;
-};
-
-// Takes `key=value` off the front of `rest`.
-std::optional<std::string_view> takeField(std::string_view& rest, std::string_view key) {
-  if (rest.empty()) return std::nullopt;
-  const size_t end = rest.find(' ');
-  const std::string_view field = rest.substr(0, end);
-  rest = end == std::string_view::npos ? std::string_view() : rest.substr(end + 1);
-  if (!field.starts_with(key) || field.size() <= key.size() || field[key.size()] != '=') return std::nullopt;
-  return field.substr(key.size() + 1);
+std::string headText(const KeyHeader& header, KeyDocument document) {
+  const auto yesNo = [](bool yes) { return std::string(yes ? "yes\n" : "no\n"); };
+  const bool backup = document == KeyDocument::Backup;
+  std::string text = std::string(backup ? BACKUP_LINE : KEY_LINE) + "\nname: " + header.name +
+                     "\nkind: " + std::string(describe(header.kind)) + "\ncreated: " + header.created + "\n";
+  if (!backup) text += "ledger: " + toBase64(header.ledgerId.span()) + "\n";
+  text += "export: " + yesNo(header.exportable) + "backup: " + yesNo(header.backupAllowed);
+  for (const KeyVersion& version : header.versions) text += "version: " + versionText(version) + "\n";
+  return text;
 }
 
-bool parsePassphraseSeal(std::string_view rest, KeyHeader& header) {
-  const auto ops = takeField(rest, "opslimit");
-  const auto mem = takeField(rest, "memlimit");
-  const auto salt = takeField(rest, "salt");
-  if (!ops || !mem || !salt || !rest.empty()) return false;
-  const auto opsLimit = parseNumber(*ops);
-  const auto memLimit = parseNumber(*mem);
-  if (!opsLimit || !memLimit) return false;
-  header.cost = {*opsLimit, *memLimit};
-  return decodeExactly(*salt, header.salt);
+bool parseYesNo(const std::optional<std::string_view>& word, bool& yes) {
+  yes = word == "yes";
+  return yes || word == "no";
 }
 
-bool parseCredentialSeal(std::string_view rest, KeyHeader& header) {
-  const auto name = takeField(rest, "name");
-  const auto salt = takeField(rest, "salt");
-  if (!name || !salt || !rest.empty() || !isKeyName(*name)) return false;
-  header.credential = std::string(*name);
-  return decodeExactly(*salt, header.salt);
+// A slot's line after `slot: `.
+bool parseSlot(std::string_view text, SealedKey& sealed) {
+  Slot slot;
+  const std::string_view whole = text;
+  const auto number = parseNumber(takeWord(text));
+  if (!number || *number == 0 || *number > std::numeric_limits<uint32_t>::max()) return false;
+  slot.number = static_cast<uint32_t>(*number);
+  const size_t last = text.rfind(' ');
+  if (last == std::string_view::npos || !parseSlotText(text.substr(0, last), slot)) return false;
+  const bool plain = slot.kind == SealKind::Plain;
+  std::string_view value = text.substr(last + 1);
+  const auto wrapped = takeField(value, plain ? "key" : "wrapped");
+  if (!wrapped) return false;
+  const MutableByteSpan into = plain ? MutableByteSpan(sealed.plainKey.exposeMutable()) : MutableByteSpan(slot.wrapped);
+  if (!decodeExactly(*wrapped, into)) return false;
+  // One spelling: no number with a zero in front.
+  if (!whole.starts_with(std::to_string(slot.number) + " " + slotText(slot) + " ")) return false;
+  auto& slots = sealed.header.slots;
+  if (!slots.empty() && (plain || slots[0].kind == SealKind::Plain || slot.number <= slots.back().number)) return false;
+  slots.push_back(std::move(slot));
+  return slots.size() <= MAX_SLOTS;
 }
 
-bool parseSeal(std::string_view text, KeyHeader& header) {
-  constexpr std::string_view PASSPHRASE = "passphrase argon2id13 ";
-  constexpr std::string_view CREDENTIAL = "systemd-credential ";
-  if (text == "plain") {
-    header.seal = SealKind::Plain;
-    return true;
+void appendTail(SecretText& text, const std::vector<Slot>& slots, const FileKey& key) {
+  for (const Slot& slot : slots) {
+    CHECK(text.append("slot: " + std::to_string(slot.number) + " " + slotText(slot)));
+    if (slot.kind == SealKind::Plain)
+      CHECK(text.append(" key=") && appendBase64(text, key.expose()));
+    else
+      CHECK(text.append(" wrapped=") && appendBase64(text, slot.wrapped));
+    CHECK(text.append("\n"));
   }
-  if (text.starts_with(PASSPHRASE)) {
-    header.seal = SealKind::Passphrase;
-    return parsePassphraseSeal(text.substr(PASSPHRASE.size()), header);
-  }
-  if (text.starts_with(CREDENTIAL)) {
-    header.seal = SealKind::SystemdCredential;
-    return parseCredentialSeal(text.substr(CREDENTIAL.size()), header);
-  }
-  return false;
+  const auto mac = macOf(hashOf(text.expose()), key);
+  CHECK(text.append("mac: ") && appendBase64(text, mac) && text.append("\n"));
 }
 
-Problem damaged(std::string_view what) {
-  return {"damaged key file: " + std::string(what), "restore it from a backup; nothing was changed"};
+Result<void, Problem> parseFirstLine(std::string_view line, KeyDocument document) {
+  const bool backup = document == KeyDocument::Backup;
+  if (line == (backup ? BACKUP_LINE : KEY_LINE)) return {};
+  if (line.starts_with(BACKUP_WORDS) && !backup)
+    return refuse(Problem{"a backup, not a key file", "bring it back with `sallyport key restore`"});
+  if (line.starts_with(backup ? BACKUP_WORDS : KEY_WORDS)) {
+    return refuse(
+        Problem{backup ? "a backup of another version" : "a key file of another version (this program reads 1 and 2)",
+                "use the version of sallyport that wrote it, or a newer one"});
+  }
+  if (backup) return refuse(Problem{"not a backup of a sallyport key", "`sallyport key backup NAME` makes one"});
+  return refuse(Problem{"not a sallyport key file", "import a raw key with `sallyport key import NAME`"});
 }
 
-Result<void, Problem> parseFirstLine(std::string_view line) {
-  if (!line.starts_with(FIRST_LINE_WORD)) {
-    return refuse(Problem{"not a sallyport key file", "import a raw key with `sallyport key import NAME`"});
-  }
-  if (line.substr(FIRST_LINE_WORD.size()) != "1") {
-    return refuse(Problem{"a key file of another version (this program reads version 1)",
-                          "use the version of sallyport that wrote it, or a newer one"});
-  }
-  return {};
-}
-
-Result<FileKey, Problem> sealingKey(const KeyHeader& header, const SecretText& secret) {
-  FileKey key;
-  if (header.seal == SealKind::Passphrase) {
-    if (header.cost.opsLimit < crypto_pwhash_argon2id_OPSLIMIT_MIN || header.cost.opsLimit > MAX_OPS_LIMIT ||
-        header.cost.memLimitBytes < crypto_pwhash_argon2id_MEMLIMIT_MIN ||
-        header.cost.memLimitBytes > MAX_MEM_LIMIT_BYTES) {
-      return refuse(damaged("passphrase costs out of range"));
-    }
-    if (crypto_pwhash_argon2id(key.exposeData(), FileKey::SIZE, secret.expose().data(), secret.size(),
-                               uchars(ByteSpan(header.salt)), header.cost.opsLimit, header.cost.memLimitBytes,
-                               crypto_pwhash_argon2id_ALG_ARGON2ID13) != 0) {
-      return refuse(Problem{
-          "not enough memory to try the passphrase (" + std::to_string(header.cost.memLimitBytes >> 20) + " MiB)",
-          "raise the memory limit of this process"});
-    }
-    return key;
-  }
-  if (secret.size() < MIN_CREDENTIAL_BYTES) {
-    return refuse(Problem{"the credential `" + header.credential + "` is shorter than 32 bytes",
-                          "make it from 32 random bytes, e.g. `head -c32 /dev/urandom | systemd-creds encrypt`"});
-  }
-  CHECK(crypto_generichash_blake2b_salt_personal(
-            key.exposeData(), FileKey::SIZE, reinterpret_cast<const unsigned char*>(secret.expose().data()),
-            secret.size(), nullptr, 0, uchars(ByteSpan(header.salt)), CREDENTIAL_PERSONAL) == 0);
-  return key;
-}
-
-std::string nowUtc() {
-  const std::time_t now = std::time(nullptr);
+std::string utcText(int64_t unixSeconds) {
+  const std::time_t time = unixSeconds;
   std::tm parts{};
-  gmtime_r(&now, &parts);
-  char text[32];
+  gmtime_r(&time, &parts);
+  char text[40];
   std::strftime(text, sizeof text, "%Y-%m-%dT%H:%M:%SZ", &parts);
   return text;
 }
 
-std::string headerText(const KeyHeader& header) {
-  std::string text = std::string(FIRST_LINE_WORD) + "1\nname: " + header.name +
-                     "\nkind: x25519\npublic: " + toBase64(header.versions[0].publicKey.span()) +
-                     "\ncreated: " + header.created + "\nseal: ";
-  switch (header.seal) {
-    case SealKind::Plain: return text + "plain\n";
-    case SealKind::Passphrase:
-      text += "passphrase " + std::string(ALGORITHM) + " opslimit=" + std::to_string(header.cost.opsLimit) +
-              " memlimit=" + std::to_string(header.cost.memLimitBytes);
-      break;
-    case SealKind::SystemdCredential: text += "systemd-credential name=" + header.credential; break;
-  }
-  return text + " salt=" + toBase64(header.salt) + "\nnonce: " + toBase64(header.nonce) + "\n";
-}
-
-bool isSpace(char c) { return c == ' ' || c == '\t' || c == '\n' || c == '\r'; }
-
 }  // namespace
 
-std::string_view describe(SealKind kind) {
-  switch (kind) {
-    case SealKind::Plain: return "plain file";
-    case SealKind::Passphrase: return "passphrase";
-    case SealKind::SystemdCredential: return "systemd credential";
-  }
-  return "unknown";
+Problem damagedKeyFile(std::string_view what) {
+  return {"damaged key file: " + std::string(what), "restore it from a backup; nothing was changed"};
 }
 
 bool isKeyName(std::string_view name) {
   // Not std::isalnum: what is a letter must not depend on a locale.
   const auto plain = [](char c) { return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9'); };
   if (name.empty() || name.size() > 64 || !plain(name.front())) return false;
-  for (char c : name) {
-    if (!plain(c) && c != '_' && c != '.' && c != '-') return false;
-  }
-  return true;
+  return std::ranges::all_of(name, [&](char c) { return plain(c) || c == '_' || c == '.' || c == '-'; });
 }
 
-PublicKey publicKeyOf(const LongTermSecret& secret) {
+PublicKey publicKeyOf(const LongTermSecret& secret, KeyKind kind) {
   PublicKey result;
-  CHECK(crypto_scalarmult_base(result.data(), secret.exposeData()) == 0);
+  if (kind == KeyKind::X25519) {
+    CHECK(crypto_scalarmult_base(result.data(), secret.exposeData()) == 0);
+  } else {
+    SecretBytes<struct SignKeyTag, crypto_sign_ed25519_SECRETKEYBYTES> expanded;
+    CHECK(crypto_sign_ed25519_seed_keypair(result.data(), expanded.exposeData(), secret.exposeData()) == 0);
+  }
   return result;
 }
 
@@ -227,143 +185,208 @@ const KeyVersion* activeVersion(const KeyHeader& header, int64_t nowUnix) {
   return nullptr;
 }
 
-Result<SealedKey, Problem> parseKeyText(std::string_view text) {
+std::string describeSlots(const KeyHeader& header) {
+  std::string text;
+  for (const Slot& slot : header.slots) {
+    text += (text.empty() ? "" : ", ") + std::string(describe(slot.kind));
+    if (slot.kind == SealKind::Shares) text += " " + std::to_string(slot.needed) + " of " + std::to_string(slot.total);
+  }
+  return text;
+}
+
+Result<SealedKey, Problem> parseKeyText(std::string_view text, KeyDocument document) {
   Lines lines(text);
   const auto first = lines.next();
-  if (!first)
-    return refuse(text.starts_with(FIRST_LINE_WORD) ? damaged("it is cut off")
-                                                    : damaged("it is empty or has no lines"));
-  if (auto good = parseFirstLine(*first); !good) return refuse(good.error());
+  if (!first) {
+    return refuse(text.starts_with(KEY_WORDS) ? damagedKeyFile("it is cut off")
+                                              : damagedKeyFile("it is empty or has no lines"));
+  }
+  const bool backup = document == KeyDocument::Backup;
+  if (!backup && *first == KEY_LINE_1) return parseKeyText1(text);
+  if (auto good = parseFirstLine(*first, document); !good) return refuse(good.error());
 
   SealedKey sealed;
+  sealed.document = document;
   KeyHeader& header = sealed.header;
   const auto wrong = [&](std::string_view line) {
-    return refuse(lines.cutHere() ? damaged("it is cut off")
-                                  : damaged("the line `" + std::string(line) + ":` is wrong or missing"));
+    return refuse(lines.cutHere() ? damagedKeyFile("it is cut off")
+                                  : damagedKeyFile("the line `" + std::string(line) + ":` is wrong or missing"));
   };
   const auto name = lines.value("name");
   if (!name || !isKeyName(*name)) return wrong("name");
   header.name = std::string(*name);
-  const auto kind = lines.value("kind");
-  if (!kind) return wrong("kind");
-  if (*kind != "x25519")
-    return refuse(Problem{"a key of a kind that this version doesn't know", "use a newer sallyport"});
-  const auto publicKey = lines.value("public");
-  if (!publicKey || !decodeExactly(*publicKey, header.versions.emplace_back().publicKey.mutableSpan()))
-    return wrong("public");
-  header.ledgerId = LedgerId(header.versions[0].publicKey.span());
+  const auto kindWord = lines.value("kind");
+  if (!kindWord) return wrong("kind");
+  const auto kind = keyKindOf(*kindWord);
+  if (!kind) return refuse(Problem{"a key of a kind that this version doesn't know", "use a newer sallyport"});
+  header.kind = *kind;
   const auto created = lines.value("created");
   if (!created || created->size() > 40 || created->find_first_not_of("0123456789-:TZ") != std::string_view::npos)
     return wrong("created");
   header.created = std::string(*created);
-  const auto seal = lines.value("seal");
-  if (!seal || !parseSeal(*seal, header)) return wrong("seal");
-  if (header.seal != SealKind::Plain) {
-    const auto nonce = lines.value("nonce");
-    if (!nonce || !decodeExactly(*nonce, header.nonce)) return wrong("nonce");
+  if (!backup) {
+    const auto ledger = lines.value("ledger");
+    if (!ledger || !decodeExactly(*ledger, header.ledgerId.mutableSpan())) return wrong("ledger");
   }
+  if (!parseYesNo(lines.value("export"), header.exportable)) return wrong("export");
+  if (!parseYesNo(lines.value("backup"), header.backupAllowed)) return wrong("backup");
+  while (const auto line = lines.value("version")) {
+    KeyVersion version;
+    const bool rising =
+        parseVersion(*line, version) && (header.versions.empty() || version.number > header.versions.back().number);
+    if (!rising || header.versions.size() == MAX_VERSIONS) return wrong("version");
+    header.versions.push_back(version);
+  }
+  if (header.versions.empty()) return wrong("version");
+  const auto nonce = lines.value("nonce");
+  if (!nonce || !decodeExactly(*nonce, sealed.nonce)) return wrong("nonce");
   sealed.authenticated = std::string(text.substr(0, lines.position()));
-  const size_t payloadBytes = header.seal == SealKind::Plain ? SECRET_BYTES : SEALED_BYTES;
   const auto payload = lines.value("payload");
-  if (!payload || !decodeExactly(*payload, sealed.payload.exposeMutable().first(payloadBytes))) return wrong("payload");
-  if (!lines.atEnd()) return refuse(damaged("something follows the payload"));
+  // 4 letters carry 3 bytes: the length follows from the text, and has to fit whole items.
+  const size_t most = header.versions.size() * ITEM_BYTES + TAG_BYTES;
+  if (!payload || payload->size() > 4 * (most / 3 + 1)) return wrong("payload");
+  auto sealedItems = fromBase64(*payload);
+  if (!sealedItems || toBase64(*sealedItems) != *payload || sealedItems->size() < TAG_BYTES ||
+      sealedItems->size() > most || (sealedItems->size() - TAG_BYTES) % ITEM_BYTES != 0)
+    return wrong("payload");
+  sealed.payload = std::move(*sealedItems);
+  while (const auto line = lines.value("slot")) {
+    if (!parseSlot(*line, sealed)) return wrong("slot");
+  }
+  if (header.slots.empty()) return wrong("slot");
+  header.seal = header.slots[0].kind;
+  sealed.textHash = hashOf(text.substr(0, lines.position()));
+  const auto mac = lines.value("mac");
+  if (!mac || !decodeExactly(*mac, sealed.mac)) return wrong("mac");
+  if (!lines.atEnd()) return refuse(damagedKeyFile("something follows the mac"));
   return sealed;
 }
 
-Result<FileKey, Problem> fileKeyOf(const SealedKey& sealed, const SecretText& secret) {
-  if (sealed.header.seal == SealKind::Plain) return FileKey();
-  return sealingKey(sealed.header, secret);
+Result<FileKey, Problem> fileKeyOf(const SealedKey& sealed, const SlotSecret& secret) {
+  if (sealed.format == 1) return fileKeyOf1(sealed, secret);
+  if (sealed.header.seal == SealKind::Plain) return FileKey(sealed.plainKey.expose());
+  std::optional<Problem> refused;
+  for (const Slot& slot : sealed.header.slots) {
+    if (slot.kind != secret.kind || slot.credential != secret.credential) continue;
+    auto key = openSlot(sealed.header.name, slot, secret.text);
+    if (key) return key;
+    refused = key.error();
+  }
+  if (refused) return refuse(std::move(*refused));
+  return refuse(Problem{"no slot of it is opened by a " + std::string(describe(secret.kind)),
+                        "`sallyport key slot list " + sealed.header.name + "` tells what opens it"});
 }
 
-Result<OpenedKey, Problem> openSealed(const SealedKey& sealed, const SecretText& secret) {
+Result<OpenedKey, Problem> openKey(const SealedKey& sealed, const FileKey& key) {
+  if (sealed.format == 1) return openKey1(sealed, key);
+  const auto damaged = [](std::string_view what) { return refuse(damagedKeyFile(what)); };
+  if (!equalsConstantTime(macOf(sealed.textHash, key), sealed.mac)) return damaged("it was changed");
+  const SubKey sealKey = subKey(key, SEAL_PERSONAL);
+  Items items;
+  if (crypto_aead_xchacha20poly1305_ietf_decrypt(items.exposeData(), nullptr, nullptr, uchars(ByteSpan(sealed.payload)),
+                                                 sealed.payload.size(), uchars(asBytes(sealed.authenticated)),
+                                                 sealed.authenticated.size(), uchars(ByteSpan(sealed.nonce)),
+                                                 sealKey.exposeData()) != 0) {
+    return damaged("it was changed");
+  }
+  OpenedKey opened{sealed.header, {}};
+  ByteSpan rest = items.expose().first(sealed.payload.size() - TAG_BYTES);
+  for (const KeyVersion& version : sealed.header.versions) {
+    std::array<std::byte, NUMBER_BYTES> number;
+    for (size_t i = 0; i < NUMBER_BYTES; ++i) number[i] = static_cast<std::byte>(version.number >> (24 - 8 * i));
+    if (rest.empty() || !std::ranges::equal(rest.first(NUMBER_BYTES), number)) {
+      // Only a version that was to be destroyed may have no secret.
+      if (version.destroyAt == 0) return damaged("a version has no secret");
+      continue;
+    }
+    LongTermSecret secret(rest.subspan(NUMBER_BYTES, LongTermSecret::SIZE));
+    rest = rest.subspan(ITEM_BYTES);
+    // A public key that doesn't belong to the secret would make us answer as somebody else.
+    if (publicKeyOf(secret, sealed.header.kind) != version.publicKey)
+      return damaged("a public key doesn't belong to its secret");
+    opened.versions.push_back({version, std::move(secret)});
+  }
+  if (!rest.empty()) return damaged("a secret has no version");
+  return opened;
+}
+
+Result<OpenedKey, Problem> openSealed(const SealedKey& sealed, const SlotSecret& secret) {
   auto key = fileKeyOf(sealed, secret);
   if (!key) return refuse(key.error());
   return openKey(sealed, *key);
 }
 
-Result<OpenedKey, Problem> openKey(const SealedKey& sealed, const FileKey& key) {
-  const KeyHeader& header = sealed.header;
-  LongTermSecret opened;
-  if (header.seal == SealKind::Plain) {
-    opened = LongTermSecret(sealed.payload.expose().first(SECRET_BYTES));
-  } else {
-    const ByteSpan authenticated = asBytes(sealed.authenticated);
-    if (crypto_aead_xchacha20poly1305_ietf_decrypt(opened.exposeData(), nullptr, nullptr, sealed.payload.exposeData(),
-                                                   SEALED_BYTES, uchars(authenticated), authenticated.size(),
-                                                   uchars(ByteSpan(header.nonce)), key.exposeData()) != 0) {
-      const bool passphrase = header.seal == SealKind::Passphrase;
-      return refuse(
-          Problem{passphrase ? "the passphrase is wrong, or the file was changed"
-                             : "the credential `" + header.credential + "` is another one, or the file was changed",
-                  passphrase ? "try again; if the passphrase is right, restore the file from a backup"
-                             : "use the credential that the key was sealed with, or restore the file from a backup"});
-    }
+SecretText keyText(const OpenedKey& opened, const FileKey& key, KeyDocument document) {
+  const KeyHeader& header = opened.header;
+  CHECK(isKeyName(header.name) && header.versions.size() <= MAX_VERSIONS && header.slots.size() <= MAX_SLOTS);
+  Items items;
+  size_t used = 0;
+  for (const OpenedVersion& version : opened.versions) {
+    const auto into = items.exposeMutable().subspan(used, ITEM_BYTES);
+    for (size_t i = 0; i < NUMBER_BYTES; ++i) into[i] = static_cast<std::byte>(version.version.number >> (24 - 8 * i));
+    std::ranges::copy(version.secret.expose(), into.subspan(NUMBER_BYTES).begin());
+    used += ITEM_BYTES;
   }
-  // A plain file has no seal that proves its header; and a public key that doesn't belong to the secret would make us
-  // answer as somebody else.
-  if (publicKeyOf(opened) != header.versions[0].publicKey)
-    return refuse(damaged("the public key doesn't belong to the secret"));
-  OpenedKey result{header, {}};
-  result.versions.push_back({header.versions[0], std::move(opened)});
-  return result;
-}
-
-Result<SecretText, Problem> sealedText(std::string_view name, const LongTermSecret& secret, const Sealing& sealing,
-                                       std::string_view created) {
-  CHECK(isKeyName(name));
-  KeyHeader header;
-  header.name = std::string(name);
-  header.versions.emplace_back().publicKey = publicKeyOf(secret);
-  header.created = created.empty() ? nowUtc() : std::string(created);
-  header.seal = sealing.kind;
-  header.cost = sealing.cost;
-  header.credential = sealing.credential;
-
-  SecretBytes<struct PayloadTag, SEALED_BYTES> payload;
-  size_t payloadBytes = SECRET_BYTES;
-  std::string authenticated;
-  if (sealing.kind == SealKind::Plain) {
-    authenticated = headerText(header);
-    std::memcpy(payload.exposeData(), secret.exposeData(), SECRET_BYTES);
-  } else {
-    CHECK(sealing.secret != nullptr);
-    if (sealing.secret->empty())
-      return refuse(Problem{"an empty passphrase protects nothing", "give one, or make a plain key"});
-    if (sealing.kind == SealKind::SystemdCredential && !isKeyName(sealing.credential)) {
-      return refuse(Problem{"not a name for a credential: `" + sealing.credential + "`",
-                            "use letters, digits, `.`, `_` and `-`"});
-    }
-    fillRandom(header.salt);
-    fillRandom(header.nonce);
-    authenticated = headerText(header);
-    auto key = sealingKey(header, *sealing.secret);
-    if (!key) return refuse(key.error());
-    crypto_aead_xchacha20poly1305_ietf_encrypt(payload.exposeData(), nullptr, secret.exposeData(), SECRET_BYTES,
-                                               uchars(asBytes(authenticated)), authenticated.size(), nullptr,
-                                               uchars(ByteSpan(header.nonce)), key->exposeData());
-    payloadBytes = SEALED_BYTES;
-  }
+  std::array<std::byte, 24> nonce;
+  fillRandom(nonce);
+  const std::string authenticated = headText(header, document) + "nonce: " + toBase64(nonce) + "\n";
+  const SubKey sealKey = subKey(key, SEAL_PERSONAL);
+  std::vector<std::byte> payload(used + TAG_BYTES);
+  crypto_aead_xchacha20poly1305_ietf_encrypt(uchars(MutableByteSpan(payload)), nullptr, items.exposeData(), used,
+                                             uchars(asBytes(authenticated)), authenticated.size(), nullptr,
+                                             uchars(ByteSpan(nonce)), sealKey.exposeData());
   SecretText text;
-  CHECK(text.append(authenticated) && text.append("payload: ") &&
-        appendBase64(text, payload.expose().first(payloadBytes)) && text.append("\n"));
+  CHECK(text.append(authenticated) && text.append("payload: ") && appendBase64(text, payload) && text.append("\n"));
+  appendTail(text, header.slots, key);
   return text;
 }
 
+SecretText withSlots(const SealedKey& sealed, const std::vector<Slot>& slots, const FileKey& key) {
+  CHECK(sealed.format == 2 && !slots.empty() && slots.size() <= MAX_SLOTS);
+  SecretText text;
+  CHECK(text.append(sealed.authenticated) && text.append("payload: ") && appendBase64(text, sealed.payload) &&
+        text.append("\n"));
+  appendTail(text, slots, key);
+  return text;
+}
+
+Result<FileKey, Problem> renewFileKey(OpenedKey& opened, const Sealing& sealing) {
+  FileKey key = FileKey::random();
+  auto slot = makeSlot(opened.header.name, 1, sealing, key);
+  if (!slot) return refuse(slot.error());
+  opened.header.slots = {std::move(*slot)};
+  opened.header.seal = sealing.kind;
+  return key;
+}
+
+Result<NewKey, Problem> newKey(std::string_view name, KeyKind kind, const LongTermSecret& secret,
+                               const Sealing& sealing, int64_t nowUnix) {
+  CHECK(isKeyName(name));
+  NewKey made;
+  KeyHeader& header = made.opened.header;
+  header.name = std::string(name);
+  header.kind = kind;
+  header.created = utcText(nowUnix);
+  fillRandom(header.ledgerId.mutableSpan());
+  KeyVersion& version = header.versions.emplace_back();
+  version.publicKey = publicKeyOf(secret, kind);
+  version.activeFrom = nowUnix;
+  made.opened.versions.push_back({version, LongTermSecret(secret.expose())});
+  auto key = renewFileKey(made.opened, sealing);
+  if (!key) return refuse(key.error());
+  made.fileKey = std::move(*key);
+  return made;
+}
+
 Result<LongTermSecret, Problem> parseSecret(std::string_view text) {
-  while (!text.empty() && isSpace(text.front())) text.remove_prefix(1);
-  while (!text.empty() && isSpace(text.back())) text.remove_suffix(1);
+  text = trimmed(text);
   LongTermSecret secret;
-  size_t size = 0;
-  const char* end = nullptr;
-  const bool hex =
-      text.size() == 2 * SECRET_BYTES &&
-      sodium_hex2bin(secret.exposeData(), SECRET_BYTES, text.data(), text.size(), nullptr, &size, &end) == 0 &&
-      size == SECRET_BYTES && end == text.data() + text.size();
-  if (!hex && !decodeExactly(text, secret.exposeMutable())) {
+  if (!decodeHexExactly(text, secret.exposeMutable()) && !decodeExactly(text, secret.exposeMutable())) {
     return refuse(
         Problem{"not a secret key: 32 bytes in base64 (44 characters) or hex (64 characters) are wanted", {}});
   }
-  if (sodium_is_zero(secret.exposeData(), SECRET_BYTES)) return refuse(Problem{"the secret key is all zeros", {}});
+  if (sodium_is_zero(secret.exposeData(), LongTermSecret::SIZE))
+    return refuse(Problem{"the secret key is all zeros", {}});
   return secret;
 }
 

@@ -1,23 +1,29 @@
-// key_format.h - the text of a key file: parsing, sealing, opening. Part of: vaultd's key library.
+// key_format.h - the text of a key file: parsing, opening, writing. Part of: vaultd's key library.
 // docs/protocol.md §9 is the same for readers of other programs.
-// Pure: no file, no terminal.
+// docs/decisions/0013-key-files-with-slots.md says why it is so. Pure: no file, no terminal, no clock.
 //
-//   sallyport key 1
+//   sallyport key 2
 //   name: server
-//   kind: x25519
-//   public: <base64 of 32 bytes>
+//   kind: x25519 | ed25519
 //   created: 2026-11-21T04:00:00Z
-//   seal: plain
-//         passphrase argon2id13 opslimit=3 memlimit=67108864 salt=<base64 of 16 bytes>
-//         systemd-credential name=NAME salt=<base64 of 16 bytes>
-//   nonce: <base64 of 24 bytes>                                 (not with plain)
+//   ledger: <base64 of 32 bytes>
+//   export: no | yes
+//   backup: no | yes
+//   version: 1 public=<base64> active=<seconds> open-only=… retired=… deleted=… destroy=…
+//   nonce: <base64 of 24 bytes>
 //   payload: <base64>
+//   slot: 1 passphrase argon2id13 … wrapped=<base64 of 48 bytes>          (key_slot.h)
+//   slot: 1 plain key=<base64 of 32 bytes>
+//   mac: <base64 of 32 bytes>
 //
-// The lines stand in this order, each ends with one newline, and nothing follows. The payload is the 32 secret bytes
-// (plain), or their XChaCha20-Poly1305 under the sealing key with every byte before `payload:` as additional data: no
-// line of the header can be changed without the passphrase. The sealing key is Argon2id13 of the passphrase, or
-// BLAKE2b-256 (salt, personal "sallyport-cred-1") of the credential's content. After opening, the public key must
-// follow from the secret.
+// The lines stand in this order, each ends with one newline, nothing follows, and each value has one spelling: what is
+// taken is written again as the same bytes. The payload is XChaCha20-Poly1305 of (be32 number, 32 secret bytes) for
+// each version whose secret is still kept, with every byte before `payload:` as additional data. The mac covers the
+// whole text before it. Both under keys that are derived from the file key. A backup is the same text with the first
+// line `sallyport backup 1` and no `ledger:`, so that it can't be put in the place of a key file.
+//
+// "sallyport key 1", of earlier releases, is still read: one version, one seal (key_format_1.cc). It is written as 2
+// when the key is changed next.
 #pragma once
 
 #include <array>
@@ -28,6 +34,7 @@
 
 #include "common/bytes.h"
 #include "common/result.h"
+#include "vaultd/key_slot.h"
 #include "vaultd/key_version.h"
 #include "vaultd/problem.h"
 #include "vaultd/secret_text.h"
@@ -37,47 +44,39 @@ namespace sallyport::vaultd {
 struct LongTermSecretTag;
 // A long-term secret on its way between a file and the arena: an X25519 scalar, or an Ed25519 seed.
 using LongTermSecret = SecretBytes<LongTermSecretTag, 32>;
-struct FileKeyTag;
-// What opens a key file's payload. Every slot of the file yields the same one.
-using FileKey = SecretBytes<FileKeyTag, 32>;
 struct LedgerIdTag;
 // Which nonce state belongs to a key: all its versions share one ledger. A restored key gets another id, so that an old
 // nonce file is never taken for its own.
 using LedgerId = Bytes<LedgerIdTag, 32>;
 
-enum class SealKind : uint8_t { Plain, Passphrase, SystemdCredential };
-std::string_view describe(SealKind kind);  // "plain file", "passphrase", "systemd credential"
+inline constexpr size_t MAX_VERSIONS = 64;
 
-// The cost of one guess at a passphrase. 64 MiB and 3 passes are what RFC 9106 recommends where memory is short, and
-// still let a vault with a few keys start in under a second.
-struct PassphraseCost {
-  uint64_t opsLimit = 3;
-  uint64_t memLimitBytes = 64 * 1024 * 1024;
-};
-// A file that asks for more is refused: the header is read before anything proves that we wrote it.
-inline constexpr uint64_t MAX_OPS_LIMIT = 20;
-inline constexpr uint64_t MAX_MEM_LIMIT_BYTES = uint64_t{1} << 30;
-inline constexpr size_t MIN_CREDENTIAL_BYTES =
-    32;  // a credential is not stretched: it must be random, not a passphrase
+enum class KeyDocument : uint8_t { Key, Backup };
 
 struct KeyHeader {
   std::string name;
   KeyKind kind = KeyKind::X25519;
-  std::vector<KeyVersion> versions;  // by number, rising; never empty
-  LedgerId ledgerId;
   std::string created;  // UTC, "2026-11-21T04:00:00Z"
-  SealKind seal = SealKind::Plain;
-  PassphraseCost cost;     // Passphrase
-  std::string credential;  // SystemdCredential: its name
-  std::array<std::byte, 16> salt{};
-  std::array<std::byte, 24> nonce{};
+  LedgerId ledgerId;
+  bool exportable = false;           // one-way: `key export` gives the secret out
+  bool backupAllowed = false;        // one-way: `key backup` does, sealed
+  std::vector<KeyVersion> versions;  // by number, rising; never empty
+  SealKind seal = SealKind::Plain;   // of the first slot: Plain stands alone
+  std::vector<Slot> slots;           // never empty
 };
 
-// A parsed file, still sealed.
+// A parsed text, still sealed.
 struct SealedKey {
+  KeyDocument document = KeyDocument::Key;
+  unsigned format = 2;  // the number in the first line
   KeyHeader header;
   std::string authenticated;  // the text before `payload:`
-  SecretBytes<struct PayloadTag, 48> payload;
+  std::array<std::byte, 24> nonce{};
+  std::vector<std::byte> payload;        // sealed
+  FileKey plainKey;                      // of a plain file: it stands there
+  std::array<std::byte, 32> textHash{};  // of what the mac covers
+  std::array<std::byte, 32> mac{};
+  SecretBytes<struct PlainTag, 32> secret;  // of a plain file of format 1
 };
 
 struct OpenedVersion {
@@ -89,32 +88,45 @@ struct OpenedKey {
   std::vector<OpenedVersion> versions;  // those whose secret the file still holds, by number
 };
 
-// How to seal. `secret` is the passphrase or the credential's content, and must outlive the call; null for Plain.
-struct Sealing {
-  SealKind kind = SealKind::Plain;
-  const SecretText* secret = nullptr;
-  PassphraseCost cost;
-  std::string credential;
-};
-
 // [A-Za-z0-9][A-Za-z0-9_.-]{0,63}
 bool isKeyName(std::string_view name);
-PublicKey publicKeyOf(const LongTermSecret& secret);
+PublicKey publicKeyOf(const LongTermSecret& secret, KeyKind kind = KeyKind::X25519);
 // The version that boxes and signs at that time; null if there is none.
 const KeyVersion* activeVersion(const KeyHeader& header, int64_t nowUnix);
+// How the file is protected, for people: "passphrase", or "passphrase, shares 2 of 3".
+std::string describeSlots(const KeyHeader& header);
 
 // Problems of this file don't name the file: the caller puts its path in front.
-Result<SealedKey, Problem> parseKeyText(std::string_view text);
-// `secret` as in Sealing; ignored for a plain key. A wrong passphrase, a changed header and a changed payload look the
-// same.
-Result<FileKey, Problem> fileKeyOf(const SealedKey& sealed, const SecretText& secret);
+Problem damagedKeyFile(std::string_view what);
+Result<SealedKey, Problem> parseKeyText(std::string_view text, KeyDocument document = KeyDocument::Key);
+// The file key: `secret` opens any slot of its kind. A wrong secret, a changed slot and a changed payload look the
+// same. Ignored for a plain key.
+Result<FileKey, Problem> fileKeyOf(const SealedKey& sealed, const SlotSecret& secret);
+// Checks the mac, opens the payload, and checks that each public key follows from its secret.
 Result<OpenedKey, Problem> openKey(const SealedKey& sealed, const FileKey& key);
 // Both steps.
-Result<OpenedKey, Problem> openSealed(const SealedKey& sealed, const SecretText& secret);
-// The text of a file. `created` is kept when not empty (a re-sealed key keeps its age).
-Result<SecretText, Problem> sealedText(std::string_view name, const LongTermSecret& secret, const Sealing& sealing,
-                                       std::string_view created = {});
+Result<OpenedKey, Problem> openSealed(const SealedKey& sealed, const SlotSecret& secret);
+
+// The text of a file with everything in it sealed anew under `key`, which the header's slots wrap already.
+SecretText keyText(const OpenedKey& opened, const FileKey& key, KeyDocument document = KeyDocument::Key);
+// The same text with other slots: not a byte before the first slot changes.
+SecretText withSlots(const SealedKey& sealed, const std::vector<Slot>& slots, const FileKey& key);
+// A key of one version that is active from `now` on, with one slot. Each call makes another file key.
+struct NewKey {
+  OpenedKey opened;
+  FileKey fileKey;
+};
+Result<NewKey, Problem> newKey(std::string_view name, KeyKind kind, const LongTermSecret& secret,
+                               const Sealing& sealing, int64_t nowUnix);
+// Another file key with this one slot: what an old copy of the file and its secret could open, it can open no more.
+Result<FileKey, Problem> renewFileKey(OpenedKey& opened, const Sealing& sealing);
+
 // 32 bytes in base64 or hex, with white space around: what `sallyport key import` reads.
 Result<LongTermSecret, Problem> parseSecret(std::string_view text);
+
+// key_format_1.cc: the rest of the text after its first line, and its opening.
+Result<SealedKey, Problem> parseKeyText1(std::string_view text);
+Result<FileKey, Problem> fileKeyOf1(const SealedKey& sealed, const SlotSecret& secret);
+Result<OpenedKey, Problem> openKey1(const SealedKey& sealed, const FileKey& key);
 
 }  // namespace sallyport::vaultd

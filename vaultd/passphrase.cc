@@ -21,22 +21,6 @@ std::optional<fs::path> credentialPath(std::string_view name) {
   return fs::path(folder) / name;
 }
 
-// systemd keeps credentials in a folder that only this service can enter, with modes of its own: they are taken as they
-// are.
-Result<SecretText, Problem> readCredential(const fs::path& path) {
-  const int fd = ::open(path.c_str(), O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
-  if (fd < 0) return refuse(Problem{path.string() + ": can't open: " + std::strerror(errno), {}});
-  kj::AutoCloseFd owned(fd);
-  SecretText text;
-  while (!text.room().empty()) {
-    const ssize_t got = ::read(fd, text.room().data(), text.room().size());
-    if (got < 0) return refuse(Problem{path.string() + ": can't read: " + std::strerror(errno), {}});
-    if (got == 0) return text;
-    text.grow(static_cast<size_t>(got));
-  }
-  return refuse(Problem{path.string() + " is too long for a credential", {}});
-}
-
 // A passphrase is the first line: editors add a newline.
 SecretText firstLine(SecretText text) {
   const size_t end = text.expose().find_first_of("\r\n");
@@ -62,7 +46,7 @@ Result<SecretText, Problem> askTerminal(const std::string& name) {
   return firstLine(std::move(text));
 }
 
-Result<SecretText, Problem> findPassphrase(const KeyHeader& header, const fs::path& passphraseFile,
+Result<SecretText, Problem> findPassphrase(const std::string& name, const fs::path& passphraseFile,
                                            const FileOwners& owners) {
   if (!passphraseFile.empty()) {
     auto text = readPrivate(passphraseFile, owners);
@@ -74,23 +58,35 @@ Result<SecretText, Problem> findPassphrase(const KeyHeader& header, const fs::pa
     if (!text) return refuse(text.error());
     return firstLine(std::move(*text));
   }
-  if (::isatty(STDIN_FILENO) == 1) return askTerminal(header.name);
+  if (::isatty(STDIN_FILENO) == 1) return askTerminal(name);
   return refuse(
       Problem{"the key is sealed with a passphrase, and there is nobody to ask",
               "set [vault] passphrase_file, give systemd a credential named `passphrase`, or start on a terminal"});
 }
 
-Result<SecretText, Problem> findCredential(const KeyHeader& header) {
-  const auto path = credentialPath(header.credential);
+Result<SecretText, Problem> findCredential(const std::string& name) {
+  const auto path = credentialPath(name);
   if (!path) {
-    return refuse(
-        Problem{"the key is sealed with the systemd credential `" + header.credential + "`, but systemd gave none",
-                "add LoadCredentialEncrypted=" + header.credential + " to the unit"});
+    return refuse(Problem{"the key is sealed with the systemd credential `" + name + "`, but systemd gave none",
+                          "add LoadCredentialEncrypted=" + name + " to the unit"});
   }
   auto text = readCredential(*path);
-  if (!text)
-    return refuse(Problem{text.error().message, "add LoadCredentialEncrypted=" + header.credential + " to the unit"});
+  if (!text) return refuse(Problem{text.error().message, "add LoadCredentialEncrypted=" + name + " to the unit"});
   return text;
+}
+
+// A credential that systemd gave needs nobody; else the passphrase, if there is a slot for it.
+const Slot* slotToOpen(const KeyHeader& header) {
+  const Slot* passphrase = nullptr;
+  const Slot* credential = nullptr;
+  for (const Slot& slot : header.slots) {
+    if (slot.kind == SealKind::Passphrase) passphrase = &slot;
+    if (slot.kind != SealKind::SystemdCredential) continue;
+    credential = &slot;
+    const auto path = credentialPath(slot.credential);
+    if (path && ::access(path->c_str(), F_OK) == 0) return &slot;
+  }
+  return passphrase != nullptr ? passphrase : credential;
 }
 
 }  // namespace
@@ -98,14 +94,23 @@ Result<SecretText, Problem> findCredential(const KeyHeader& header) {
 Unlocker unlockerFor(const fs::path& passphraseFile, const FileOwners& owners) {
   // Shared among the copies of the std::function: the terminal is asked once, and the text is wiped with the last copy.
   auto remembered = std::make_shared<SecretText>();
-  return [passphraseFile, owners, remembered](const KeyHeader& header) -> Result<SecretText, Problem> {
-    if (header.seal == SealKind::SystemdCredential) return findCredential(header);
+  return [passphraseFile, owners, remembered](const KeyHeader& header) -> Result<SlotSecret, Problem> {
+    const Slot* slot = slotToOpen(header);
+    if (slot == nullptr) {
+      return refuse(Problem{"the key is sealed by " + describeSlots(header) + ", which the vault doesn't ask for",
+                            "add a passphrase or a credential: `sallyport key slot add " + header.name + "`"});
+    }
+    if (slot->kind == SealKind::SystemdCredential) {
+      auto content = findCredential(slot->credential);
+      if (!content) return refuse(content.error());
+      return SlotSecret{slot->kind, std::move(*content), slot->credential};
+    }
     if (remembered->empty()) {
-      auto found = findPassphrase(header, passphraseFile, owners);
+      auto found = findPassphrase(header.name, passphraseFile, owners);
       if (!found) return refuse(found.error());
       *remembered = std::move(*found);
     }
-    return SecretText::copyOf(remembered->expose());
+    return SlotSecret{slot->kind, SecretText::copyOf(remembered->expose()), {}};
   };
 }
 

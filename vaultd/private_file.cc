@@ -130,6 +130,20 @@ Result<SecretText, Problem> readPrivate(const fs::path& path, const FileOwners& 
   }
 }
 
+Result<SecretText, Problem> readCredential(const fs::path& path) {
+  const int fd = ::open(path.c_str(), O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
+  if (fd < 0) return refuse(Problem{path.string() + ": can't open: " + std::strerror(errno), {}});
+  kj::AutoCloseFd owned(fd);
+  SecretText text;
+  while (!text.room().empty()) {
+    const ssize_t got = ::read(fd, text.room().data(), text.room().size());
+    if (got < 0) return refuse(Problem{path.string() + ": can't read: " + std::strerror(errno), {}});
+    if (got == 0) return text;
+    text.grow(static_cast<size_t>(got));
+  }
+  return refuse(Problem{path.string() + " is too long for a credential", {}});
+}
+
 Result<kj::AutoCloseFd, Problem> createPrivate(const fs::path& path, std::string_view content, Creation* creation) {
   const fs::path temporary = temporaryFor(path);
   auto fd = writeTemporary(temporary, content);

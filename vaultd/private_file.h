@@ -33,6 +33,10 @@ Result<kj::AutoCloseFd, Problem> openPrivate(const std::filesystem::path& path, 
 Result<SecretText, Problem> readPrivate(const std::filesystem::path& path, const FileOwners& owners,
                                         bool* missing = nullptr);
 
+// The whole of a credential. systemd keeps those in a folder that only this service can enter, with modes of its own:
+// they are taken as they are.
+Result<SecretText, Problem> readCredential(const std::filesystem::path& path);
+
 // Makes the file with mode 0600: temporary file, fsync, rename that never replaces, fsync of the folder. `lockedFd`, if
 // given, gets the open descriptor after `prepare` has run on it (before the rename), so that a lock taken there is held
 // from the moment the name exists. EEXIST is a problem with `exists` set.

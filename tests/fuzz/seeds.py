@@ -12,8 +12,8 @@ import sys
 HERE = pathlib.Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent / "system"))
 
-from minicapnp import (CHANNEL, LISTENER, NETWORK, VAULT_ADMIN, VAULT_NET, Struct, bootstrap_message, call_message, encode,  # noqa: E402
-                       finish_message, release_message)
+from minicapnp import (CHANNEL, LISTENER, NETWORK, VAULT_ADMIN, VAULT_APP, VAULT_KEY, VAULT_NET, Pointers, Struct, U16s,  # noqa: E402
+                       bootstrap_message, call_message, encode, finish_message, release_message)
 
 HELLO = bytes.fromhex("6c09afb28aa9fafc")
 COOKIE = bytes.fromhex("1c45dcb941c0e3f6")
@@ -94,6 +94,30 @@ def hellos(count):
     return Struct(b"", [[hello] * count])
 
 
+def program_calls(begin):
+    """App, then Key by a pipelined call: the key is pointer 0 of the outcome, which is pointer 0 of the results."""
+    key = [call_message(1, ("answer", 0), VAULT_APP, 2, Struct(bytes(8), ["server", None]))]
+    peer, nonce = bytes(range(32)), b"SallyBox" + bytes(16)
+
+    def on_key(method, params=None):
+        return key + [call_message(2, ("answer", 1, 0, 0), VAULT_KEY, method, params), finish_message(2), finish_message(1)]
+
+    calls = {"public-key": [call_message(1, ("answer", 0), VAULT_APP, 0, Struct(b"", ["server"]))],
+             "ping": [call_message(1, ("answer", 0), VAULT_APP, 1)], "keys": [call_message(1, ("answer", 0), VAULT_APP, 3)],
+             "verbs": [call_message(1, ("answer", 0), VAULT_APP, 2, Struct(bytes(8), ["alice", U16s([0, 1, 2, 3, 9])]))],
+             "verify": [call_message(1, ("answer", 0), VAULT_APP, 4, Struct(b"", [[Struct(b"", [peer, b"text", bytes(64)])]]))],
+             "box": on_key(0, Struct(b"", [[Struct(b"\0\0", [peer, b"text"]), Struct(b"\1\0", ["alice", b"text"])]])),
+             "open": on_key(1, Struct(b"", [[Struct(b"\1\0", ["alice", nonce, bytes(20)]), Struct(b"\0\0", [peer, bytes(24), b""])]])),
+             "open-sealed": on_key(2, Struct(b"", [Pointers([bytes(48), bytes(range(60)), b""])])),
+             "sign": on_key(3, Struct(b"", [Pointers([b"text", b""])])),
+             "fresh": on_key(4, Struct(struct.pack("<I", 64), ["minute-k"])), "fresh-ours": on_key(4, Struct(b"\1", ["CurveCPK"])),
+             "renew": on_key(5, Struct(b"\7")), "close": on_key(6), "too-many": on_key(3, Struct(b"", [Pointers([b""] * 65)])),
+             "on-nothing": [call_message(1, ("answer", 0), VAULT_APP, 2, Struct(bytes(8), ["nothing", None])),
+                            call_message(2, ("answer", 1, 0, 0), VAULT_KEY, 0)]}
+    for name, messages in calls.items():
+        write("vault_app_rpc", name, bytes([3]) + begin + b"".join(messages))
+
+
 def rpc():
     begin = bootstrap_message(0)
     vault = {"ping": [call_message(1, ("answer", 0), VAULT_NET, 3)],
@@ -113,6 +137,7 @@ def rpc():
                       call_message(3, ("answer", 1, 0, 0), LISTENER, 1), finish_message(2), finish_message(1), release_message(1)],
            "not-a-channel": [call_message(1, ("answer", 0), CHANNEL, 0)],
            "reload": [call_message(1, ("answer", 0), NETWORK, 3)]}
+    program_calls(begin)
     for mode in (0, 1, 2, 3, 7, 8):
         write("vault_rpc", f"begin-{mode}", bytes([mode]) + begin)
     for name, messages in vault.items():
@@ -153,6 +178,22 @@ def texts():
         "seal: plain", f"seal: systemd-credential name=sallyport salt={salt}\nnonce: {nonce}").replace(
             base64.b64encode(secret).decode(), sealed).encode())
     write("key_format", "cut", plain.encode()[:-2])
+    versions = (f"version: 1 public={public} active=1795245600 open-only=1795249200 retired=1795252800 deleted=0 destroy=0\n"
+                f"version: 3 public={public} active=1795249200 open-only=0 retired=0 deleted=0 destroy=0\n")
+    two = (f"name: alice\nkind: x25519\ncreated: 2026-11-21T04:00:00Z\nledger: {public}\nexport: no\nbackup: yes\n{versions}"
+           f"nonce: {nonce}\npayload: {base64.b64encode(bytes(2 * 36 + 16)).decode()}\n")
+    slots = (f"slot: 1 passphrase argon2id13 opslimit=3 memlimit=67108864 salt={salt} wrapped={sealed}\n"
+             f"slot: 2 recovery argon2id13 opslimit=1 memlimit=8192 salt={salt} wrapped={sealed}\n"
+             f"slot: 4 systemd-credential name=sallyport salt={salt} wrapped={sealed}\n"
+             f"slot: 5 shares needed=2 total=3 set={salt} wrapped={sealed}\n")
+    mac = f"mac: {base64.b64encode(bytes(32)).decode()}\n"
+    write("key_format", "2-slots", ("sallyport key 2\n" + two + slots + mac).encode())
+    write("key_format", "2-plain", ("sallyport key 2\n" + two + f"slot: 1 plain key={public}\n" + mac).encode())
+    backup = two.replace(f"ledger: {public}\n", "") + slots.splitlines(True)[0]
+    write("key_format", "2-backup", ("sallyport backup 1\n" + backup + mac).encode())
+    write("key_format", "share", b"sallyport-share-1 a 2 3 1 1e2f6fadbb35e9279ebc3bd330fa02ed "
+          b"6be5edd9d5e7d13f35201005ba8c2ac36da8038cf3c4f35d9ef1c6a389c84e00 50df4ea1\n")
+    write("key_format", "import-key", f"sallyport import key 1\nsecret: {base64.b64encode(secret).decode()}\n".encode())
     write("key_format", "base64", base64.b64encode(secret) + b"\n")
     write("key_format", "hex", secret.hex().encode())
 

@@ -13,8 +13,8 @@ import subprocess
 import sys
 import tempfile
 
-UNITS = {"sallyport-vaultd.service": 2.7, "sallyport-netd.service": 3.7}  # highest exposure that we accept
-OTHERS = ["sysusers.d/sallyport.conf", "tmpfiles.d/sallyport.conf"]
+UNITS = {"sallyport-vaultd.service": 2.7, "sallyport-netd.service": 3.7, "sallyport-rotate.service": 2.7}  # highest exposure that we accept
+OTHERS = ["systemd/sallyport-rotate.timer", "sysusers.d/sallyport.conf", "tmpfiles.d/sallyport.conf"]
 MAY_REPEAT = {"After", "Wants", "ReadWritePaths", "ReadOnlyPaths", "LoadCredential", "SystemCallFilter"}
 
 

@@ -46,8 +46,7 @@ class BadFiles(SystemTest):
 
     def test_key_file_with_a_byte_changed(self):
         whole = self.key.read_bytes()
-        date = range(whole.index(b"created: ") + 9, whole.index(b"seal: ") - 1)  # just a note in a file that isn't sealed
-        for at in set(range(0, len(whole), 23)) - set(date):
+        for at in range(0, len(whole), 23):
             with self.subTest(at):
                 self.key.write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1:])
                 if self.vaultd_starts():
@@ -66,7 +65,7 @@ class BadFiles(SystemTest):
 
     def test_key_file_of_another_version(self):
         whole = self.key.read_text()
-        self.key.write_text(whole.replace("sallyport key 1", "sallyport key 2"))
+        self.key.write_text(whole.replace("sallyport key 2", "sallyport key 9"))
         self.assert_refused("server.key", "version")
 
     def test_key_file_that_others_can_read(self):

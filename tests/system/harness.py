@@ -154,7 +154,7 @@ class Site:
         self.limits = {}
         self.top = {}
         self.listens, self.connects, self.peers = {}, {}, {}
-        self.vault_sockets, self.grants = {}, {}
+        self.vault_sockets, self.grants, self.keys_options = {}, {}, {}
         self.secrets = {}   # of keys we imported, for tests that decrypt
         self.publics = {}
         self.processes = []
@@ -228,6 +228,8 @@ class Site:
                                ("[[vault_socket]]", self.vault_sockets), ("[[grant]]", self.grants)):
             for entry in entries.values():
                 parts += ["", title] + lines(entry)
+        for name, options in self.keys_options.items():
+            parts += ["", f"[key.{name}]"] + lines(options)
         parts += ["", "[peers]"] + lines(self.peers)
         return "\n".join(parts) + "\n"
 
@@ -404,11 +406,11 @@ class Site:
         return {"vaultd": self.vault_status()["pid"], "monitor": status["monitor"]["pid"],
                 "workers": [worker["pid"] for worker in status["workers"]]}
 
-    def metrics(self):
+    def metrics(self, socket_name="metrics.sock"):
         """The metrics page as {line without value: value}."""
         with socket.socket(socket.AF_UNIX) as sock:
             sock.settimeout(10)
-            sock.connect(str(self.dir / "run/metrics.sock"))
+            sock.connect(str(self.dir / "run" / socket_name))
             sock.sendall(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
             data = b""
             while piece := sock.recv(65536):

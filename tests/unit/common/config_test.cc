@@ -10,6 +10,8 @@
 
 #include <gtest/gtest.h>
 
+#include "common/config_key.h"
+
 namespace sallyport {
 namespace {
 
@@ -343,6 +345,44 @@ TEST(Addresses, LocalOnesAreRecognised) {
   for (const auto* bad : {"0.0.0.0:1", "[::]:1", "128.0.0.1:1", "localhost.example:1", "[::ffff:127.0.0.1]:1"}) {
     EXPECT_FALSE(local(bad)) << bad;
   }
+}
+
+// --- [key.NAME] ---
+
+TEST(ConfigKeys, TellWhenAKeyIsRotated) {
+  const auto config = parseConfig("[key.server]\nrotate_every = \"90d\"\ngrace = \"36h\"\n[key.\"a.b\"]\n", "x.toml");
+  ASSERT_TRUE(config.has_value());
+  EXPECT_EQ(config->rotations.at("server").everyS, 90 * DAY_S);
+  EXPECT_EQ(config->rotations.at("server").graceS, 36 * 3600);
+  EXPECT_EQ(config->rotations.at("a.b").everyS, 0);
+  EXPECT_EQ(config->rotations.at("a.b").graceS, 7 * DAY_S);
+}
+
+TEST(ConfigKeys, AreReadWithVaultAndPeersAlone) {
+  const auto config = parseVaultAndPeers("[key.server]\nrotate_every = \"1d\"\n[[listen]]\nwrong = 1\n", "x.toml");
+  ASSERT_TRUE(config.has_value());
+  EXPECT_EQ(config->rotations.at("server").everyS, DAY_S);
+}
+
+TEST(ConfigKeys, WrongOnesAreToldWithTheirLine) {
+  const std::pair<const char*, const char*> wrong[] = {{"rotate_every = 90", "must be a string"},
+                                                       {"rotate_every = \"90\"", "not a duration"},
+                                                       {"rotate_every = \"d\"", "not a duration"},
+                                                       {"rotate_every = \"-1d\"", "not a duration"},
+                                                       {"rotate_every = \"9999999999999999999d\"", "not a duration"},
+                                                       {"rotate_every = \"36501d\"", "not a duration"},
+                                                       {"rotate_every = \"59s\"", "less than a minute"},
+                                                       {"rotate_every = \"1d\"\ngrace = \"9d\"", "eight times"},
+                                                       {"rotate = \"1d\"", "unknown key `rotate`"}};
+  for (const auto& [line, problem] : wrong) {
+    const auto config = parseConfig(std::string("[key.server]\n") + line + "\n", "x.toml");
+    ASSERT_FALSE(config.has_value()) << line;
+    EXPECT_NE(config.error().message.find(problem), std::string::npos) << config.error().message;
+    EXPECT_GE(config.error().line, 2u);
+  }
+  EXPECT_FALSE(parseConfig("[key]\nserver = 1\n", "x.toml").has_value());
+  EXPECT_FALSE(parseConfig("key = 1\n", "x.toml").has_value());
+  EXPECT_FALSE(parseConfig("[key.\"a/b\"]\n", "x.toml").has_value());
 }
 
 }  // namespace

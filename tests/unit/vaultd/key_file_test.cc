@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "tests/unit/vaultd/support.h"
+#include "vaultd/key_life.h"
 
 namespace sallyport::vaultd {
 namespace {
@@ -18,14 +19,33 @@ namespace fs = std::filesystem;
 constexpr PassphraseCost CHEAP{1, 8192};
 
 Unlocker nobody() {
-  return [](const KeyHeader&) -> Result<SecretText, Problem> {
+  return [](const KeyHeader&) -> Result<SlotSecret, Problem> {
     ADD_FAILURE() << "a plain key asks nobody";
     return refuse(Problem{"asked", {}});
   };
 }
 
 Unlocker saying(std::string text) {
-  return [text](const KeyHeader&) -> Result<SecretText, Problem> { return SecretText::copyOf(text); };
+  return [text](const KeyHeader&) -> Result<SlotSecret, Problem> {
+    return SlotSecret{SealKind::Passphrase, SecretText::copyOf(text), {}};
+  };
+}
+
+// As old as a key that is made now, and a little more.
+const int64_t NOW = unixNow() + 10;
+
+Change rotation() {
+  return [](EditedKey& key) -> Result<Rewrite, Problem> {
+    if (auto done = rotate(key.opened, LongTermSecret::random(), {0, 1000}, NOW); !done) return refuse(done.error());
+    return Rewrite::All;
+  };
+}
+Change newPassphrase(const SecretText& text) {
+  return [&text](EditedKey& key) -> Result<Rewrite, Problem> {
+    auto& slots = key.opened.header.slots;
+    slots[0] = *makeSlot("server", 1, {SealKind::Passphrase, &text, CHEAP, {}, 0, 0, {}}, key.fileKey);
+    return Rewrite::Slots;
+  };
 }
 
 class KeyFiles : public testing::Test {
@@ -165,7 +185,7 @@ TEST_F(KeyFiles, AKeyUnderAnotherNameIsRefused) {
 
 TEST_F(KeyFiles, APassphraseKeyLoadsWithItAlone) {
   const SecretText passphrase = SecretText::copyOf("open");
-  ASSERT_TRUE(generateKey(folder, "server", {SealKind::Passphrase, &passphrase, CHEAP, {}}).has_value());
+  ASSERT_TRUE(generateKey(folder, "server", {SealKind::Passphrase, &passphrase, CHEAP, {}, 0, 0, {}}).has_value());
   EXPECT_TRUE(loadKey(folder, "server", saying("open")).has_value());
   auto wrong = loadKey(folder, "server", saying("Open"));
   ASSERT_FALSE(wrong.has_value());
@@ -174,8 +194,8 @@ TEST_F(KeyFiles, APassphraseKeyLoadsWithItAlone) {
 
 TEST_F(KeyFiles, WhatTheUnlockerSaysReachesTheOperator) {
   const SecretText passphrase = SecretText::copyOf("open");
-  ASSERT_TRUE(generateKey(folder, "server", {SealKind::Passphrase, &passphrase, CHEAP, {}}).has_value());
-  auto loaded = loadKey(folder, "server", [](const KeyHeader&) -> Result<SecretText, Problem> {
+  ASSERT_TRUE(generateKey(folder, "server", {SealKind::Passphrase, &passphrase, CHEAP, {}, 0, 0, {}}).has_value());
+  auto loaded = loadKey(folder, "server", [](const KeyHeader&) -> Result<SlotSecret, Problem> {
     return refuse(Problem{"nobody to ask", "sit down"});
   });
   ASSERT_FALSE(loaded.has_value());
@@ -183,24 +203,82 @@ TEST_F(KeyFiles, WhatTheUnlockerSaysReachesTheOperator) {
   EXPECT_EQ(loaded.error().hint, "sit down");
 }
 
-TEST_F(KeyFiles, ResealingKeepsTheKeyAndItsAge) {
-  const KeyHeader before = made();
-  const SecretText passphrase = SecretText::copyOf("new");
-  ASSERT_TRUE(resealKey(folder, "server", nobody(), {SealKind::Passphrase, &passphrase, CHEAP, {}}).has_value());
-  auto loaded = loadKey(folder, "server", saying("new"));
-  ASSERT_TRUE(loaded.has_value());
-  EXPECT_EQ(loaded->header.versions, before.versions);
-  EXPECT_EQ(loaded->header.created, before.created);
-  EXPECT_EQ(loaded->header.seal, SealKind::Passphrase);
+TEST_F(KeyFiles, AnotherPassphraseLeavesTheSealedKeysByteByByte) {
+  const SecretText old = SecretText::copyOf("old");
+  ASSERT_TRUE(generateKey(folder, "server", {SealKind::Passphrase, &old, CHEAP, {}, 0, 0, {}}).has_value());
+  const std::string before = readFile(keyPath(folder, "server"));
+  const SecretText fresh = SecretText::copyOf("new");
+  const auto changed = changeKey(folder, "server", saying("old"), newPassphrase(fresh), NOW);
+  ASSERT_TRUE(changed.has_value());
+  const std::string after = readFile(keyPath(folder, "server"));
+  EXPECT_EQ(after.substr(0, after.find("slot: ")), before.substr(0, before.find("slot: ")));
+  EXPECT_EQ(changed->text.expose(), after) << "what a vault is told";
+  EXPECT_TRUE(loadKey(folder, "server", saying("new")).has_value());
+  EXPECT_FALSE(loadKey(folder, "server", saying("old")).has_value());
   EXPECT_EQ(files(), 1u);
 }
 
-TEST_F(KeyFiles, ResealingWithTheWrongPassphraseChangesNothing) {
-  const SecretText passphrase = SecretText::copyOf("old");
-  ASSERT_TRUE(generateKey(folder, "server", {SealKind::Passphrase, &passphrase, CHEAP, {}}).has_value());
+TEST_F(KeyFiles, AChangeWithTheWrongPassphraseChangesNothing) {
+  const SecretText old = SecretText::copyOf("old");
+  ASSERT_TRUE(generateKey(folder, "server", {SealKind::Passphrase, &old, CHEAP, {}, 0, 0, {}}).has_value());
   const std::string before = readFile(keyPath(folder, "server"));
-  EXPECT_FALSE(resealKey(folder, "server", saying("wrong"), {}).has_value());
+  const auto changed = changeKey(folder, "server", saying("wrong"), rotation(), NOW);
+  ASSERT_FALSE(changed.has_value());
+  EXPECT_TRUE(contains(changed.error().message, "server.key: the passphrase is wrong"));
   EXPECT_EQ(readFile(keyPath(folder, "server")), before);
+}
+
+TEST_F(KeyFiles, NobodysChangeIsLost) {
+  made();
+  const auto slow = changeKey(
+      folder, "server", nobody(),
+      [&](EditedKey&) -> Result<Rewrite, Problem> {
+        // While a person thinks about a passphrase, a timer rotates.
+        EXPECT_TRUE(changeKey(folder, "server", nobody(), rotation(), NOW).has_value());
+        return Rewrite::All;
+      },
+      NOW);
+  ASSERT_FALSE(slow.has_value());
+  EXPECT_TRUE(contains(slow.error().message, "somebody else has just changed"));
+  EXPECT_EQ(loadKey(folder, "server", nobody())->versions.size(), 2u);
+}
+
+TEST_F(KeyFiles, ADestroyedSecretLeavesTheFileWithTheNextWrite) {
+  made();
+  ASSERT_TRUE(changeKey(folder, "server", nobody(), rotation(), NOW).has_value());
+  const auto deleteFirst = [](EditedKey& key) -> Result<Rewrite, Problem> {
+    if (auto done = markDeleted(key.opened, 1, 100, NOW + 1); !done) return refuse(done.error());
+    return Rewrite::All;
+  };
+  ASSERT_TRUE(changeKey(folder, "server", nobody(), deleteFirst, NOW + 1).has_value());
+  EXPECT_EQ(loadKey(folder, "server", nobody())->versions.size(), 2u);
+  const auto nothing = [](EditedKey&) -> Result<Rewrite, Problem> { return Rewrite::Nothing; };
+  EXPECT_FALSE(changeKey(folder, "server", nobody(), nothing, NOW + 100)->written);
+  EXPECT_TRUE(changeKey(folder, "server", nobody(), nothing, NOW + 101)->written);
+  const auto loaded = loadKey(folder, "server", nobody());
+  ASSERT_EQ(loaded->versions.size(), 1u);
+  EXPECT_EQ(loaded->versions[0].version.number, 2u);
+  EXPECT_EQ(loaded->header.versions.size(), 2u);
+}
+
+// Written by the release before.
+TEST_F(KeyFiles, AFileOfFormat1BecomesOneOfFormat2WithItsNextChange) {
+  made("other");  // the folder
+  writeFile(keyPath(folder, "alice"),
+            "sallyport key 1\nname: alice\nkind: x25519\npublic: "
+            "pOCSkrZRwni5dyxWn1+puxPZBrRqtoyd+dwrRAn4ogk=\ncreated: 2026-11-21T04:00:00Z\n"
+            "seal: plain\npayload: AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQE=\n");
+  const auto before = loadKey(folder, "alice", nobody());
+  ASSERT_TRUE(before.has_value());
+  EXPECT_TRUE(readFile(keyPath(folder, "alice")).starts_with("sallyport key 1\n")) << "reading changes nothing";
+  ASSERT_TRUE(changeKey(folder, "alice", nobody(), rotation(), NOW).has_value());
+  EXPECT_TRUE(readFile(keyPath(folder, "alice")).starts_with("sallyport key 2\n"));
+  const auto after = loadKey(folder, "alice", nobody());
+  ASSERT_TRUE(after.has_value());
+  EXPECT_EQ(after->header.ledgerId, before->header.ledgerId) << "the nonce file stays its own";
+  EXPECT_EQ(after->header.created, before->header.created);
+  ASSERT_EQ(after->versions.size(), 2u);
+  EXPECT_TRUE(equalsConstantTime(after->versions[0].secret.expose(), before->versions[0].secret.expose()));
 }
 
 TEST_F(KeyFiles, RootResealsWithoutTakingTheFileAway) {
@@ -217,26 +295,11 @@ TEST_F(KeyFiles, RootResealsWithoutTakingTheFileAway) {
   EXPECT_EQ(status.st_mode & 07777, 0600u);
 }
 
-TEST_F(KeyFiles, RotationKeepsEveryOldKey) {
-  const KeyHeader first = made();
-  const std::string firstText = readFile(keyPath(folder, "server"));
-  auto second = rotateKey(folder, "server", {});
-  ASSERT_TRUE(second.has_value());
-  const std::string secondText = readFile(keyPath(folder, "server"));
-  auto third = rotateKey(folder, "server", {});
-  ASSERT_TRUE(third.has_value());
-  EXPECT_EQ(readFile(folder / "server.key.1"), firstText);
-  EXPECT_EQ(readFile(folder / "server.key.2"), secondText);
-  EXPECT_NE(second->header.versions, first.versions);
-  EXPECT_EQ(loadKey(folder, "server", nobody())->header.versions, third->header.versions);
-  EXPECT_EQ(files(), 3u);
-}
-
-TEST_F(KeyFiles, RotationOfAMissingOrDamagedKeyChangesNothing) {
+TEST_F(KeyFiles, AChangeOfAMissingOrDamagedKeyChangesNothing) {
   made("other");
-  EXPECT_FALSE(rotateKey(folder, "server", {}).has_value());
+  EXPECT_FALSE(changeKey(folder, "server", nobody(), rotation(), NOW).has_value());
   writeFile(keyPath(folder, "server"), "sallyport key 9\n");
-  EXPECT_FALSE(rotateKey(folder, "server", {}).has_value());
+  EXPECT_FALSE(changeKey(folder, "server", nobody(), rotation(), NOW).has_value());
   EXPECT_EQ(readFile(keyPath(folder, "server")), "sallyport key 9\n");
   EXPECT_EQ(files(), 2u);
 }
@@ -244,7 +307,7 @@ TEST_F(KeyFiles, RotationOfAMissingOrDamagedKeyChangesNothing) {
 TEST_F(KeyFiles, TheListHasEveryKeyAndTheReasonOfEachBrokenOne) {
   made("b");
   made("a");
-  ASSERT_TRUE(rotateKey(folder, "a", {}).has_value());
+  writeFile(folder / "a.key.1", "rotated out by an earlier release");
   writeFile(keyPath(folder, "broken"), "nonsense\n");
   writeFile(folder / "a.nonces", "");
   writeFile(folder / ".c.key.tmp-00", "left over");

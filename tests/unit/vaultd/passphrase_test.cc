@@ -24,7 +24,9 @@ class Passphrases : public testing::Test {
     KeyHeader header;
     header.name = "server";
     header.seal = seal;
-    header.credential = std::move(credential);
+    Slot& slot = header.slots.emplace_back();
+    slot.kind = seal;
+    slot.credential = std::move(credential);
     return header;
   }
 };
@@ -34,7 +36,7 @@ TEST_F(Passphrases, TheFileComesFirstAndItsFirstLineCounts) {
   setenv("CREDENTIALS_DIRECTORY", temporary.path().c_str(), 1);
   auto text = unlockerFor(file, {})(header(SealKind::Passphrase));
   ASSERT_TRUE(text.has_value());
-  EXPECT_EQ(text->expose(), "open sesame");
+  EXPECT_EQ(text->text.expose(), "open sesame");
 }
 
 TEST_F(Passphrases, AFileThatOthersCanReadIsRefused) {
@@ -53,7 +55,7 @@ TEST_F(Passphrases, AMissingFileIsAProblemEvenIfSystemdHasOne) {
 TEST_F(Passphrases, SystemdsCredentialIsTakenWithoutAFile) {
   writeFile(temporary.path() / "passphrase", "credential\n", 0440);
   setenv("CREDENTIALS_DIRECTORY", temporary.path().c_str(), 1);
-  EXPECT_EQ(unlockerFor({}, {})(header(SealKind::Passphrase))->expose(), "credential");
+  EXPECT_EQ(unlockerFor({}, {})(header(SealKind::Passphrase))->text.expose(), "credential");
 }
 
 TEST_F(Passphrases, WithNobodyToAskItSaysWhatToDo) {
@@ -68,7 +70,7 @@ TEST_F(Passphrases, ACredentialSealReadsTheCredentialOfItsName) {
   setenv("CREDENTIALS_DIRECTORY", temporary.path().c_str(), 1);
   auto text = unlockerFor({}, {})(header(SealKind::SystemdCredential, "sallyport-keys"));
   ASSERT_TRUE(text.has_value());
-  EXPECT_EQ(text->size(), 41u) << "whole and unchanged: it is not a line of text";
+  EXPECT_EQ(text->text.size(), 41u) << "whole and unchanged: it is not a line of text";
 }
 
 TEST_F(Passphrases, AMissingCredentialNamesTheDirectiveOfTheUnit) {
@@ -77,6 +79,25 @@ TEST_F(Passphrases, AMissingCredentialNamesTheDirectiveOfTheUnit) {
   EXPECT_TRUE(contains(without.error().hint, "LoadCredentialEncrypted=sallyport-keys"));
   setenv("CREDENTIALS_DIRECTORY", temporary.path().c_str(), 1);
   EXPECT_FALSE(unlockerFor({}, {})(header(SealKind::SystemdCredential, "sallyport-keys")).has_value());
+}
+
+TEST_F(Passphrases, ACredentialThatIsThereNeedsNobody) {
+  writeFile(temporary.path() / "sallyport-keys", std::string(40, 'x'), 0400);
+  KeyHeader both = header(SealKind::Passphrase);
+  both.slots.push_back(header(SealKind::SystemdCredential, "sallyport-keys").slots[0]);
+  writeFile(file, "open sesame\n");
+  EXPECT_EQ(unlockerFor(file, {})(both)->kind, SealKind::Passphrase) << "systemd gave none";
+  setenv("CREDENTIALS_DIRECTORY", temporary.path().c_str(), 1);
+  EXPECT_EQ(unlockerFor(file, {})(both)->kind, SealKind::SystemdCredential);
+}
+
+TEST_F(Passphrases, TheVaultAsksForNoRecoveryPassphraseAndNoShares) {
+  writeFile(file, "open sesame\n");
+  for (const SealKind kind : {SealKind::Recovery, SealKind::Shares}) {
+    auto text = unlockerFor(file, {})(header(kind));
+    ASSERT_FALSE(text.has_value());
+    EXPECT_TRUE(contains(text.error().hint, "key slot add server"));
+  }
 }
 
 TEST_F(Passphrases, AHugeCredentialIsRefused) {

@@ -1,0 +1,168 @@
+#include "vaultd/key_life.h"
+
+#include <algorithm>
+
+namespace sallyport::vaultd {
+
+namespace {
+
+// A change of the header is a change of what is handed to a vault too.
+void publish(OpenedKey& key) {
+  for (OpenedVersion& opened : key.versions) {
+    const auto same = std::ranges::find(key.header.versions, opened.version.number, &KeyVersion::number);
+    CHECK(same != key.header.versions.end());
+    opened.version = *same;
+  }
+}
+
+KeyVersion* findVersion(KeyHeader& header, uint32_t number) {
+  const auto found = std::ranges::find(header.versions, number, &KeyVersion::number);
+  return found == header.versions.end() ? nullptr : &*found;
+}
+
+KeyVersion* findState(KeyHeader& header, VersionState state, int64_t nowUnix) {
+  const auto found = std::ranges::find_if(
+      header.versions, [&](const KeyVersion& version) { return stateOf(version, nowUnix) == state; });
+  return found == header.versions.end() ? nullptr : &*found;
+}
+
+std::string titled(const KeyHeader& header, uint32_t number) {
+  return "version " + std::to_string(number) + " of `" + header.name + "`";
+}
+
+Unexpected<Problem> noVersion(const KeyHeader& header, uint32_t number) {
+  return refuse(Problem{"`" + header.name + "` has no version " + std::to_string(number),
+                        "`sallyport key show " + header.name + " --versions` lists them"});
+}
+
+// Room for one more: the oldest destroyed version goes, its number is never used again.
+bool makeRoom(KeyHeader& header, int64_t nowUnix) {
+  if (header.versions.size() < MAX_VERSIONS) return true;
+  const auto oldest = std::ranges::find_if(
+      header.versions, [&](const KeyVersion& version) { return stateOf(version, nowUnix) == VersionState::Destroyed; });
+  if (oldest == header.versions.end()) return false;
+  header.versions.erase(oldest);
+  return true;
+}
+
+}  // namespace
+
+Result<void, Problem> rotate(OpenedKey& key, LongTermSecret secret, const Rotation& rotation, int64_t nowUnix) {
+  CHECK(rotation.activateIn >= 0 && rotation.grace >= 0);
+  KeyHeader& header = key.header;
+  if (const auto* waiting = findState(header, VersionState::Pending, nowUnix)) {
+    return refuse(Problem{titled(header, waiting->number) + " is pending already",
+                          "wait until it is active, or take it back with `sallyport key retire " + header.name + " " +
+                              std::to_string(waiting->number) + "`"});
+  }
+  if (findState(header, VersionState::Active, nowUnix) == nullptr) {
+    return refuse(Problem{"`" + header.name + "` has no active version to rotate",
+                          "`sallyport key undelete " + header.name + "` if it is being deleted; or make a new key"});
+  }
+  dropDestroyed(key, nowUnix);
+  if (!makeRoom(header, nowUnix)) {
+    return refuse(Problem{"`" + header.name + "` has " + std::to_string(MAX_VERSIONS) + " versions, as many as fit",
+                          "delete retired ones with `sallyport key delete " + header.name + " VERSION`"});
+  }
+  KeyVersion added;
+  added.number = header.versions.back().number + 1;
+  added.publicKey = publicKeyOf(secret, header.kind);
+  added.activeFrom = nowUnix + rotation.activateIn;
+  auto* active = findState(header, VersionState::Active, nowUnix);
+  active->openOnlyFrom = added.activeFrom;
+  active->retiredFrom = added.activeFrom + rotation.grace;
+  header.versions.push_back(added);
+  key.versions.push_back({added, std::move(secret)});
+  publish(key);
+  return {};
+}
+
+bool rotationDue(const KeyHeader& header, int64_t every, int64_t nowUnix) {
+  const KeyVersion* active = activeVersion(header, nowUnix);
+  // A successor is planned already when the active version has an end.
+  return active != nullptr && active->openOnlyFrom == 0 && nowUnix - active->activeFrom >= every;
+}
+
+Result<void, Problem> retire(OpenedKey& key, uint32_t number, int64_t nowUnix) {
+  KeyHeader& header = key.header;
+  KeyVersion* version = findVersion(header, number);
+  if (version == nullptr) return noVersion(header, number);
+  switch (stateOf(*version, nowUnix)) {
+    case VersionState::Active:
+      return refuse(Problem{titled(header, number) + " is the active one",
+                            "rotate first, without grace: `sallyport key rotate " + header.name + " --grace 0s`"});
+    case VersionState::Retired:
+    case VersionState::Destroyed:
+      return refuse(Problem{
+          titled(header, number) + " is " + std::string(describe(stateOf(*version, nowUnix))) + " already", {}});
+    case VersionState::Pending:
+      // It never was active: the one that was to make room for it stays.
+      for (KeyVersion& other : header.versions) {
+        if (other.openOnlyFrom == version->activeFrom && other.number < number)
+          other.openOnlyFrom = other.retiredFrom = 0;
+      }
+      [[fallthrough]];
+    case VersionState::OpenOnly: version->retiredFrom = nowUnix; break;
+  }
+  publish(key);
+  return {};
+}
+
+Result<void, Problem> markDeleted(OpenedKey& key, std::optional<uint32_t> number, int64_t window, int64_t nowUnix) {
+  CHECK(window >= 0);
+  KeyHeader& header = key.header;
+  if (number) {
+    const KeyVersion* version = findVersion(header, *number);
+    if (version == nullptr) return noVersion(header, *number);
+    const VersionState state = stateOf(*version, nowUnix);
+    if (state == VersionState::Active || state == VersionState::Pending) {
+      return refuse(
+          Problem{titled(header, *number) + " is " + std::string(describe(state)),
+                  state == VersionState::Pending
+                      ? "take it back first: `sallyport key retire " + header.name + " " + std::to_string(*number) + "`"
+                      : "rotate first, or delete the whole key without naming a version"});
+    }
+  }
+  bool any = false;
+  for (KeyVersion& version : header.versions) {
+    if (number && version.number != *number) continue;
+    if (version.destroyAt != 0) continue;  // a window that runs is neither prolonged nor cut
+    version.deletedFrom = nowUnix;
+    version.destroyAt = nowUnix + window;
+    any = true;
+  }
+  if (!any)
+    return refuse(Problem{"`" + header.name + "`: nothing is left to delete",
+                          "`sallyport key show " + header.name + " --versions` tells the states"});
+  dropDestroyed(key, nowUnix);
+  publish(key);
+  return {};
+}
+
+Result<void, Problem> undelete(OpenedKey& key, std::optional<uint32_t> number, int64_t nowUnix) {
+  KeyHeader& header = key.header;
+  if (number && findVersion(header, *number) == nullptr) return noVersion(header, *number);
+  bool any = false;
+  for (KeyVersion& version : header.versions) {
+    const bool open = version.destroyAt != 0 && nowUnix < version.destroyAt;
+    if ((number && version.number != *number) || !open) continue;
+    version.deletedFrom = 0;
+    version.destroyAt = 0;
+    any = true;
+  }
+  if (!any) {
+    return refuse(Problem{"`" + header.name + "`: nothing of it is in its deletion window",
+                          "what is destroyed can't come back, but from a backup: `sallyport key restore`"});
+  }
+  publish(key);
+  return {};
+}
+
+size_t dropDestroyed(OpenedKey& key, int64_t nowUnix) {
+  return std::erase_if(key.versions, [&](const OpenedVersion& opened) {
+    return stateOf(opened.version, nowUnix) == VersionState::Destroyed ||
+           stateOf(*findVersion(key.header, opened.version.number), nowUnix) == VersionState::Destroyed;
+  });
+}
+
+}  // namespace sallyport::vaultd

@@ -1,0 +1,32 @@
+// key_life.h - what changes the versions of a key: rotation, retiring, deletion with a window, and the one-way
+// switches. Part of: vaultd's key library. Pure: the time is an argument, and nothing is written. A refusal leaves the
+// key as it was.
+#pragma once
+
+#include <optional>
+
+#include "vaultd/key_format.h"
+
+namespace sallyport::vaultd {
+
+struct Rotation {
+  int64_t activateIn = 0;  // seconds until the new version is active
+  int64_t grace = 0;       // seconds that the old one still opens after that
+};
+// Adds a version with this secret. Refused while another one is pending, or when none is active.
+Result<void, Problem> rotate(OpenedKey& key, LongTermSecret secret, const Rotation& rotation, int64_t nowUnix);
+// The active version is older than `every` seconds, and none is pending.
+bool rotationDue(const KeyHeader& header, int64_t every, int64_t nowUnix);
+
+// A version that isn't used any more from now on. A pending one is taken back: the active one stays active. The active
+// one is refused.
+Result<void, Problem> retire(OpenedKey& key, uint32_t number, int64_t nowUnix);
+// Not used from now on, destroyed after `window` seconds: one version, which isn't active, or all of them.
+Result<void, Problem> markDeleted(OpenedKey& key, std::optional<uint32_t> number, int64_t window, int64_t nowUnix);
+// As it was before, if the window is not over.
+Result<void, Problem> undelete(OpenedKey& key, std::optional<uint32_t> number, int64_t nowUnix);
+
+// Drops the secrets of the versions that are destroyed by now. How many.
+size_t dropDestroyed(OpenedKey& key, int64_t nowUnix);
+
+}  // namespace sallyport::vaultd

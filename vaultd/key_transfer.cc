@@ -1,0 +1,95 @@
+#include "vaultd/key_transfer.h"
+
+#include <sodium.h>
+
+#include "vaultd/key_text.h"
+
+namespace sallyport::vaultd {
+
+namespace {
+
+constexpr std::string_view IMPORT_LINE = "sallyport import key 1";
+constexpr std::string_view WRAPPED_WORD = "sallyport-wrapped-1";
+constexpr size_t CONTENT_BYTES = 1 + LongTermSecret::SIZE;
+using Content = SecretBytes<struct ContentTag, CONTENT_BYTES>;
+
+}  // namespace
+
+ImportKey newImportKey() {
+  ImportKey key;
+  key.secret = LongTermSecret::random();
+  key.publicKey = publicKeyOf(key.secret);
+  return key;
+}
+
+SecretText importKeyText(const ImportKey& key) {
+  SecretText text;
+  CHECK(text.append(IMPORT_LINE) && text.append("\nsecret: ") && appendBase64(text, key.secret.expose()) &&
+        text.append("\n"));
+  return text;
+}
+
+Result<ImportKey, Problem> parseImportKey(std::string_view text) {
+  Lines lines(text);
+  ImportKey key;
+  const auto first = lines.next();
+  const auto secret = lines.value("secret");
+  if (first != IMPORT_LINE || !secret || !decodeExactly(*secret, key.secret.exposeMutable()) || !lines.atEnd())
+    return refuse(Problem{"damaged import key", "remove the file and make another with `sallyport key import-key`"});
+  key.publicKey = publicKeyOf(key.secret);
+  return key;
+}
+
+std::string wrapSecret(const WrappedSecret& content, const PublicKey& to) {
+  Content plain;
+  plain.exposeMutable()[0] = static_cast<std::byte>(content.kind);
+  std::memcpy(plain.exposeData() + 1, content.secret.exposeData(), LongTermSecret::SIZE);
+  std::array<std::byte, CONTENT_BYTES + crypto_box_SEALBYTES> box;
+  CHECK(crypto_box_seal(uchars(MutableByteSpan(box)), plain.exposeData(), Content::SIZE, to.data()) == 0);
+  return std::string(WRAPPED_WORD) + " " + toBase64(box);
+}
+
+Result<WrappedSecret, Problem> unwrapSecret(std::string_view text, const ImportKey& key) {
+  std::string_view rest = trimmed(text);
+  std::array<std::byte, CONTENT_BYTES + crypto_box_SEALBYTES> box;
+  if (takeWord(rest) != WRAPPED_WORD || !decodeExactly(rest, box))
+    return refuse(Problem{"not a wrapped key", "`sallyport key wrap` on the other host prints one"});
+  Content plain;
+  if (crypto_box_seal_open(plain.exposeData(), uchars(ByteSpan(box)), box.size(), key.publicKey.data(),
+                           key.secret.exposeData()) != 0) {
+    return refuse(Problem{"the wrapped key was made for another import key, or was changed",
+                          "wrap it again, to what `sallyport key import-key` prints now"});
+  }
+  const auto kind = static_cast<unsigned>(plain.expose()[0]);
+  WrappedSecret content;
+  if (kind > static_cast<unsigned>(KeyKind::Ed25519) || sodium_is_zero(plain.exposeData() + 1, LongTermSecret::SIZE))
+    return refuse(Problem{"the wrapped key is of a kind that this version doesn't know", "use a newer sallyport"});
+  content.kind = static_cast<KeyKind>(kind);
+  content.secret = LongTermSecret(plain.expose().subspan(1));
+  return content;
+}
+
+Result<SecretText, Problem> backupText(const OpenedKey& key, const Sealing& sealing) {
+  OpenedKey copy{key.header, {}};
+  copy.header.ledgerId = {};
+  for (const OpenedVersion& opened : key.versions)
+    copy.versions.push_back({opened.version, LongTermSecret(opened.secret.expose())});
+  const auto fileKey = renewFileKey(copy, sealing);
+  if (!fileKey) return refuse(fileKey.error());
+  return keyText(copy, *fileKey, KeyDocument::Backup);
+}
+
+Result<NewKey, Problem> fromBackup(const SealedKey& backup, const SlotSecret& secret, const Sealing& sealing) {
+  CHECK(backup.document == KeyDocument::Backup);
+  auto opened = openSealed(backup, secret);
+  if (!opened) return refuse(opened.error());
+  NewKey restored;
+  restored.opened = std::move(*opened);
+  fillRandom(restored.opened.header.ledgerId.mutableSpan());
+  auto fileKey = renewFileKey(restored.opened, sealing);
+  if (!fileKey) return refuse(fileKey.error());
+  restored.fileKey = std::move(*fileKey);
+  return restored;
+}
+
+}  // namespace sallyport::vaultd
