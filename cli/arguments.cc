@@ -70,6 +70,8 @@ Invocation parseCommandLine(std::span<const Command> commands, const std::vector
     }
     if (word == "-h") word = "--help";
     if (word == "-V") word = "--version";
+    if (word == "-f") word = "--follow";
+    if (word == "-n") word = "--lines";
     if (word.starts_with("-c") && word.size() > 2) word = "--config=" + word.substr(2);
     if (word == "-c") word = "--config";
     const auto equals = word.find('=');

@@ -38,6 +38,10 @@ int panicVault(const Arguments& arguments);
 int peerAdd(const Arguments& arguments);
 int peerList(const Arguments& arguments);
 int peerRemove(const Arguments& arguments);
+// cmd_audit.cc
+int auditVerify(const Arguments& arguments);
+int auditTail(const Arguments& arguments);
+int auditExport(const Arguments& arguments);
 // cmd_up.cc
 int up(const Arguments& arguments);
 // cmd_pipe.cc

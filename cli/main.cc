@@ -274,6 +274,41 @@ const Command COMMANDS[] = {
      ANY,
      keyExportPublic,
      ""},
+    {"audit verify",
+     "[FILE...] [--head SEQ:HASH]",
+     "is the vault's audit log whole, and its own?",
+     {"--folder=", "--key=", "--head="},
+     0,
+     ANY,
+     auditVerify,
+     "Of the vault's folder, compared with what a running vault knows; or of exported files. What is changed, missing, "
+     "out\n"
+     "of order or foreign is told with its file and line, and the exit status is 1.\n"
+     "\n"
+     "  --folder DIR     the folder; else [audit] folder of the configuration\n"
+     "  --key FILE       verify.key, kept elsewhere: finds records that the vault didn't write; else the folder's own\n"
+     "  --head SEQ:HASH  a head that was noted before: finds a log that was cut off or written anew\n"},
+    {"audit tail",
+     "[-n LINES] [-f]",
+     "the last records, for people",
+     {"--folder=", "--lines=", "--follow"},
+     0,
+     0,
+     auditTail,
+     "  -n, --lines N    so many; 10 by default\n"
+     "  -f, --follow     and those that come, until interrupted\n"},
+    {"audit export",
+     "[--since SEQ|TIME] [--mark]",
+     "print the records as they are, one JSON object a line",
+     {"--folder=", "--since=", "--mark"},
+     0,
+     0,
+     auditExport,
+     "  --since SEQ|TIME  from this record, or from the first one at or after this time (UTC) on\n"
+     "  --mark            then tell the vault: files of exported records may be overwritten ([audit] when_full)\n"
+     "\n"
+     "  sallyport audit export --mark > audit-2026-11.jsonl && sallyport audit verify --key verify.key "
+     "audit-*.jsonl\n"},
     {"peer add",
      "NAME KEY",
      "add a line to [peers]; the rest of the file stays as it is",

@@ -128,6 +128,12 @@ std::string vaultText(const proto::VaultStatus::Reader& status) {
               base64(key.getPublicKey())});
   }
   if (!keys.empty()) result += "\n" + keys.render("  ");
+  const auto audit = status.getAudit();
+  if (text(audit.getState()) != "off") {
+    result += "\n  audit log " + sanitized(text(audit.getState())) + ", records " + std::to_string(audit.getOldest()) +
+              " to " + std::to_string(audit.getSeq()) + (audit.getRequired() ? ", required" : "") + ", lost " +
+              std::to_string(audit.getLost()) + "\n";
+  }
   result += sandboxTable({{"vaultd", status.getSandbox()}});
   result += usesTable(status.getUses());
   result += counterTable("COUNTER", status.getCounters(), false);
@@ -250,6 +256,17 @@ void writeVault(JsonWriter& json, const proto::VaultStatus::Reader& status) {
         .end();
   }
   json.end();
+  const auto audit = status.getAudit();
+  json.key("audit")
+      .beginObject()
+      .member("state", text(audit.getState()))
+      .member("seq", audit.getSeq())
+      .member("chain", toHex(std::as_bytes(std::span(audit.getChain().begin(), audit.getChain().size()))))
+      .member("oldest", audit.getOldest())
+      .member("exported", audit.getExported())
+      .member("lost", audit.getLost())
+      .member("required", audit.getRequired())
+      .end();
   writeCounters(json, "counters", status.getCounters());
   writeCounters(json, "clientsCutOff", status.getClientsCutOff());
   writeUses(json, status.getUses());

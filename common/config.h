@@ -140,6 +140,18 @@ struct VaultConfig {
   SandboxRequirement requireSandbox = SandboxRequirement::Full;
 };
 
+// The audit log. Without a section [audit] there is none.
+struct AuditConfig {
+  bool enabled = false;
+  std::filesystem::path folder = "audit";
+  uint32_t files = 8;
+  uint32_t fileMiB = 16;
+  bool required = false;        // no record, no operation
+  bool syncAlways = false;      // durable at the end of each turn; else within a second
+  bool refuseWhenFull = false;  // else the oldest file is overwritten
+  bool handshakes = false;      // a line for each protocol step; else one a second, entry and outcome
+};
+
 struct NetConfig {
   std::filesystem::path socket = "run/net.sock";  // programs
   std::filesystem::path adminSocket;  // `sallyport reload`; default: socket with "-admin" before its extension
@@ -176,6 +188,7 @@ struct Config {
   std::filesystem::path file;  // as given, made absolute
   VaultConfig vault;
   NetConfig net;
+  AuditConfig audit;
   LimitsConfig limits;
   std::vector<ListenEntry> listens;
   std::vector<ConnectEntry> connects;

@@ -68,6 +68,22 @@ void readVault(const Section& root, VaultConfig& vault) {
   section.sandbox(vault.requireSandbox);
 }
 
+void readAudit(const Section& root, AuditConfig& audit) {
+  audit.enabled = root.find("audit") != nullptr;
+  const Section section(root.reader(), tableOf(root, "audit"), "[audit]",
+                        {"folder", "files", "file_mib", "required", "fsync", "when_full", "handshakes"});
+  section.path("folder", audit.folder);
+  section.number("files", audit.files, 2, 64);
+  section.number("file_mib", audit.fileMiB, 1, 1024);
+  section.flag("required", audit.required);
+  section.choice("fsync", audit.syncAlways, "always", "batch");
+  section.choice("when_full", audit.refuseWhenFull, "refuse", "overwrite");
+  section.flag("handshakes", audit.handshakes);
+  if (audit.refuseWhenFull && !audit.required) {
+    section.fail("when_full", "refuses nothing without `required`", "required = true, or when_full = \"overwrite\"");
+  }
+}
+
 void readNet(const Section& root, NetConfig& net) {
   const Section section(root.reader(), tableOf(root, "net"), "[net]",
                         {"socket", "admin_socket", "socket_group", "workers", "metrics", "user", "require_sandbox"});
@@ -299,15 +315,16 @@ void screen(std::string_view text, Reader& reader) {
 }
 
 void readAll(const toml::table& table, Config& config, Reader& reader) {
-  const Section root(
-      reader, table, "",
-      {"vault", "net", "listen", "connect", "vault_socket", "grant", "key", "peers", "limits", "require_sandbox"});
+  const Section root(reader, table, "",
+                     {"vault", "net", "listen", "connect", "vault_socket", "grant", "key", "peers", "limits",
+                      "require_sandbox", "audit"});
   auto sandbox = SandboxRequirement::Full;
   root.sandbox(sandbox);
   config.vault.requireSandbox = sandbox;
   config.net.requireSandbox = sandbox;
   readVault(root, config.vault);
   readNet(root, config.net);
+  readAudit(root, config.audit);
   readLimits(root, config.limits);
   readPeers(root, config);
   readListens(root, config);
@@ -327,6 +344,7 @@ void readVaultAndPeers(const toml::table& table, Config& config, Reader& reader)
   for (const auto& [key, node] : table) any.push_back(key.str());
   const Section root(reader, table, "", any);
   readVault(root, config.vault);
+  readAudit(root, config.audit);
   readPeers(root, config);
   readKeys(root, config);
 }

@@ -156,6 +156,23 @@ class Section {
     value = static_cast<uint32_t>(integer->get());
   }
 
+  void flag(std::string_view key, bool& value) const {
+    const auto* node = find(key);
+    if (node == nullptr) return;
+    const auto* truth = node->as_boolean();
+    if (truth == nullptr) return fail(key, "must be true or false, not " + std::string(typeName(*node)));
+    value = truth->get();
+  }
+
+  // One of two words; `value` becomes true by `yes`.
+  void choice(std::string_view key, bool& value, std::string_view yes, std::string_view no) const {
+    const auto word = text(key);
+    if (!word) return;
+    if (*word != yes && *word != no)
+      return fail(key, "is " + ticked(*word), "one of \"" + std::string(yes) + "\", \"" + std::string(no) + "\"");
+    value = *word == yes;
+  }
+
   void path(std::string_view key, fs::path& value) const {
     if (const auto given = text(key)) value = *given;
     if (!value.empty()) value = (reader_.base / value).lexically_normal();

@@ -25,6 +25,7 @@ struct Caller {
   std::string socket{MAIN_SOCKET};
   uid_t uid = OVERFLOW_ID;
   std::set<gid_t> gids;  // of the process, supplementary ones too
+  gid_t gid = OVERFLOW_ID;  // the first of them, for the log
 };
 
 struct Grant {

@@ -26,6 +26,10 @@ interface Admin {
   panic @4 () -> ();
   # Wipes every secret at once, before it answers. The vault goes on answering `locked`, and only unlock brings a key
   # back.
+
+  auditExported @5 (seq :UInt64) -> (outcome :AdminOutcome);
+  # An operator holds a copy of the audit log up to this record: the files that hold no later one may be
+  # overwritten, also with `when_full = "refuse"`. It becomes a record itself.
 }
 struct AdminOutcome {
   union {
@@ -58,6 +62,17 @@ struct VaultStatus {
   counters @7 :List(Counter);  # named event counts since start, e.g. {"cookies_sealed", 12}
   clientsCutOff @8 :List(Counter);  # RPC clients cut off, by reason
   uses @9 :List(VerbUses);     # what programs had done with keys
+  audit @10 :AuditStatus;
+}
+
+struct AuditStatus {
+  state @0 :Text;              # "off", "recording", or why records can't be written
+  seq @1 :UInt64;              # the head of the log: its last record,
+  chain @2 :Data;              # and that record's chain value, 32 bytes
+  lost @3 :UInt64;             # records that could not be written, since start
+  exported @4 :UInt64;         # an operator has a copy up to this record
+  oldest @6 :UInt64;           # the first record that is kept: those before were overwritten
+  required @5 :Bool;           # no record, no operation
 }
 
 struct SandboxLayer {

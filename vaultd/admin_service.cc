@@ -31,6 +31,44 @@ kj::Promise<void> AdminService::status(StatusContext context) {
     fillKeys(status);
     fillCounters(status);
     fillUses(status);
+    fillAudit(status.initAudit());
+  });
+}
+
+void AdminService::recordAction(std::string verb, std::string key, std::string outcome, std::string note) {
+  AuditRecord record;
+  record.caller = caller_;
+  record.verb = std::move(verb);
+  record.key = std::move(key);
+  record.outcome = std::move(outcome);
+  record.note = std::move(note);
+  state_.recordEvent(std::move(record));
+}
+
+void AdminService::fillAudit(proto::AuditStatus::Builder status) {
+  if (facts_.audit == nullptr) return status.setState("off");
+  const AuditLog& log = facts_.audit->log();
+  status.setState(log.problem().empty() ? kj::StringPtr("recording") : text(log.problem()));
+  status.setSeq(log.head().seq);
+  copyInto(status.initChain(AuditChain::SIZE), log.head().chain.span());
+  status.setLost(log.lost());
+  status.setExported(log.exported());
+  status.setOldest(log.oldest());
+  status.setRequired(facts_.auditRequired);
+}
+
+kj::Promise<void> AdminService::auditExported(AuditExportedContext context) {
+  return guarded([&] {
+    const uint64_t seq = context.getParams().getSeq();
+    auto outcome = context.getResults().initOutcome();
+    if (facts_.audit == nullptr || !facts_.audit->markExported(seq)) {
+      auto refused = outcome.initRefused();
+      refused.setReason(Refusal::NOT_PERMITTED);
+      refused.setProblem(facts_.audit == nullptr ? "there is no audit log" : "the log has no such record");
+      return;
+    }
+    recordAction("export", {}, "ok", "up to record " + std::to_string(seq));
+    outcome.setDone(text("exported up to record " + std::to_string(seq)));
   });
 }
 
@@ -54,7 +92,7 @@ void AdminService::fillKeys(proto::VaultStatus::Builder status) {
 void AdminService::fillCounters(proto::VaultStatus::Builder status) {
   uint64_t refills = 0;
   for (const auto& [name, key] : state_.keys.all()) refills += key->ledger->refills();
-  auto counters = status.initCounters(Counters::TOTAL + 5);
+  auto counters = status.initCounters(Counters::TOTAL + 7);
   unsigned i = 0;
   const auto add = [&](std::string_view name, uint64_t value) {
     counters[i].setName(literal(name));
@@ -63,6 +101,8 @@ void AdminService::fillCounters(proto::VaultStatus::Builder status) {
   state_.counters.forEach(add);
   add("nonce_reservations", refills);
   add("shared_keys_cached", state_.cache.size());
+  add("audit_records", facts_.audit == nullptr ? 0 : facts_.audit->log().head().seq);
+  add("audit_lost", facts_.audit == nullptr ? 0 : facts_.audit->log().lost());
   add("breakers_open", state_.breakers.openNow(state_.nowMs()));
 
   uint64_t accepted = 0;
@@ -105,6 +145,7 @@ kj::Promise<void> AdminService::lock(LockContext context) {
     }
     wipeDeadStack();
     state_.counters.add(Count::KeysLocked);
+    recordAction("lock", name, "ok", name.empty() ? "all keys" : "");
     logInfo(name.empty() ? "all keys locked" : "locked key=" + name);
     outcome.setDone(text(name.empty() ? "all keys are locked" : "key " + name + " is locked"));
   });
@@ -139,9 +180,11 @@ kj::Promise<void> AdminService::unlock(UnlockContext context) {
     state_.counters.add(done ? Count::KeysUnlocked : Count::UnlocksRefused);
     if (!done) {
       logWarning("unlock refused: " + done.error().message);
+      recordAction("unlock", {}, std::string(Counters::nameOf(static_cast<size_t>(reason))), done.error().message);
       return refuseWith(outcome, reason, done.error().message);
     }
     logInfo(*done);
+    recordAction("unlock", {}, "ok", *done);
     outcome.setDone(text(*done));
   });
 }
@@ -151,6 +194,7 @@ kj::Promise<void> AdminService::panic(PanicContext context) {
     state_.keys.panic();
     wipeDeadStack();
     state_.counters.add(Count::Panics);
+    recordAction("panic", {}, "ok", "all secrets wiped");
     logWarning("PANIC: all secrets are wiped; only unlock or a restart brings a key back");
   });
 }
@@ -183,6 +227,7 @@ void AdminService::refuseReload(proto::ReloadOutcome::Builder outcome, const Con
   auto refused = outcome.initRefused();
   refused.setReason(Refusal::BAD_CONFIG);
   refused.setProblem(text(format(error, facts_.configFile)));
+  recordAction("reload", {}, "bad_config", error.message);
 }
 
 kj::Promise<void> AdminService::reload(ReloadContext context) {
@@ -214,6 +259,7 @@ kj::Promise<void> AdminService::reload(ReloadContext context) {
       done += "; not loaded until vaultd is restarted: " + missing;
     }
     logInfo("reloaded: " + done);
+    recordAction("reload", {}, "ok", done);
     outcome.setDone(text(done));
   });
 }

@@ -11,6 +11,7 @@
 #include "common/rpc.h"
 #include "proto/vault_admin.capnp.h"
 #include "sandbox/sandbox.h"
+#include "vaultd/audit_trail.h"
 #include "vaultd/vault_state.h"
 
 namespace sallyport::vaultd {
@@ -23,12 +24,15 @@ struct AdminFacts {
   uint64_t startedMs = 0;
   Accounts accounts;  // of the start: reload resolves the names of grants by them
   sandbox::Report sandbox;
+  AuditTrail* audit = nullptr;  // null: no audit log
+  bool auditRequired = false;
   std::vector<const RpcServer*> servers;  // whose cut-off clients are counted
 };
 
 class AdminService final : public proto::Admin::Server {
  public:
-  AdminService(VaultState& state, const AdminFacts& facts) : state_(state), facts_(facts) {}
+  AdminService(VaultState& state, const AdminFacts& facts, const PeerCredentials& peer = {})
+      : state_(state), facts_(facts), caller_{"admin", peer.uid, peer.gid, static_cast<uint32_t>(peer.pid)} {}
 
  protected:
   kj::Promise<void> status(StatusContext context) override;
@@ -36,6 +40,7 @@ class AdminService final : public proto::Admin::Server {
   kj::Promise<void> lock(LockContext context) override;
   kj::Promise<void> unlock(UnlockContext context) override;
   kj::Promise<void> panic(PanicContext context) override;
+  kj::Promise<void> auditExported(AuditExportedContext context) override;
 
  private:
   void fillKeys(proto::VaultStatus::Builder status);
@@ -43,9 +48,13 @@ class AdminService final : public proto::Admin::Server {
   Result<std::string, Problem> unlockKey(std::string_view keyFile, ByteSpan fileKey, Refusal& reason);
   void refuseReload(proto::ReloadOutcome::Builder outcome, const ConfigError& error);
   void fillCounters(proto::VaultStatus::Builder status);
+  void fillAudit(proto::AuditStatus::Builder status);
+  // Writes down what an operator did.
+  void recordAction(std::string verb, std::string key, std::string outcome, std::string note);
 
   VaultState& state_;
   const AdminFacts& facts_;
+  const AuditCaller caller_;
 };
 
 }  // namespace sallyport::vaultd

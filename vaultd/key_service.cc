@@ -1,6 +1,6 @@
 #include "vaultd/key_service.h"
 
-#include "common/rpc.h"
+#include "vaultd/recorded.h"
 
 namespace sallyport::vaultd {
 
@@ -80,6 +80,7 @@ KeyService::Call KeyService::begin(Verb verb) const {
   if (!call.refused && verb == Verb::Open && state_.breakers.isOpen(session_->caller, state_.nowMs())) {
     call.refused = Refusal::BREAKER_OPEN;
   }
+  if (!call.refused && !state_.mayUse()) call.refused = Refusal::NOT_RECORDED;
   return call;
 }
 
@@ -140,7 +141,7 @@ Result<void, Refusal> KeyService::permit(const Call& call, const Use& use, uint3
 }
 
 kj::Promise<void> KeyService::box(BoxContext context) {
-  return guarded([&] {
+  return recorded(state_, context, [&] {
     const Timed timed(state_, Verb::Box);
     const Call call = begin(Verb::Box, KeyKind::X25519);
     const auto items = context.getParams().getItems();
@@ -185,7 +186,7 @@ Result<void, Refusal> KeyService::boxOne(const Call& call, proto::BoxItem::Reade
 }
 
 kj::Promise<void> KeyService::open(OpenContext context) {
-  return guarded([&] {
+  return recorded(state_, context, [&] {
     const Timed timed(state_, Verb::Open);
     const Call call = begin(Verb::Open, KeyKind::X25519);
     const auto items = context.getParams().getItems();
@@ -230,7 +231,7 @@ Result<void, Refusal> KeyService::openOne(const Call& call, proto::OpenItem::Rea
 }
 
 kj::Promise<void> KeyService::openSealed(OpenSealedContext context) {
-  return guarded([&] {
+  return recorded(state_, context, [&] {
     const Timed timed(state_, Verb::Open);
     const Call call = begin(Verb::Open, KeyKind::X25519);
     const auto boxes = context.getParams().getBoxes();
@@ -264,7 +265,7 @@ Result<void, Refusal> KeyService::openSealedOne(const Call& call, ByteSpan box, 
 }
 
 kj::Promise<void> KeyService::sign(SignContext context) {
-  return guarded([&] {
+  return recorded(state_, context, [&] {
     const Timed timed(state_, Verb::Sign);
     const Call call = begin(Verb::Sign, KeyKind::Ed25519);
     const auto messages = context.getParams().getMessages();
@@ -289,7 +290,7 @@ Result<void, Refusal> KeyService::signOne(const Call& call, ByteSpan message, pr
 }
 
 kj::Promise<void> KeyService::freshNonces(FreshNoncesContext context) {
-  return guarded([&] {
+  return recorded(state_, context, [&] {
     const Timed timed(state_, Verb::FreshNonce);
     const Call call = begin(Verb::FreshNonce);
     const auto params = context.getParams();

@@ -68,6 +68,7 @@ RpcServer::Bootstrap admitPrograms(VaultState& state, std::string socket, std::s
           group](const PeerCredentials& peer) -> kj::Maybe<capnp::Capability::Client> {
     Caller caller{socket, peer.uid, peer.groups()};
     if (!users.empty() && !users.contains(peer.uid) && !(group && caller.gids.contains(*group))) return nullptr;
+    caller.gid = peer.gid;
     return capnp::Capability::Client(kj::heap<AppService>(state, std::move(caller), peer.pid));
   };
 }

@@ -39,13 +39,17 @@ FileOwners keyOwners(const sandbox::Options& options);
 RpcServer::Bootstrap admitPrograms(VaultState& state, std::string socket, std::set<uid_t> users,
                                    std::optional<gid_t> group = std::nullopt);
 
-// A Bootstrap that gives `make()` to the users named, and null to others.
+// A Bootstrap that gives `make()`, or `make(peer)`, to the users named, and null to others.
 template <typename Make>
 RpcServer::Bootstrap admit(std::set<uid_t> users, Make make) {
   return [users = std::move(users),
           make = std::move(make)](const PeerCredentials& peer) -> kj::Maybe<capnp::Capability::Client> {
     if (!users.contains(peer.uid)) return nullptr;
-    return capnp::Capability::Client(make());
+    if constexpr (std::is_invocable_v<Make, const PeerCredentials&>) {
+      return capnp::Capability::Client(make(peer));
+    } else {
+      return capnp::Capability::Client(make());
+    }
   };
 }
 

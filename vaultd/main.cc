@@ -18,6 +18,7 @@
 #include "common/quiet_kj.h"
 #include "common/text_page.h"
 #include "vaultd/admin_service.h"
+#include "vaultd/audit_files.h"
 #include "vaultd/listeners.h"
 #include "vaultd/metrics.h"
 #include "vaultd/passphrase.h"
@@ -156,6 +157,15 @@ int serve(const Config& config) {
   facts.pid = static_cast<uint32_t>(getpid());
   facts.startedMs = loop.nowMs();
 
+  std::optional<AuditTrail> audit;
+  if (config.audit.enabled) {
+    auto log = openAuditLog(config.audit, owners, AuditTrail::wallMs());
+    if (!log) return fail(log.error());
+    audit.emplace(loop, std::move(*log), config.audit);
+    state.recorder = facts.audit = &*audit;
+    facts.auditRequired = config.audit.required;
+  }
+
   const auto sockets = openListeners(config, options, facts.accounts);
   if (!sockets) return fail(sockets.error());
   const LinkLimits limits;
@@ -167,8 +177,10 @@ int serve(const Config& config) {
   std::list<RpcServer> programs;
   for (const auto& [name, fd] : sockets->programs)
     programs.emplace_back(loop, fd, admitPrograms(state, name, {}), limits);
-  RpcServer admin(loop, sockets->admin, admit(sockets->appUsers, [&] { return kj::heap<AdminService>(state, facts); }),
-                  adminLimits);
+  RpcServer admin(
+      loop, sockets->admin,
+      admit(sockets->appUsers, [&](const PeerCredentials& peer) { return kj::heap<AdminService>(state, facts, peer); }),
+      adminLimits);
   std::optional<TextPageServer> metrics;
   if (sockets->metrics >= 0)
     metrics.emplace(loop, kj::AutoCloseFd(sockets->metrics), [&state] { return metricsPage(state); });
@@ -187,7 +199,14 @@ int serve(const Config& config) {
 
   logInfo("serving keys=" + std::to_string(keys->all().size()) + " memory=" + facts.memory +
           " sandbox=" + std::string(sandbox::name(facts.sandbox.verdict())));
+  AuditRecord started;
+  started.verb = "start";
+  started.outcome = "ok";
+  started.note = "vaultd " SALLYPORT_VERSION ", pid " + std::to_string(facts.pid) + ", sandbox " +
+                 std::string(sandbox::name(facts.sandbox.verdict()));
+  state.recordEvent(std::move(started));
   loop.run();
+  if (audit) audit->stop();
   logInfo("stopped");
   return 0;  // the arena is wiped on the way out
 }

@@ -6,6 +6,8 @@
 
 namespace sallyport::vaultd {
 
+bool VaultState::mayUse() const { return recorder == nullptr || recorder->admits(); }
+
 namespace {
 
 // The box didn't open, or the caller can't have got it from a peer of ours.
@@ -16,6 +18,16 @@ bool isFailedOpen(const UseRecord& use) {
 
 std::string describe(const Caller& caller, pid_t pid) {
   return "socket=" + caller.socket + " uid=" + std::to_string(caller.uid) + " pid=" + std::to_string(pid);
+}
+
+AuditRecord noticed(std::string verb, const Caller& caller, pid_t pid, std::string_view key, std::string note) {
+  AuditRecord record;
+  record.caller = AuditCaller{caller.socket, caller.uid, caller.gid, static_cast<uint32_t>(pid)};
+  record.verb = std::move(verb);
+  record.key = key;
+  record.outcome = "ok";
+  record.note = std::move(note);
+  return record;
 }
 
 }  // namespace
@@ -31,6 +43,7 @@ void VaultState::apply(const Config& config, Grants grants) {
 bool VaultState::recordUse(const UseRecord& use) {
   if (isFailedOpen(use) && breakers.failed(use.caller, nowMs())) {
     counters.add(Count::BreakersTripped);
+    recordEvent(noticed("breaker_open", use.caller, use.pid, use.key, "too many failed opens"));
     logWarning("breaker opened: too many failed opens " + describe(use.caller, use.pid) +
                " key=" + std::string(use.key));
   }
@@ -44,7 +57,16 @@ void VaultState::alarm(const Caller& caller, pid_t pid, std::string_view key, st
   counters.add(Count::HoneyUses);
   // Every use is counted; the log gets one a second, so that a flood of uses is no flood of lines.
   if (!alarmRate.take(nowMs())) return;
+  recordEvent(noticed("alarm", caller, pid, key, "honey key used: " + std::string(what)));
   logWarning("ALARM: honey key used key=" + std::string(key) + " " + std::string(what) + " " + describe(caller, pid));
+}
+
+void VaultState::recordStep(const StepRecord& step) {
+  if (recorder != nullptr) recorder->step(step);
+}
+
+void VaultState::recordEvent(AuditRecord record) {
+  if (recorder != nullptr) recorder->event(std::move(record));
 }
 
 }  // namespace sallyport::vaultd

@@ -8,7 +8,10 @@
 #include <optional>
 #include <string_view>
 
+#include <kj/async.h>
+
 #include "common/grants.h"
+#include "vaultd/audit_record.h"
 #include "vaultd/box.h"
 
 namespace sallyport::vaultd {
@@ -26,11 +29,28 @@ struct UseRecord {
   std::optional<Refusal> refused{};  // none: done
 };
 
-// Writes uses down. False: it couldn't, and the configuration says: no record, no operation.
+// A protocol step of netd.
+struct StepRecord {
+  std::string_view verb;   // "seal_cookie", "verify_vouch", "make_vouch"
+  std::string_view entry;  // of the configuration; empty for one that isn't there
+  std::string_view peer{};
+  std::optional<Refusal> refused{};
+};
+
+// Writes down what happens.
 class UseRecorder {
  public:
   virtual ~UseRecorder() = default;
+  // False: records can't be written, and the configuration says: no record, no operation.
+  virtual bool admits() const = 0;
+  // False: as above, so the answer must not be sent.
   virtual bool record(const UseRecord& use) = 0;
+  virtual void step(const StepRecord& step) = 0;
+  // What operators do, and what the vault notices: breakers, alarms. Never refused.
+  virtual void event(AuditRecord record) = 0;
+  // When the uses recorded so far in this turn are written; false: they couldn't be, take the answers back. Null: there
+  // is nothing to wait for.
+  virtual kj::Maybe<kj::Promise<bool>> settled() = 0;
 };
 
 }  // namespace sallyport::vaultd

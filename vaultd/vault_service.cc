@@ -1,7 +1,7 @@
 #include "vaultd/vault_service.h"
 
-#include "common/rpc.h"
 #include "vaultd/batch.h"
+#include "vaultd/recorded.h"
 
 namespace sallyport::vaultd {
 
@@ -16,13 +16,27 @@ auto tally(Counters& counters, Count done, Count refused) {
 
 }  // namespace
 
+template <typename Step>
+Result<void, Refusal> NetService::recordedStep(std::string_view verb, std::string_view entry, Step&& step) {
+  // A name that the configuration doesn't know is netd's invention, and could be another one each time.
+  const bool known = state_.policy.listen(entry) != nullptr || state_.policy.connect(entry) != nullptr;
+  StepRecord record{verb, known ? entry : std::string_view()};
+  const auto done = state_.mayUse() ? step(record) : Result<void, Refusal>(refuse(Refusal::NOT_RECORDED));
+  if (!done) record.refused = done.error();
+  state_.recordStep(record);
+  return done;
+}
+
 kj::Promise<void> NetService::sealCookies(SealCookiesContext context) {
-  return guarded([&] {
+  return recorded(state_, context, [&] {
     const auto hellos = context.getParams().getHellos();
     constexpr size_t WORDS = 3 + (wire::LONG_NONCE_BYTES + wire::COOKIE_PACKET_BOX_BYTES) / 8;
     answerEach(
         context, hellos, std::min(hellos.size(), MAX_ITEMS) * WORDS,
-        [&](auto request, auto outcome) { return sealCookie(request, outcome); },
+        [&](auto request, auto outcome) {
+          return recordedStep("seal_cookie", view(request.getEntry()),
+                              [&](StepRecord&) { return sealCookie(request, outcome); });
+        },
         tally(state_.counters, Count::CookiesSealed, Count::CookiesRefused));
   });
 }
@@ -56,12 +70,18 @@ Result<void, Refusal> NetService::sealCookie(proto::Hello::Reader hello, proto::
 }
 
 kj::Promise<void> NetService::verifyVouches(VerifyVouchesContext context) {
-  return guarded([&] {
+  return recorded(state_, context, [&] {
     const auto vouches = context.getParams().getVouches();
     constexpr size_t WORDS = 2 + 9;  // a peer's name of 64 characters
     answerEach(
         context, vouches, std::min(vouches.size(), MAX_ITEMS) * WORDS,
-        [&](auto request, auto outcome) { return verifyVouch(request, outcome); },
+        [&](auto request, auto outcome) {
+          return recordedStep("verify_vouch", view(request.getEntry()), [&](StepRecord& record) {
+            auto done = verifyVouch(request, outcome);
+            if (done) record.peer = view(outcome.asReader().getPeer());
+            return done;
+          });
+        },
         tally(state_.counters, Count::VouchesVerified, Count::VouchesRefused));
   });
 }
@@ -94,12 +114,15 @@ Result<void, Refusal> NetService::verifyVouch(proto::Vouch::Reader vouch, proto:
 }
 
 kj::Promise<void> NetService::makeVouches(MakeVouchesContext context) {
-  return guarded([&] {
+  return recorded(state_, context, [&] {
     const auto requests = context.getParams().getRequests();
     constexpr size_t WORDS = 4 + (wire::KEY_BYTES + wire::LONG_NONCE_BYTES + wire::VOUCH_BYTES) / 8;
     answerEach(
         context, requests, std::min(requests.size(), MAX_ITEMS) * WORDS,
-        [&](auto request, auto outcome) { return makeVouch(request, outcome); },
+        [&](auto request, auto outcome) {
+          return recordedStep("make_vouch", view(request.getEntry()),
+                              [&](StepRecord&) { return makeVouch(request, outcome); });
+        },
         tally(state_.counters, Count::VouchesMade, Count::VouchesNotMade));
   });
 }

@@ -19,6 +19,9 @@ class NetService final : public proto::Net::Server {
   kj::Promise<void> ping(PingContext context) override;
 
  private:
+  // Carries out one step, `step(record)`, unless it couldn't be recorded, and writes it down.
+  template <typename Step>
+  Result<void, Refusal> recordedStep(std::string_view verb, std::string_view entry, Step&& step);
   Result<void, Refusal> sealCookie(proto::Hello::Reader hello, proto::CookieOutcome::Builder outcome);
   Result<void, Refusal> verifyVouch(proto::Vouch::Reader vouch, proto::VouchOutcome::Builder outcome);
   Result<void, Refusal> makeVouch(proto::VouchRequest::Reader request, proto::MadeVouchOutcome::Builder outcome);

@@ -37,8 +37,12 @@ struct VaultState {
 
   // What the configuration says of programs, at the start and at each reload.
   void apply(const Config& config, Grants grants);
+  // False: no use may begin, for it couldn't be recorded.
+  bool mayUse() const;
   // Counts and writes down a use. False: no record, so the answer must not be sent.
   bool recordUse(const UseRecord& use);
+  void recordStep(const StepRecord& step);
+  void recordEvent(AuditRecord record);
   // Somebody wants to use a honey key.
   void alarm(const Caller& caller, pid_t pid, std::string_view key, std::string_view what);
 };

@@ -86,6 +86,10 @@ inline OpenedVersion version(uint32_t number, int64_t activeFrom, int64_t openOn
 
 class Refusing final : public UseRecorder {
  public:
+  bool admits() const override { return true; }
+  void step(const StepRecord&) override {}
+  void event(AuditRecord) override {}
+  kj::Maybe<kj::Promise<bool>> settled() override { return nullptr; }
   bool record(const UseRecord& use) override {
     seen.push_back(std::string(use.key) + " " + std::string(name(use.verb)) + " " + std::to_string(use.version) + " " +
                    std::string(use.peerName) + " " + std::to_string(use.bytes) + (use.refused ? " refused" : ""));
