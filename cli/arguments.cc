@@ -111,9 +111,12 @@ Invocation parseCommandLine(std::span<const Command> commands, const std::vector
   }
   const auto* command = findCommand(commands, positional);
   if (help) {
-    // `sallyport key --help`: the general help holds the whole group.
+    const bool isGroup = std::ranges::any_of(
+        commands, [&](const Command& other) { return other.name.starts_with(positional[0] + " "); });
+    if (command == nullptr && (!isGroup || positional.size() > 1)) return unknownCommand(commands, positional);
     result.kind = Invocation::Kind::Help;
     result.command = command;
+    if (command == nullptr) result.group = positional[0];
     return result;
   }
   if (command == nullptr) return unknownCommand(commands, positional);
@@ -136,12 +139,46 @@ Invocation parseCommandLine(std::span<const Command> commands, const std::vector
   return result;
 }
 
-std::string helpFor(const Command& command) {
-  std::string text = "usage: sallyport " + std::string(command.name);
-  if (!command.synopsis.empty()) text += " " + std::string(command.synopsis);
-  text += "\n\n" + std::string(command.summary) + ".\n";
-  if (!command.text.empty()) text += "\n" + std::string(command.text);
+namespace {
+
+// Options that several commands share are described once, here.
+constexpr std::string_view KEYS_OPTION =
+    "  --keys DIR              the folder; else [vault] keys of the configuration, else `keys` here\n";
+constexpr std::string_view CONFIG_OPTION =
+    "  -c, --config FILE       sallyport.toml; without it: the one here, then /etc/sallyport/sallyport.toml\n";
+
+std::string head(const Command& command) {
+  return std::string(command.name) + (command.synopsis.empty() ? "" : " ") + std::string(command.synopsis);
+}
+
+std::string table(std::span<const Command> commands, std::string_view prefix) {
+  size_t width = 0;
+  for (const auto& command : commands) {
+    if (command.name.starts_with(prefix)) width = std::max(width, head(command).size());
+  }
+  std::string text;
+  for (const auto& command : commands) {
+    if (!command.name.starts_with(prefix)) continue;
+    text +=
+        "  " + head(command) + std::string(width - head(command).size() + 2, ' ') + std::string(command.summary) + "\n";
+  }
   return text;
+}
+
+}  // namespace
+
+std::string helpFor(const Command& command) {
+  const bool keys = std::ranges::find(command.options, "--keys=") != command.options.end();
+  std::string text = "usage: sallyport " + head(command) + (keys ? " [--keys DIR]" : "") + " [-c FILE]\n\n" +
+                     std::string(command.summary) + ".\n\n";
+  if (!command.text.empty()) text += std::string(command.text) + "\n";
+  return text + std::string(keys ? KEYS_OPTION : "") + std::string(CONFIG_OPTION);
+}
+
+std::string helpForGroup(std::span<const Command> commands, std::string_view group) {
+  const std::string name(group);
+  return "usage: sallyport " + name + " COMMAND [-c FILE] ...\n\n" + table(commands, name + " ") + "\n  `sallyport " +
+         name + " COMMAND --help` tells more\n";
 }
 
 std::string helpForAll(std::span<const Command> commands) {
@@ -150,20 +187,9 @@ std::string helpForAll(std::span<const Command> commands) {
       "\n"
       "usage: sallyport COMMAND [-c FILE] ...\n"
       "\n";
-  size_t width = 0;
-  const auto head = [](const Command& command) {
-    return std::string(command.name) + (command.synopsis.empty() ? "" : " ") + std::string(command.synopsis);
-  };
-  for (const auto& command : commands) width = std::max(width, head(command).size());
-  for (const auto& command : commands) {
-    text +=
-        "  " + head(command) + std::string(width - head(command).size() + 2, ' ') + std::string(command.summary) + "\n";
-  }
-  return text +
-         "\n"
-         "  -c, --config FILE   sallyport.toml; without it: the one here, then /etc/sallyport/sallyport.toml\n"
-         "      --version       print the version\n"
-         "  -h, --help          this text; after a command: more about it\n"
+  return text + table(commands, "") + "\n" + std::string(CONFIG_OPTION) +
+         "  -V, --version           print the version\n"
+         "  -h, --help              this text; after a command: more about it\n"
          "\n"
          "examples:\n"
          "  sallyport key new server                a key; prints its public half and the line for the other side\n"

@@ -35,6 +35,7 @@ struct Invocation {
   enum class Kind { Run, Help, Version, Mistake };
   Kind kind = Kind::Mistake;
   const Command* command = nullptr;
+  std::string group;  // of a Help: "key" for the commands that begin with it; empty: all
   Arguments arguments;
   std::string problem;  // of a mistake
   std::string hint;
@@ -45,8 +46,9 @@ struct Invocation {
 // `--keys=DIR`; `-c FILE` is short for `--config FILE`.
 Invocation parseCommandLine(std::span<const Command> commands, const std::vector<std::string>& words);
 
-// Help for one command, and for all of them.
+// Help for one command, for those of a group ("key"), and for all of them.
 std::string helpFor(const Command& command);
+std::string helpForGroup(std::span<const Command> commands, std::string_view group);
 std::string helpForAll(std::span<const Command> commands);
 
 }  // namespace sallyport::cli

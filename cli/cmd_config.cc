@@ -14,10 +14,8 @@ int check(const Arguments& arguments) {
   for (const auto& line : describeEntries(*config)) putLine(line);
   const int written = finishOutput();
   for (const auto& warning : findings.warnings) warn(warning);
-  if (!findings.errors.empty()) {
-    for (size_t i = 1; i < findings.errors.size(); ++i) warn(findings.errors[i]);
-    return fail(findings.errors[0]);
-  }
+  for (const auto& error : findings.errors) fail(error.message, error.hint);
+  if (!findings.errors.empty()) return EXIT_FAILED;
   if (written == EXIT_DONE) say(config->file.string() + " is valid");
   return written;
 }
@@ -35,12 +33,16 @@ int reload(const Arguments& arguments) {
   const auto vault = reloadVault(loop, config->vault.adminSocket, *text);
   if (!vault.done) return fail("vaultd " + vault.text, "nothing was changed");
   putLine("vaultd: " + vault.text);
-  const auto net = reloadNet(config->net.adminSocket, file);
+  const auto net = reloadNet(config->net.adminSocket, *text);
   if (net.done) putLine("netd: " + net.text);
   const int written = finishOutput();
   if (!net.done)
     return fail("netd " + net.text,
                 "mend that and reload again: until then the vault has the new configuration and netd the old one");
+  auto waiting = keysNotLoaded(loop, config->vault.adminSocket, *config);
+  if (net.restart) waiting.push_back("sockets, workers or user of netd are as before: restart netd");
+  for (const auto& line : waiting) warn(line);
+  if (!waiting.empty()) return fail("not all of the configuration is in force", "the warnings above name what is not");
   return written;
 }
 

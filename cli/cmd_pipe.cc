@@ -1,4 +1,7 @@
 // cmd_pipe.cc - sallyport pipe NAME: a channel on standard input and output, as `ssh -W` does. Part of: cli.
+#include <unistd.h>
+
+#include <cerrno>
 #include <charconv>
 
 #include "cli/channel_pump.h"
@@ -36,6 +39,13 @@ int failRefused(proto::NetRefusal refusal, const std::string& name) {
               "sallyport status");
 }
 
+// What would let this user use netd's socket.
+std::string hintForUser(const Config& config) {
+  if (config.net.socketGroup.empty()) return "`socket_group` in [net] lets a group of users use it, after a restart";
+  return "the members of `" + config.net.socketGroup + "` may: usermod -aG " + config.net.socketGroup +
+         " USER, and log in again";
+}
+
 }  // namespace
 
 int pipeChannel(const Arguments& arguments) {
@@ -54,7 +64,10 @@ int pipeChannel(const Arguments& arguments) {
 
   EventLoop loop;
   auto client = DaemonClient::connect(loop, config->net.socket);
-  if (!client) return fail("netd " + client.error(), "start it with `sallyport up`");
+  if (!client) {
+    const bool refused = ::access(config->net.socket.c_str(), W_OK) != 0 && errno == EACCES;
+    return fail("netd " + client.error(), refused ? hintForUser(*config) : "start it with `sallyport up`");
+  }
   auto request = (*client)->as<proto::Network>().connectRequest();
   request.setName(name.c_str());
   const uint32_t timeoutMs = config->limits.dialTimeoutMs + config->limits.handshakeTimeoutMs;

@@ -13,6 +13,7 @@ int status(const Arguments& arguments) {
 
   EventLoop loop;
   BothStatus both;
+  for (const auto& [name, key] : config->peers) both.peers.emplace(key, name);
   // The answers outlive what is read from them.
   auto vault = DaemonClient::connect(loop, config->vault.adminSocket);
   std::optional<capnp::Response<proto::Admin::StatusResults>> vaultAnswer;

@@ -146,13 +146,17 @@ class Supervisor {
     const auto text = readConfigText(config_.file);
     if (!text) return warn("not reloaded: " + format(text.error(), config_.file));
     auto fresh = parseConfig(*text, config_.file);
-    if (!fresh) return warn("not reloaded: " + format(fresh.error(), config_.file));
+    if (!fresh) {
+      for (const auto& error : eachOf(fresh.error())) warn("not reloaded: " + format(error, config_.file));
+      return;
+    }
     const auto vault = reloadVault(loop_, config_.vault.adminSocket, *text);
     if (!vault.done) return warn("not reloaded: vaultd " + vault.text);
     say("vaultd: " + vault.text);
-    const auto net = reloadNet(config_.net.adminSocket, config_.file);
+    const auto net = reloadNet(config_.net.adminSocket, *text);
     if (!net.done) return warn("netd is not reloaded: it " + net.text);
     say("netd: " + net.text);
+    for (const auto& line : keysNotLoaded(loop_, config_.vault.adminSocket, *fresh)) warn(line);
     config_.limits = fresh->limits;  // the drain time; sockets and users stay as they were at the start
   }
 
@@ -190,15 +194,15 @@ class Supervisor {
   bool failed_ = false;
 };
 
-// Folders for sockets. Root's daemons change their users, and other users' programs connect: the sockets have modes of
+// Folders for sockets. Root's daemons change their users, and a group's programs connect: the sockets have modes of
 // their own.
 bool makeFolders(const Config& config) {
-  const bool root = ::geteuid() == 0;
+  const bool open = ::geteuid() == 0 || !config.net.socketGroup.empty() || !config.vault.socketGroup.empty();
   for (const auto& folder : socketFolders(config)) {
     std::error_code failure;
     if (fs::exists(folder, failure)) continue;
     fs::create_directories(folder.parent_path(), failure);
-    if (::mkdir(folder.c_str(), 0700) != 0 || (root && ::chmod(folder.c_str(), 0755) != 0)) {
+    if (::mkdir(folder.c_str(), 0700) != 0 || (open && ::chmod(folder.c_str(), 0755) != 0)) {
       fail(folder.string() + ": can't be made: " + std::strerror(errno), "[vault] socket and [net] socket say where");
       return false;
     }
@@ -225,7 +229,8 @@ int up(const Arguments& arguments) {
   if (!config) return EXIT_FAILED;
   const auto findings = inspectSurroundings(*config);
   for (const auto& warning : config->warnings) warn(warning);
-  if (!findings.errors.empty()) return fail(findings.errors[0], "`sallyport check` tells all that is wrong");
+  for (const auto& error : findings.errors) fail(error.message, error.hint);
+  if (!findings.errors.empty()) return EXIT_FAILED;
   const auto vaultd = findProgram("vaultd");
   const auto netd = findProgram("netd");
   if (vaultd.empty() || netd.empty()) {

@@ -7,6 +7,7 @@
 #include <cerrno>
 #include <set>
 
+#include "common/socket_group.h"
 #include "vaultd/key_file.h"
 
 namespace sallyport::cli {
@@ -21,21 +22,13 @@ std::string joined(const std::vector<std::string>& words) {
   return text;
 }
 
-// The keys that entries use, with the entries' names for messages.
-std::map<std::string, std::string> keysInUse(const Config& config) {
-  std::map<std::string, std::string> keys;
-  for (const auto& entry : config.listens) keys.emplace(entry.key, "[[listen]] `" + entry.name + "`");
-  for (const auto& entry : config.connects) keys.emplace(entry.key, "[[connect]] `" + entry.name + "`");
-  return keys;
-}
-
 void inspectKeys(const Config& config, Findings& findings) {
   for (const auto& [name, user] : keysInUse(config)) {
     std::error_code failure;
     const auto path = vaultd::keyPath(config.vault.keys, name);
     if (!fs::exists(path, failure) && !failure) {
-      findings.errors.push_back(user + " needs the key `" + name + "`, but there is no " + path.string() +
-                                " (sallyport key new " + name + ")");
+      findings.errors.push_back(
+          {user + " needs the key `" + name + "`, but there is no " + path.string(), "sallyport key new " + name});
       continue;
     }
     if (::access(path.c_str(), R_OK) != 0 && errno == EACCES) {
@@ -44,7 +37,7 @@ void inspectKeys(const Config& config, Findings& findings) {
     }
     const auto key = vaultd::readKeyFile(config.vault.keys, name);
     if (!key) {
-      findings.errors.push_back(key.error().message);
+      findings.errors.push_back(key.error());
       continue;
     }
     // A peer with our own key would talk to itself: nearly always a key pasted on the wrong host.
@@ -60,10 +53,29 @@ void inspectPassphrase(const Config& config, Findings& findings) {
   const auto& file = config.vault.passphraseFile;
   std::error_code failure;
   if (file.empty() || fs::is_regular_file(file, failure)) return;
-  findings.errors.push_back("[vault] passphrase_file: there is no file " + file.string());
+  findings.errors.push_back({"[vault] passphrase_file: there is no file " + file.string(),
+                             "its first line is the passphrase, and its mode 0600"});
+}
+
+void inspectGroups(const Config& config, Findings& findings) {
+  for (const auto& group : std::set{config.vault.socketGroup, config.net.socketGroup}) {
+    if (group.empty() || findGroup(group)) continue;
+    const auto error = unknownGroup(group);
+    findings.errors.push_back({error.message, error.hint});
+  }
 }
 
 }  // namespace
+
+std::map<std::string, std::string> keysInUse(const Config& config) {
+  std::map<std::string, std::string> keys;
+  for (const auto& entry : config.listens) keys.emplace(entry.key, "[[listen]] `" + entry.name + "`");
+  for (const auto& entry : config.connects) keys.emplace(entry.key, "[[connect]] `" + entry.name + "`");
+  for (const GrantEntry& grant : config.grants) {
+    for (const auto& key : grant.keys) keys.emplace(key, "[[grant]] `" + grant.name + "`");
+  }
+  return keys;
+}
 
 std::string describeService(const ListenEntry& entry) {
   if (std::holds_alternative<ChannelService>(entry.service)) return "programs that accept `" + entry.name + "`";
@@ -120,6 +132,7 @@ Findings inspectSurroundings(const Config& config) {
   findings.warnings = config.warnings;
   inspectKeys(config, findings);
   inspectPassphrase(config, findings);
+  inspectGroups(config, findings);
   for (const auto& folder : socketFolders(config)) {
     std::error_code failure;
     if (!fs::exists(folder, failure)) {

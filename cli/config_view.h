@@ -1,10 +1,12 @@
 // config_view.h - a configuration in words, and what of the outside world it needs. Part of: cli.
 #pragma once
 
+#include <map>
 #include <string>
 #include <vector>
 
 #include "common/config.h"
+#include "vaultd/problem.h"
 
 namespace sallyport::cli {
 
@@ -17,9 +19,12 @@ std::string describeListeners(const Config& config);
 // The folders in which sockets are to be made.
 std::vector<std::filesystem::path> socketFolders(const Config& config);
 
+// The keys that entries use, each with an entry for messages: "[[listen]] `db`".
+std::map<std::string, std::string> keysInUse(const Config& config);
+
 // What keeps the daemons from starting with this configuration, and what is only doubtful: key files, folders.
 struct Findings {
-  std::vector<std::string> errors;
+  std::vector<vaultd::Problem> errors;
   std::vector<std::string> warnings;
 };
 Findings inspectSurroundings(const Config& config);

@@ -1,13 +1,14 @@
 // daemon_client.cc - see daemon_client.h.
 #include "cli/daemon_client.h"
 
-#include <fcntl.h>
 #include <poll.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include <cerrno>
 #include <cstring>
 
+#include "cli/config_view.h"
 #include "common/fd_passing.h"
 #include "common/log.h"
 
@@ -65,9 +66,12 @@ ReloadOutcome reloadVault(EventLoop& loop, const std::filesystem::path& adminSoc
   return {false, "refused: " + sanitized(outcome.getRefused().getProblem().cStr())};
 }
 
-ReloadOutcome reloadNet(const std::filesystem::path& adminSocket, const std::filesystem::path& configFile) {
-  const kj::AutoCloseFd file(::open(configFile.c_str(), O_RDONLY | O_CLOEXEC));
-  if (file.get() < 0) return {false, "can't read " + configFile.string() + ": " + std::strerror(errno)};
+ReloadOutcome reloadNet(const std::filesystem::path& adminSocket, std::string_view configText) {
+  const kj::AutoCloseFd file(::memfd_create("sallyport.toml", MFD_CLOEXEC));
+  if (file.get() < 0 ||
+      ::write(file, configText.data(), configText.size()) != static_cast<ssize_t>(configText.size())) {
+    return {false, std::string("can't be handed the configuration: ") + std::strerror(errno)};
+  }
   try {
     const kj::AutoCloseFd socket(connectUnix(adminSocket, SOCK_SEQPACKET));
     const int fd = file;
@@ -78,9 +82,24 @@ ReloadOutcome reloadNet(const std::filesystem::path& adminSocket, const std::fil
     const auto answer = receiveDatagram(socket, buffer);
     if (!answer || answer->bytes == 0) return {false, "didn't answer"};
     const std::string text(reinterpret_cast<const char*>(buffer.data()), answer->bytes);
-    if (text[0] == '1') return {true, sanitized(text.substr(1))};
+    if (text[0] == '1' || text[0] == '2') return {true, sanitized(text.substr(1)), text[0] == '2'};
     return {false, "refused: " + sanitized(text.substr(1))};
   } catch (const kj::Exception&) { return {false, "is not running: nobody listens on " + adminSocket.string()}; }
+}
+
+std::vector<std::string> keysNotLoaded(EventLoop& loop, const std::filesystem::path& adminSocket,
+                                       const Config& config) {
+  auto client = DaemonClient::connect(loop, adminSocket);
+  if (!client) return {"vaultd " + client.error()};
+  const auto answer = answerOf(loop, (*client)->as<proto::Admin>().statusRequest().send());
+  if (!answer) return {"vaultd " + answer.error()};
+  auto missing = keysInUse(config);
+  for (const auto key : answer->getStatus().getKeys()) missing.erase(key.getName());
+  std::vector<std::string> lines;
+  for (const auto& [key, user] : missing) {
+    lines.push_back(user + " is not in force: the key `" + key + "` is not loaded: restart vaultd");
+  }
+  return lines;
 }
 
 }  // namespace sallyport::cli

@@ -5,7 +5,10 @@
 #include <filesystem>
 #include <memory>
 #include <string>
+#include <string_view>
+#include <vector>
 
+#include "common/config.h"
 #include "common/event_loop.h"
 #include "common/result.h"
 #include "common/rpc.h"
@@ -61,9 +64,13 @@ Result<capnp::Response<Results>, std::string> answerOf(EventLoop& loop, capnp::R
 struct ReloadOutcome {
   bool done = false;
   std::string text;
+  bool restart = false;  // done, but some of it is in force only after the daemon's next start
 };
 ReloadOutcome reloadVault(EventLoop& loop, const std::filesystem::path& adminSocket, std::string_view configText);
-// Hands netd the open file: since it gave up root it may be unable to read it (netd/reload_socket.h).
-ReloadOutcome reloadNet(const std::filesystem::path& adminSocket, const std::filesystem::path& configFile);
+// Hands netd the same text in a memfd: since it gave up root it may be unable to read the file (netd/reload_socket.h).
+ReloadOutcome reloadNet(const std::filesystem::path& adminSocket, std::string_view configText);
+// What of `config`, which the vault has just taken up, waits for the vault's restart: a line for each key that isn't
+// loaded.
+std::vector<std::string> keysNotLoaded(EventLoop& loop, const std::filesystem::path& adminSocket, const Config& config);
 
 }  // namespace sallyport::cli

@@ -51,7 +51,8 @@ const Command COMMANDS[] = {
      0,
      0,
      check,
-     "Also looks at the key files. Exit status 1 if the daemons would not start with it.\n"},
+     "Names everything that is wrong. Also looks at the key files. Exit status 1 if the daemons would not start with "
+     "it.\n"},
     {"reload",
      "",
      "make running daemons take up a changed configuration",
@@ -60,7 +61,9 @@ const Command COMMANDS[] = {
      0,
      reload,
      "Adds and revokes peers and entries without dropping other connections. The file is checked first; if the vault\n"
-     "refuses it, netd doesn't see it.\n"},
+     "refuses it, netd doesn't see it. Exit status 1, with a warning for each part, if not all of it is in force: a "
+     "key that\n"
+     "the vault hasn't loaded, for one, takes a restart of vaultd.\n"},
     {"status",
      "[--json]",
      "what both daemons do, and what holds them",
@@ -70,7 +73,7 @@ const Command COMMANDS[] = {
      status,
      "Sandbox layers of each process, keys, entries, limits, counters. Exit status 1 if a daemon doesn't answer.\n"},
     {"pipe",
-     "NAME [--messages]",
+     "NAME [--messages [--wait SECONDS]]",
      "standard input and output through a [[connect]] entry",
      {"--messages", "--wait="},
      1,
@@ -117,7 +120,6 @@ const Command COMMANDS[] = {
      1,
      1,
      keyNew,
-     "  --keys DIR              the folder; else [vault] keys of the configuration, else `keys` here\n"
      "  --kind KIND             x25519 for tunnels and boxes (default), ed25519 for signatures\n"
      "  --passphrase            seal the file by a passphrase (Argon2id), asked for on the terminal\n"
      "  --passphrase-file FILE  seal it by the first line of FILE\n"
@@ -145,7 +147,7 @@ const Command COMMANDS[] = {
      1,
      1,
      keyImport,
-     "Options as for `key new`. From a terminal the secret is read without echo.\n"
+     "Sealed as the options of `key new` say. From a terminal the secret is read without echo.\n"
      "\n"
      "  --wrapped   the input was wrapped to the import key of this folder, which is destroyed then\n"},
     {"key import-key", "", "print the one-time key to which another host wraps", {"--keys="}, 0, 0, keyImportKey, ""},
@@ -297,7 +299,9 @@ int runCommand(const std::vector<std::string>& words) {
     case Invocation::Kind::Mistake: return failUsage(invocation.problem, invocation.hint);
     case Invocation::Kind::Version: putLine("sallyport " SALLYPORT_VERSION); return finishOutput();
     case Invocation::Kind::Help:
-      put(invocation.command != nullptr ? helpFor(*invocation.command) : helpForAll(COMMANDS));
+      put(invocation.command != nullptr ? helpFor(*invocation.command)
+          : invocation.group.empty()    ? helpForAll(COMMANDS)
+                                        : helpForGroup(COMMANDS, invocation.group));
       return finishOutput();
     case Invocation::Kind::Run: break;
   }

@@ -22,7 +22,10 @@ fs::path findProgram(std::string_view name) {
   return {};
 }
 
-int failConfig(const ConfigError& error, const fs::path& file) { return fail(format(error, file), error.hint); }
+int failConfig(const ConfigError& error, const fs::path& file) {
+  for (const auto& one : eachOf(error)) fail(format(one, file), one.hint);
+  return EXIT_FAILED;
+}
 
 std::optional<Config> loadConfigOrFail(const Arguments& arguments) {
   const auto file = findConfigFile(arguments.get("--config"));

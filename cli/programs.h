@@ -15,7 +15,7 @@ std::filesystem::path findProgram(std::string_view name);
 
 // The configuration of -c, or the default one, loaded. On failure the error has been printed.
 std::optional<Config> loadConfigOrFail(const Arguments& arguments);
-// Prints a configuration's problem, and gives EXIT_FAILED.
+// Prints a configuration's problems, and gives EXIT_FAILED.
 int failConfig(const ConfigError& error, const std::filesystem::path& file);
 
 }  // namespace sallyport::cli

@@ -5,7 +5,7 @@
 
 #include "cli/json.h"
 #include "cli/terminal.h"
-#include "common/bytes.h"
+#include "common/capnp_bytes.h"
 #include "common/log.h"
 
 namespace sallyport::cli {
@@ -16,7 +16,7 @@ using Layers = capnp::List<proto::SandboxLayer>::Reader;
 
 std::string text(capnp::Text::Reader reader) { return {reader.cStr(), reader.size()}; }
 
-std::string base64(capnp::Data::Reader data) { return toBase64(std::as_bytes(std::span(data.begin(), data.size()))); }
+std::string base64(capnp::Data::Reader data) { return toBase64(toBytes(data)); }
 
 void noteOnce(std::vector<std::string>& words, std::string word) {
   if (std::ranges::find(words, word) == words.end()) words.push_back(std::move(word));
@@ -135,7 +135,36 @@ std::string vaultText(const proto::VaultStatus::Reader& status) {
   return result;
 }
 
-std::string netText(const proto::NetStatus::Reader& status) {
+// netd's own word, or that the vault hasn't the entry's key; empty: it is ready.
+std::string problemOf(const proto::EntryStatus::Reader& entry, const BothStatus& both) {
+  const auto key = text(entry.getKey());
+  if (!text(entry.getProblem()).empty() || !both.vault || key.empty()) return text(entry.getProblem());
+  for (const auto loaded : both.vault->getKeys()) {
+    if (text(loaded.getName()) != key) continue;
+    return text(loaded.getState()) == "active" ? "" : "key `" + key + "` is " + text(loaded.getState());
+  }
+  return "key `" + key + "` is not loaded: restart vaultd";
+}
+
+// Who would have come in, and how to let him: one line an entry.
+std::string refusedPeers(const BothStatus& both) {
+  std::string result;
+  for (const auto entry : both.net->getEntries()) {
+    const auto key = PublicKey::tryFrom(toBytes(entry.getRefusedKey()));
+    if (!key) continue;
+    const auto known = both.peers.find(*key);
+    const auto spelled = toBase64(key->span());
+    result += "  " + sanitized(text(entry.getName())) + " refused " +
+              (known == both.peers.end() ? spelled : "peer " + known->second + ", " + spelled + ",") + " " +
+              describeSeconds(entry.getRefusedSecondsAgo()) + " ago; to let it in, if you know whose it is: " +
+              (known == both.peers.end() ? "`sallyport peer add NAME " + spelled + "`, then NAME" : known->second) +
+              " into `allow`\n";
+  }
+  return result;
+}
+
+std::string netText(const BothStatus& both) {
+  const auto& status = *both.net;
   std::string result = "netd " + sanitized(text(status.getVersion())) + ", vault " +
                        sanitized(text(status.getVault())) + (status.getDraining() ? ", draining" : "") + "\n\n";
   Table processes({"PROCESS", "PID", "UP", "RESTARTS", "SANDBOX"});
@@ -148,13 +177,14 @@ std::string netText(const proto::NetStatus::Reader& status) {
   add("monitor", status.getMonitor());
   for (unsigned i = 0; i < status.getWorkers().size(); ++i) add("worker " + std::to_string(i), status.getWorkers()[i]);
   result += processes.render("  ");
-  Table entries({"ENTRY", "DIRECTION", "ADDRESS", "STATE"});
+  Table entries({"ENTRY", "DIRECTION", "ADDRESS", "ACCEPTED", "HANDSHAKES", "DROPS", "STATE"});
   for (const auto entry : status.getEntries()) {
-    const auto problem = text(entry.getProblem());
+    const auto problem = problemOf(entry, both);
     entries.add({text(entry.getName()), text(entry.getDirection()), text(entry.getAddress()),
-                 problem.empty() ? "ready" : problem});
+                 std::to_string(entry.getAccepted()), std::to_string(entry.getHandshakes()),
+                 std::to_string(entry.getDrops()), problem.empty() ? "ready" : problem});
   }
-  if (!entries.empty()) result += "\n" + entries.render("  ");
+  if (!entries.empty()) result += "\n" + entries.render("  ") + refusedPeers(both);
   result += sandboxTable(columns);
   result += counterTable("LIMIT", status.getLimits(), true);
   result += counterTable("COUNTER", status.getCounters(), false);
@@ -237,7 +267,8 @@ void writeProcess(JsonWriter& json, const proto::ProcessStatus::Reader& process)
   json.end();
 }
 
-void writeNet(JsonWriter& json, const proto::NetStatus::Reader& status) {
+void writeNet(JsonWriter& json, const BothStatus& both) {
+  const auto& status = *both.net;
   json.beginObject()
       .member("version", text(status.getVersion()))
       .member("vault", text(status.getVault()))
@@ -251,8 +282,19 @@ void writeNet(JsonWriter& json, const proto::NetStatus::Reader& status) {
         .member("name", text(entry.getName()))
         .member("direction", text(entry.getDirection()))
         .member("address", text(entry.getAddress()))
-        .member("problem", text(entry.getProblem()))
-        .end();
+        .member("problem", problemOf(entry, both))
+        .member("key", text(entry.getKey()))
+        .member("accepted", entry.getAccepted())
+        .member("handshakes", entry.getHandshakes())
+        .member("drops", entry.getDrops());
+    if (entry.getRefusedKey().size() != 0) {
+      json.key("refused")
+          .beginObject()
+          .member("publicKey", base64(entry.getRefusedKey()))
+          .member("secondsAgo", entry.getRefusedSecondsAgo())
+          .end();
+    }
+    json.end();
   }
   json.end();
   writeCounters(json, "limits", status.getLimits());
@@ -265,7 +307,7 @@ void writeNet(JsonWriter& json, const proto::NetStatus::Reader& status) {
 
 std::string statusText(const BothStatus& both) {
   const auto vault = both.vault ? vaultText(*both.vault) : "vaultd " + both.vaultProblem + "\n";
-  const auto net = both.net ? netText(*both.net) : "netd " + both.netProblem + "\n";
+  const auto net = both.net ? netText(both) : "netd " + both.netProblem + "\n";
   return vault + "\n" + net;
 }
 
@@ -279,7 +321,7 @@ std::string statusJson(const BothStatus& both) {
   }
   json.key("netd");
   if (both.net) {
-    writeNet(json, *both.net);
+    writeNet(json, both);
   } else {
     json.beginObject().member("error", both.netProblem).end();
   }

@@ -5,7 +5,8 @@
 //  2. Talk goes to standard error, one line each: `sallyport: …`, `sallyport: warning: …`, `sallyport: error: …`, and
 //  after
 //     an error perhaps `sallyport: hint: …`. Lower case, no full stop, names the file and the remedy.
-//  3. A command that fails says so in exactly one error line, and its exit status is 1. A wrong command line is 2.
+//  3. A command that fails says so in one error line (a configuration: one for each mistake), and its status is 1.
+//  A wrong command line is 2.
 //  4. Questions go to the terminal itself, /dev/tty. Without one a question is an error that names the option to use.
 //  5. A secret is never read from an argument: /proc shows arguments to everybody. It is printed only where the command
 //     is asked for just that: shares, a recovery passphrase, `key export`.

@@ -80,11 +80,11 @@ Result<Address, ConfigError> parseTcp(std::string_view text) {
 Result<Address, ConfigError> parseAddress(std::string_view text, const fs::path& base) {
   if (!text.starts_with("unix:")) return parseTcp(text);
   const auto name = text.substr(5);
-  if (name.empty() || name.back() == '/') return bad(text, "names no socket file", "write unix:PATH");
-  if (name.front() == '@') {
+  if (name.starts_with('@')) {
     return bad(text, "is an abstract socket", "use a path: file permissions are what protects a Unix socket");
   }
   auto path = (base / fs::path(name)).lexically_normal();
+  if (name.empty() || !path.has_filename()) return bad(text, "names no socket file", "write unix:PATH");
   if (path.native().size() > MAX_UNIX_PATH_BYTES) {
     return bad(text, "is too long for a Unix socket: " + path.string(), "at most 107 bytes, folder included");
   }
@@ -189,7 +189,10 @@ Result<std::string, ConfigError> readConfigText(const fs::path& file) {
                               0, "name one with -c FILE"});
   }
   const auto failed = [](int error) {
-    return refuse(ConfigError{std::string("can't be read: ") + std::strerror(error), 0, {}});
+    std::string hint;
+    if (error == EACCES) hint = "run this as a user who may read it, e.g. by sudo";
+    if (error == ENOENT) hint = "write one, or name another with -c FILE: sallyport.toml(5) has an example";
+    return refuse(ConfigError{std::string("can't be read: ") + std::strerror(error), 0, std::move(hint)});
   };
   // O_NONBLOCK: a FIFO is refused below instead of waited for.
   const int fd = ::open(file.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
@@ -205,7 +208,7 @@ Result<std::string, ConfigError> readConfigText(const fs::path& file) {
   }
   const int error = got < 0 ? errno : 0;
   ::close(fd);
-  if (!regular) return refuse(ConfigError{"is not a regular file", 0, {}});
+  if (!regular) return refuse(ConfigError{"is not a regular file", 0, "name the file itself with -c FILE"});
   if (error != 0) return failed(error);
   text.resize(size);
   return text;
@@ -220,6 +223,12 @@ Result<Config, ConfigError> loadConfig(const fs::path& file) {
     config->warnings.push_back(file.string() + " can be changed by anyone: chmod o-w " + file.string());
   }
   return config;
+}
+
+std::vector<ConfigError> eachOf(const ConfigError& error) {
+  std::vector<ConfigError> all{{error.message, error.line, error.hint}};
+  all.insert(all.end(), error.further.begin(), error.further.end());
+  return all;
 }
 
 std::string format(const ConfigError& error, const fs::path& file) {

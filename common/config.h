@@ -24,8 +24,11 @@ namespace sallyport {
 struct ConfigError {
   std::string message;
   unsigned line = 0;
-  std::string hint;  // may be empty
+  std::string hint;                       // may be empty
+  std::vector<ConfigError> further = {};  // others in the same file, none a consequence of another
 };
+// The error itself, then the further ones; for those who print.
+std::vector<ConfigError> eachOf(const ConfigError& error);
 
 // "HOST:PORT" with a numeric or symbolic host ("[::1]:80", "db.example.com:80"), or "unix:PATH" (then absolute).
 struct TcpAddress {
@@ -127,6 +130,7 @@ struct VaultConfig {
   std::filesystem::path netSocket;                  // netd (Net); default: socket with "-net" before its end
   std::filesystem::path adminSocket;                // operators (Admin); default: socket with "-admin" likewise
   std::string user = "sallyport-vault";             // when started as root
+  std::string socketGroup;                          // may use `socket`, besides root and the user; empty: nobody
   std::filesystem::path passphraseFile;             // empty: systemd credential "passphrase", else the terminal
   uint32_t handshakesPerSecond = 100000;            // per key
   uint32_t breakerFailures = 100;                   // failed opens of one caller in a window; 0: no breaker
@@ -142,6 +146,7 @@ struct NetConfig {
   uint32_t workers = 0;               // 0: one per core
   std::optional<Address> metrics;     // "unix:PATH" or a loopback HOST:PORT; none: no metrics page
   std::string user = "sallyport-net";
+  std::string socketGroup;  // may use `socket`, besides root and who started netd; empty: nobody
   SandboxRequirement requireSandbox = SandboxRequirement::Full;
 };
 
@@ -185,7 +190,7 @@ struct Config {
   const ConnectEntry* findConnect(std::string_view name) const;
 };
 
-// `file` is used for relative paths and messages only; `text` is the content.
+// `file` is used for relative paths and messages only; `text` is the content. Reports up to MAX_CONFIG_ERRORS errors.
 Result<Config, ConfigError> parseConfig(std::string_view text, const std::filesystem::path& file);
 // [vault], [peers] and [key.NAME] alone, whatever is wrong in the other sections: making keys and naming peers is how a
 // file whose entries refer to them becomes right.
@@ -204,6 +209,7 @@ std::filesystem::path findConfigFile(const std::filesystem::path& given);
 // --- the rules that others share -------------------------------------------------------------------------------------
 
 inline constexpr size_t MAX_CONFIG_BYTES = 1 << 20;
+inline constexpr size_t MAX_CONFIG_ERRORS = 20;
 inline constexpr size_t MAX_UNIX_PATH_BYTES = 107;  // sun_path without its NUL
 // A text that a program has boxed, opened or signed: what fits a message of 64 KiB beside the rest of it.
 inline constexpr uint32_t MAX_TEXT_BYTES = 60 * 1024;

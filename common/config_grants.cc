@@ -47,7 +47,6 @@ std::vector<std::string> texts(const Section& section, std::string_view key, boo
 
 // The name or the number of a user or a group. 65534 is what the kernel shows for everybody whom it can't name here.
 void checkAccount(const Section& section, std::string_view key, const std::string& account) {
-  if (!section.reader().ok()) return;
   const bool number = !account.empty() && std::ranges::all_of(account, [](char c) { return c >= '0' && c <= '9'; });
   uint32_t id = 0;
   const auto parsed = std::from_chars(account.data(), account.data() + account.size(), id);

@@ -1,6 +1,7 @@
 // config_key.cc - see config_key.h. Part of: common.
 #include "common/config_key.h"
 
+#include <algorithm>
 #include <charconv>
 
 namespace sallyport {
@@ -54,11 +55,14 @@ void readKeys(const Section& root, Config& config) {
     const Section section(root.reader(), *table, "[key." + name + "]", {"rotate_every", "grace", "honey"});
     RotationRule rule;
     rule.everyS = duration(section, "rotate_every").value_or(0);
+    // A period that is shorter than the usual grace has a grace of its own length.
+    if (rule.everyS != 0) rule.graceS = std::min(rule.graceS, rule.everyS);
     rule.graceS = duration(section, "grace").value_or(rule.graceS);
-    if (rule.everyS != 0 && rule.everyS < 60)
+    if (rule.everyS != 0 && rule.everyS < 60) {
       section.fail("rotate_every", "is less than a minute", "write e.g. rotate_every = \"90d\"");
-    if (rule.everyS != 0 && rule.graceS > rule.everyS * 8)
+    } else if (rule.everyS != 0 && rule.graceS > rule.everyS * 8) {
       section.fail("grace", "is more than eight times `rotate_every`", "more than eight versions would open at a time");
+    }
     config.rotations.emplace(name, rule);
     if (section.boolean("honey")) config.honeyKeys.insert(name);
   }

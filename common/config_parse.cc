@@ -1,5 +1,6 @@
 // config_parse.cc - parseConfig of config.h. Part of: common (vaultd, netd's monitor and the CLI).
-// The format is docs/man/sallyport.toml.5. The first problem found is reported, with its line. What must never happen
+// The format is docs/man/sallyport.toml.5. Problems are reported with their lines, but none that
+// follows from another. What must never happen
 // here: an exception or a crash by any text (a reload hands text to a vault that serves), a key ignored in silence.
 #include <map>
 #include <set>
@@ -14,7 +15,8 @@ namespace sallyport {
 
 void config::checkPeer(const Section& section, std::string_view key, const std::string& name, const Config& config,
                        unsigned line) {
-  if (!section.reader().ok() || config.peers.contains(name)) return;
+  const Reader& reader = section.reader();
+  if (name.empty() || config.peers.contains(name) || reader.brokenPeers.contains(name) || reader.peersUnknown) return;
   Texts known;
   for (const auto& [peer, publicKey] : config.peers) known.push_back(peer);
   const auto guess = nearest(name, known);
@@ -38,17 +40,18 @@ fs::path withSuffix(const fs::path& socket, std::string_view suffix) {
 }
 
 void readVault(const Section& root, VaultConfig& vault) {
-  const Section section(
-      root.reader(), tableOf(root, "vault"), "[vault]",
-      {"keys", "socket", "net_socket", "admin_socket", "user", "passphrase_file", "handshakes_per_second",
-       "breaker_failures", "breaker_window_s", "breaker_pause_s", "metrics", "require_sandbox"});
+  const Section section(root.reader(), tableOf(root, "vault"), "[vault]",
+                        {"keys", "socket", "net_socket", "admin_socket", "socket_group", "user", "passphrase_file",
+                         "handshakes_per_second", "breaker_failures", "breaker_window_s", "breaker_pause_s", "metrics",
+                         "require_sandbox"});
   section.path("keys", vault.keys);
   section.socketPath("socket", vault.socket);
   vault.netSocket = withSuffix(vault.socket, "-net");
   vault.adminSocket = withSuffix(vault.socket, "-admin");
   section.socketPath("net_socket", vault.netSocket);
   section.socketPath("admin_socket", vault.adminSocket);
-  section.user(vault.user);
+  section.account("socket_group", vault.socketGroup);
+  section.account("user", vault.user);
   section.path("passphrase_file", vault.passphraseFile);
   section.number("handshakes_per_second", vault.handshakesPerSecond, 1, 1'000'000);
   section.number("breaker_failures", vault.breakerFailures, 0, 1'000'000);
@@ -67,12 +70,13 @@ void readVault(const Section& root, VaultConfig& vault) {
 
 void readNet(const Section& root, NetConfig& net) {
   const Section section(root.reader(), tableOf(root, "net"), "[net]",
-                        {"socket", "admin_socket", "workers", "metrics", "user", "require_sandbox"});
+                        {"socket", "admin_socket", "socket_group", "workers", "metrics", "user", "require_sandbox"});
   section.socketPath("socket", net.socket);
   net.adminSocket = withSuffix(net.socket, "-admin");
   section.socketPath("admin_socket", net.adminSocket);
   section.number("workers", net.workers, 0, 63);
-  section.user(net.user);
+  section.account("socket_group", net.socketGroup);
+  section.account("user", net.user);
   section.sandbox(net.requireSandbox);
   const auto metrics = section.text("metrics");
   if (!metrics) return;
@@ -114,6 +118,8 @@ void readLimits(const Section& root, LimitsConfig& limits) {
 
 void readPeers(const Section& root, Config& config) {
   auto& reader = root.reader();
+  const auto* peers = root.find("peers");
+  reader.peersUnknown = peers != nullptr && !peers->is_table();
   std::map<PublicKey, std::string> owners;
   for (const auto& [key, node] : tableOf(root, "peers")) {
     const std::string name(key.str());
@@ -124,12 +130,14 @@ void readPeers(const Section& root, Config& config) {
     if (value == nullptr) {
       reader.fail(line, at + " must be a string, not " + std::string(typeName(node)),
                   node.is_table() ? "a name with dots stands in quotes: \"" + name + ".x\" = \"KEY\"" : "");
+      reader.brokenPeers.insert(name);
       continue;
     }
     const auto parsed = parsePublicKey(value->get());
     if (!parsed) {
       reader.fail(line, at + ": " + parsed.error(),
                   "`sallyport key show NAME` on the peer's host prints its public key");
+      reader.brokenPeers.insert(name);
       continue;
     }
     const auto [owner, isNew] = owners.emplace(*parsed, name);
@@ -174,19 +182,15 @@ Service readService(const Section& section) {
   const auto content = section.required("service", "\"tcp:127.0.0.1:5432\"");
   if (content == "channel") return ChannelService{};
   if (content == "echo" || content.empty()) return EchoService{};
-  std::optional<Address> address;
-  if (content.starts_with("tcp:")) {
-    address = section.address("service", std::string_view(content).substr(4));
-  } else if (content.starts_with("unix:")) {
-    address = section.address("service", content);
-  } else {
+  const bool tcp = content.starts_with("tcp:");
+  if (!tcp && !content.starts_with("unix:")) {
     section.fail("service", "is " + ticked(content), "one of \"tcp:HOST:PORT\", \"unix:PATH\", \"channel\", \"echo\"");
-  }
-  if (!address) {
+  } else if (content == "tcp:") {
     section.fail("service", "names no address", "e.g. \"tcp:127.0.0.1:5432\"");
-    return EchoService{};
+  } else if (auto address = section.address("service", std::string_view(content).substr(tcp ? 4 : 0))) {
+    return std::move(*address);
   }
-  return *address;
+  return EchoService{};
 }
 
 void readListens(const Section& root, Config& config) {
@@ -194,7 +198,8 @@ void readListens(const Section& root, Config& config) {
     ListenEntry entry;
     entry.line = section.line();
     entry.name = section.requiredName("name", "\"db\"");
-    if (config.findListen(entry.name) != nullptr) section.fail("name", "is used by another [[listen]]");
+    if (!entry.name.empty() && config.findListen(entry.name) != nullptr)
+      section.fail("name", "is used by another [[listen]]");
     entry.address = section.address("address", section.required("address", "\"[::]:7001\"")).value_or(TcpAddress{});
     entry.protocol = section.protocol();
     entry.key = section.requiredName("key", "\"server\"");
@@ -214,7 +219,8 @@ void readConnects(const Section& root, Config& config) {
     ConnectEntry entry;
     entry.line = section.line();
     entry.name = section.requiredName("name", "\"db\"");
-    if (config.findConnect(entry.name) != nullptr) section.fail("name", "is used by another [[connect]]");
+    if (!entry.name.empty() && config.findConnect(entry.name) != nullptr)
+      section.fail("name", "is used by another [[connect]]");
     if (const auto listen = section.text("listen")) entry.listen = section.address("listen", *listen);
     entry.address =
         section.address("address", section.required("address", "\"db.example.com:7001\"")).value_or(TcpAddress{});
@@ -235,6 +241,8 @@ void readConnects(const Section& root, Config& config) {
 void checkBoundOnce(const Config& config, Reader& reader) {
   std::set<std::string> taken;
   const auto claim = [&](const Address& address, std::string_view what, unsigned line) {
+    const auto* tcp = std::get_if<TcpAddress>(&address);
+    if (tcp != nullptr && tcp->port == 0) return;  // it was no address: told of already
     if (taken.insert(toString(address)).second) return;
     reader.fail(line, std::string(what) + ": " + toString(address) + " is listened on twice",
                 "give each its own address");
@@ -308,7 +316,7 @@ void readAll(const toml::table& table, Config& config, Reader& reader) {
   readGrants(root, config);
   readKeys(root, config);
   checkHoneyKeys(root, config);
-  if (reader.ok()) checkBoundOnce(config, reader);
+  checkBoundOnce(config, reader);
   if (config.listens.empty() && config.connects.empty() && config.grants.empty()) {
     config.warnings.push_back("no [[listen]], no [[connect]] and no [[grant]]: nothing comes in or goes out");
   }
@@ -334,9 +342,10 @@ Result<Config, ConfigError> parseWith(std::string_view text, const fs::path& fil
     if (reader.ok()) read(toml::parse(text, file.native()), config, reader);
     if (reader.ok()) return config;
   } catch (const toml::parse_error& e) {
-    reader.fail(e.source().begin.line, std::string(e.description()));
+    reader.fail(e.source().begin.line, std::string(e.description()),
+                "text stands in \"quotes\", lists in [brackets], one key a line: sallyport.toml(5) has examples");
   } catch (const std::exception& e) { reader.fail(0, std::string("can't be parsed: ") + e.what()); }
-  return refuse(std::move(*reader.error));
+  return refuse(reader.result());
 }
 
 }  // namespace

@@ -1,12 +1,14 @@
 // config_section.h - one table of sallyport.toml, read strictly. Part of: common, and private to config_parse.cc and
 // config_grants.cc. A Section knows the keys it may have and takes each with its type and range; the Reader keeps the
-// first problem.
+// problems.
 #pragma once
 
 #include <algorithm>
 #include <cctype>
 #include <filesystem>
+#include <iterator>
 #include <optional>
+#include <set>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -35,15 +37,24 @@ inline std::string joined(const Texts& texts) {
   return result;
 }
 
-// --- the reader: keeps the first problem -----------------------------------------------------------------------------
+// --- the reader: keeps the problems ----------------------------------------------------------------------------------
 
 struct Reader {
   fs::path base;
-  std::optional<ConfigError> error;
+  std::vector<ConfigError> errors;
+  std::set<std::string, std::less<>> brokenPeers;  // told of already: who names them is told of nothing
+  bool peersUnknown = false;                       // [peers] is no table
 
-  bool ok() const { return !error; }
+  bool ok() const { return errors.empty(); }
   void fail(unsigned line, std::string message, std::string hint = {}) {
-    if (!error) error = ConfigError{std::move(message), line, std::move(hint)};
+    if (errors.size() < MAX_CONFIG_ERRORS) errors.push_back({std::move(message), line, std::move(hint)});
+  }
+  // In the order of the file. There is at least one.
+  ConfigError result() {
+    std::ranges::stable_sort(errors, {}, &ConfigError::line);
+    ConfigError first = std::move(errors.front());
+    first.further.assign(std::make_move_iterator(errors.begin() + 1), std::make_move_iterator(errors.end()));
+    return first;
   }
 };
 
@@ -122,7 +133,7 @@ class Section {
   }
 
   void checkName(std::string_view key, const std::string& name) const {
-    if (reader_.ok() && !isName(name)) { fail(key, "is not a name: " + ticked(name), NAME_RULE); }
+    if (!name.empty() && !isName(name)) fail(key, "is not a name: " + ticked(name), NAME_RULE);
   }
 
   bool boolean(std::string_view key) const {
@@ -150,12 +161,17 @@ class Section {
     if (!value.empty()) value = (reader_.base / value).lexically_normal();
   }
 
+  // A bad path leaves the default: what is made of it is told of once.
   void socketPath(std::string_view key, fs::path& value) const {
-    path(key, value);
-    if (value.native().size() > MAX_UNIX_PATH_BYTES) {
-      fail(key, "is too long for a Unix socket: " + value.string(), "at most 107 bytes, folder included");
-    } else if (!value.has_filename()) {
+    fs::path given = value;
+    path(key, given);
+    value = (reader_.base / value).lexically_normal();
+    if (given.native().size() > MAX_UNIX_PATH_BYTES) {
+      fail(key, "is too long for a Unix socket: " + given.string(), "at most 107 bytes, folder included");
+    } else if (!given.has_filename()) {
       fail(key, "names no socket file");
+    } else {
+      value = std::move(given);
     }
   }
 
@@ -180,12 +196,15 @@ class Section {
       fail("require_sandbox", "is " + ticked(*word), "one of \"full\", \"available\", \"none\"");
   }
 
-  void user(std::string& value) const {
-    if (const auto given = text("user")) value = *given;
-    const bool good = value.size() <= 32 && value.front() != '-' && std::ranges::all_of(value, [](char c) {
+  // The name of a user or a group of the system.
+  void account(std::string_view key, std::string& value) const {
+    const auto given = text(key);
+    if (!given) return;
+    const bool good = given->size() <= 32 && given->front() != '-' && std::ranges::all_of(*given, [](char c) {
                         return std::isalnum(static_cast<unsigned char>(c)) || c == '_' || c == '-' || c == '.';
                       });
-    if (!good) fail("user", "is not a user's name: " + ticked(value));
+    if (!good) return fail(key, "is not the name of a user or group: " + ticked(*given));
+    value = *given;
   }
 
   Protocol protocol() const {

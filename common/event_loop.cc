@@ -105,18 +105,7 @@ void EventLoop::run() {
 }
 
 void EventLoop::await(kj::Promise<void> promise) {
-  kj::Maybe<kj::Exception> failure;
-  bool done = false;
-  auto task = promise
-                  .then([&] { done = true; },
-                        [&](kj::Exception&& e) {
-                          failure = kj::mv(e);
-                          done = true;
-                        })
-                  .eagerlyEvaluate(nullptr);
-  runQueues();  // what needs no event is done before the first sleep
-  while (!done) turn();
-  KJ_IF_MAYBE (e, failure) { kj::throwFatalException(kj::mv(*e)); }
+  await(promise.then([] { return true; }));
 }
 
 SignalWatcher::SignalWatcher(EventLoop& loop, std::vector<int> signals, std::function<void(int)> onSignal)

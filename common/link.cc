@@ -5,6 +5,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 
@@ -20,7 +21,8 @@ namespace {
 
 constexpr size_t WORD = sizeof(capnp::word);
 constexpr size_t READ_CHUNK = 16 * 1024;
-constexpr size_t KEEP_BYTES = 16 * 1024;  // an idle link keeps no more than this per direction
+constexpr size_t KEEP_BYTES = 16 * 1024;   // an idle link keeps no more than this per direction
+constexpr size_t LARGE_BYTES = 16 * 1024;  // from here on a message is sent from where it lies
 
 uint32_t le32(const std::byte* p) {
   uint32_t value;
@@ -62,22 +64,29 @@ Header parseHeader(ByteSpan bytes, const LinkLimits& limits) {
   return header;
 }
 
-// Owns a copy of one message, aligned, and wipes it: plaintext and vouches pass through here.
-class OwnedMessage final : public capnp::MessageReader {
+}  // namespace
+
+// A message whose head has been judged: aligned, filled as it comes, wiped when it goes. Text and vouches pass through
+// here.
+class Link::Incoming final : public capnp::MessageReader {
  public:
-  OwnedMessage(ByteSpan bytes, const Header& header, capnp::ReaderOptions limits)
+  Incoming(ByteSpan head, const Header& header, capnp::ReaderOptions limits)
       : capnp::MessageReader(limits),
-        words_((header.messageBytes - header.headerBytes) / WORD),
+        size_(header.messageBytes - header.headerBytes),
+        words_(std::make_unique_for_overwrite<uint64_t[]>(size_ / WORD)),
         segments_(header.segments) {
-    if (!words_.empty()) std::memcpy(words_.data(), bytes.data() + header.headerBytes, words_.size() * WORD);
     size_t offset = 0;
     for (unsigned i = 0; i < header.segments; ++i) {
-      const size_t size = le32(bytes.data() + 4 + 4 * size_t{i});
-      segments_[i] = {reinterpret_cast<const capnp::word*>(words_.data()) + offset, size};
-      offset += size;
+      const size_t words = le32(head.data() + 4 + 4 * size_t{i});
+      segments_[i] = {reinterpret_cast<const capnp::word*>(words_.get()) + offset, words};
+      offset += words;
     }
   }
-  ~OwnedMessage() noexcept(false) { wipe(std::as_writable_bytes(std::span(words_))); }
+  ~Incoming() noexcept(false) { wipe(content().first(filled_)); }
+
+  MutableByteSpan missing() { return content().subspan(filled_); }
+  void filled(size_t bytes) { filled_ += bytes; }
+  bool whole() const { return filled_ == size_; }
 
   kj::ArrayPtr<const capnp::word> getSegment(uint id) override {
     if (id >= segments_.size()) return nullptr;
@@ -89,11 +98,13 @@ class OwnedMessage final : public capnp::MessageReader {
     const capnp::word* data = nullptr;
     size_t size = 0;
   };
-  std::vector<uint64_t> words_;
+  MutableByteSpan content() { return std::as_writable_bytes(std::span(words_.get(), size_ / WORD)); }
+
+  size_t size_;
+  size_t filled_ = 0;
+  std::unique_ptr<uint64_t[]> words_;
   std::vector<Segment> segments_;
 };
-
-}  // namespace
 
 std::string_view name(CutOff reason) {
   switch (reason) {
@@ -109,7 +120,13 @@ std::string_view name(CutOff reason) {
 }
 
 Link::Link(EventLoop& loop, int fd, LinkSide side, LinkLimits limits)
-    : loop_(loop), fd_(fd), side_(side), limits_(limits), alive_(std::make_shared<bool>(true)) {
+    : loop_(loop),
+      fd_(fd),
+      side_(side),
+      limits_(limits),
+      in_(KEEP_BYTES),
+      out_(KEEP_BYTES),
+      alive_(std::make_shared<bool>(true)) {
   loop_.add(fd_, interest_ = EPOLLIN, *this);
 }
 
@@ -117,8 +134,6 @@ Link::~Link() noexcept(false) {
   *alive_ = false;
   loop_.remove(fd_, *this);
   close(fd_);
-  wipe(in_);
-  wipe(out_);
 }
 
 void Link::onEvents(uint32_t events) {
@@ -127,57 +142,32 @@ void Link::onEvents(uint32_t events) {
 }
 
 void Link::readAvailable() {
-  // Make room for what is missing of the current message, but never more than one message and a chunk.
-  size_t want = READ_CHUNK;
-  const Header header = parseHeader(ByteSpan(in_).subspan(inStart_, inEnd_ - inStart_), limits_);
-  if (header.state == Header::Complete && header.messageBytes > inEnd_ - inStart_) {
-    want = std::max(want, header.messageBytes - (inEnd_ - inStart_));
+  for (;;) {
+    const bool filling = message_.get() != nullptr;
+    const MutableByteSpan room = filling ? message_->missing() : in_.room(READ_CHUNK / 2);
+    const ssize_t got = ::read(fd_, room.data(), room.size());
+    if (got < 0 && (errno == EAGAIN || errno == EINTR)) return;
+    if (got <= 0) {
+      eof_ = true;
+    } else if (filling) {
+      message_->filled(static_cast<size_t>(got));
+    } else {
+      in_.added(static_cast<size_t>(got));
+    }
+    deliver();
+    // What is missing of a large message follows its head at once, straight to where it will be read.
+    if (filling || message_.get() == nullptr || eof_) break;
   }
-  if (inStart_ > 0 && in_.size() - inEnd_ < want) {
-    std::memmove(in_.data(), in_.data() + inStart_, inEnd_ - inStart_);
-    inEnd_ -= inStart_;
-    inStart_ = 0;
-  }
-  if (in_.size() - inEnd_ < want) {
-    std::vector<std::byte> larger(inEnd_ + want);
-    if (inEnd_ > 0) std::memcpy(larger.data(), in_.data(), inEnd_);
-    wipe(in_);
-    in_ = std::move(larger);
-  }
-  const ssize_t got = ::read(fd_, in_.data() + inEnd_, in_.size() - inEnd_);
-  if (got < 0) {
-    if (errno == EAGAIN || errno == EINTR) return;
-    eof_ = true;
-  } else if (got == 0) {
-    eof_ = true;
-  } else {
-    inEnd_ += static_cast<size_t>(got);
-  }
-  deliver();
   updateInterest();
 }
 
 void Link::deliver() {
   KJ_IF_MAYBE (fulfiller, reading_) {
-    const ByteSpan bytes = ByteSpan(in_).subspan(inStart_, inEnd_ - inStart_);
     // Back-pressure: who doesn't read its answers gets no more calls through.
-    if (!broken_ && out_.size() - outStart_ > limits_.maxQueuedBytes) return;
-    const Header header = parseHeader(bytes, limits_);
-    if (!broken_ && (header.state == Header::Bad || header.state == Header::TooBig)) {
-      fail(header.state == Header::Bad ? CutOff::BadHeader : CutOff::TooBig);
-      return;
-    }
-    if (!broken_ && header.state == Header::Complete && bytes.size() >= header.messageBytes) {
-      capnp::ReaderOptions options;
-      options.nestingLimit = 24;
-      options.traversalLimitInWords = 4 * limits_.maxMessageBytes / WORD + 1024;
-      kj::Own<capnp::MessageReader> message = kj::heap<OwnedMessage>(bytes, header, options);
-      wipe(MutableByteSpan(in_).subspan(inStart_, header.messageBytes));
-      inStart_ += header.messageBytes;
-      if (inStart_ == inEnd_) {
-        inStart_ = inEnd_ = 0;
-        if (in_.size() > KEEP_BYTES) std::vector<std::byte>().swap(in_);
-      }
+    if (!broken_ && out_.size() > limits_.maxQueuedBytes) return;
+    if (!broken_ && message_.get() == nullptr && !beginMessage()) return;
+    if (!broken_ && message_.get() != nullptr && message_->whole()) {
+      kj::Own<capnp::MessageReader> message = kj::mv(message_);
       if (!screen(*message)) return;
       auto done = kj::mv(*fulfiller);
       reading_ = nullptr;
@@ -186,6 +176,24 @@ void Link::deliver() {
     }
     if (eof_ || broken_) finishRead();
   }
+}
+
+// Judges the head of the next message if it is there, and takes what is there of the content. False: the link failed.
+bool Link::beginMessage() {
+  const Header header = parseHeader(in_.bytes(), limits_);
+  if (header.state == Header::NeedMore) return true;
+  if (header.state != Header::Complete)
+    return fail(header.state == Header::Bad ? CutOff::BadHeader : CutOff::TooBig), false;
+  capnp::ReaderOptions options;
+  options.nestingLimit = 24;
+  options.traversalLimitInWords = 4 * limits_.maxMessageBytes / WORD + 1024;
+  message_ = kj::heap<Incoming>(in_.bytes(), header, options);
+  const ByteSpan content = in_.bytes().subspan(header.headerBytes);
+  const size_t here = std::min(content.size(), message_->missing().size());
+  std::copy_n(content.begin(), here, message_->missing().begin());
+  message_->filled(here);
+  in_.consume(header.headerBytes + here);
+  return true;
 }
 
 // The link is at its end: the RPC system hears "no more messages".
@@ -235,9 +243,8 @@ void Link::fail(CutOff reason) {
   if (cutOff_ == CutOff::None) cutOff_ = reason;
   broken_ = true;
   ::shutdown(fd_, SHUT_RDWR);
-  wipe(out_);
+  message_ = nullptr;
   out_.clear();
-  outStart_ = 0;
   updateInterest();
   finishRead();
 }
@@ -251,30 +258,33 @@ kj::Promise<kj::Maybe<capnp::MessageReaderAndFds>> Link::tryReadMessage(kj::Arra
   return kj::mv(paf.promise);
 }
 
+// Queues a message, but sends a large one from where it lies as far as the socket takes it.
 void Link::append(kj::ArrayPtr<const kj::ArrayPtr<const capnp::word>> segments) {
-  size_t bytes = (4 + 4 * segments.size() + WORD - 1) / WORD * WORD;
-  const size_t headerBytes = bytes;
-  for (auto& segment : segments) bytes += segment.size() * WORD;
-  const size_t at = out_.size();
-  if (out_.capacity() < at + bytes) {
-    std::vector<std::byte> larger;
-    larger.reserve(std::max(out_.capacity() * 2, at + bytes));
-    larger.assign(out_.begin(), out_.end());
-    wipe(out_);
-    out_ = std::move(larger);
-  }
-  out_.resize(at + bytes);
-  std::byte* to = out_.data() + at;
-  std::memset(to, 0, headerBytes);
+  const size_t headBytes = (4 + 4 * segments.size() + WORD - 1) / WORD * WORD;
+  const MutableByteSpan head = out_.room(headBytes).first(headBytes);
+  std::memset(head.data(), 0, head.size());
   const uint32_t last = htole32(static_cast<uint32_t>(segments.size() - 1));
-  std::memcpy(to, &last, 4);
-  size_t offset = headerBytes;
+  std::memcpy(head.data(), &last, 4);
+  size_t bytes = 0;
   for (size_t i = 0; i < segments.size(); ++i) {
     const uint32_t words = htole32(static_cast<uint32_t>(segments[i].size()));
-    std::memcpy(to + 4 + 4 * i, &words, 4);
-    std::memcpy(to + offset, segments[i].begin(), segments[i].size() * WORD);
-    offset += segments[i].size() * WORD;
+    std::memcpy(head.data() + 4 + 4 * i, &words, 4);
+    bytes += segments[i].size() * WORD;
   }
+  out_.added(headBytes);
+  const bool large = bytes >= LARGE_BYTES;
+  if (large) out_.consume(sendSome(out_.bytes()));
+  for (auto& segment : segments) {
+    ByteSpan content = std::as_bytes(std::span(segment.begin(), segment.size()));
+    if (large && out_.empty()) content = content.subspan(sendSome(content));
+    out_.append(content);
+  }
+}
+
+// How much the socket takes now; a failure is found by flush().
+size_t Link::sendSome(ByteSpan bytes) {
+  const ssize_t sent = ::send(fd_, bytes.data(), bytes.size(), MSG_NOSIGNAL);
+  return sent < 0 ? 0 : static_cast<size_t>(sent);
 }
 
 // How much may be queued for a peer that has called a lot before it reads: beyond it nothing will ever be read.
@@ -284,7 +294,7 @@ kj::Promise<void> Link::writeMessage(kj::ArrayPtr<const int>,
                                      kj::ArrayPtr<const kj::ArrayPtr<const capnp::word>> segments) {
   if (broken_ || ended_) return kj::READY_NOW;  // the end was or will be told by tryReadMessage
   append(segments);
-  if (side_ == LinkSide::Server && out_.size() - outStart_ > queueCeiling(limits_)) {
+  if (side_ == LinkSide::Server && out_.size() > queueCeiling(limits_)) {
     // Not inside the RPC system's own call.
     loop_.defer([this, alive = alive_] {
       if (*alive) fail(CutOff::SlowReader);
@@ -308,24 +318,21 @@ kj::Promise<void> Link::writeMessages(kj::ArrayPtr<kj::ArrayPtr<const kj::ArrayP
 }
 
 void Link::flush() {
-  while (outStart_ < out_.size()) {
-    const ssize_t sent = ::send(fd_, out_.data() + outStart_, out_.size() - outStart_, MSG_NOSIGNAL);
+  while (!out_.empty()) {
+    const ssize_t sent = ::send(fd_, out_.bytes().data(), out_.size(), MSG_NOSIGNAL);
     if (sent < 0) {
       if (errno == EINTR) continue;
       if (errno == EAGAIN) break;
       broken_ = true;
       eof_ = true;
+      out_.clear();
       finishRead();
       break;
     }
-    outStart_ += static_cast<size_t>(sent);
+    out_.consume(static_cast<size_t>(sent));
     stallTimer_ = nullptr;
   }
-  if (broken_ || outStart_ == out_.size()) {
-    wipe(out_);
-    out_.clear();
-    outStart_ = 0;
-    if (out_.capacity() > KEEP_BYTES) std::vector<std::byte>().swap(out_);
+  if (out_.empty()) {
     stallTimer_ = nullptr;
     if (ended_ && !broken_) ::shutdown(fd_, SHUT_WR);
   } else if (stallTimer_ == nullptr) {
@@ -340,10 +347,10 @@ void Link::flush() {
 
 void Link::updateInterest() {
   uint32_t wanted = 0;
-  const bool full = out_.size() - outStart_ > limits_.maxQueuedBytes;
-  const bool bufferFull = inEnd_ - inStart_ > limits_.maxMessageBytes + READ_CHUNK;
-  if (!eof_ && !broken_ && !full && !bufferFull) wanted |= EPOLLIN;
-  if (!broken_ && outStart_ < out_.size()) wanted |= EPOLLOUT;
+  const bool full = out_.size() > limits_.maxQueuedBytes;
+  const bool undelivered = message_.get() != nullptr ? message_->whole() : in_.size() >= READ_CHUNK;
+  if (!eof_ && !broken_ && !full && !undelivered) wanted |= EPOLLIN;
+  if (!broken_ && !out_.empty()) wanted |= EPOLLOUT;
   if (wanted == interest_) return;
   if (wanted == 0 && (eof_ || broken_)) {
     loop_.remove(fd_, *this);  // a hang-up can't be masked: it would be reported for ever

@@ -19,7 +19,7 @@
 
 #include <capnp/serialize-async.h>
 
-#include "common/bytes.h"
+#include "common/byte_queue.h"
 #include "common/event_loop.h"
 
 namespace sallyport {
@@ -61,10 +61,14 @@ class Link final : public capnp::MessageStream, private EventLoop::Watcher {
   using ReadFulfiller = kj::PromiseFulfiller<kj::Maybe<capnp::MessageReaderAndFds>>;
 
   void onEvents(uint32_t events) override;
+  class Incoming;
+
   void readAvailable();
   void deliver();
+  bool beginMessage();
   bool screen(capnp::MessageReader& message);
   void append(kj::ArrayPtr<const kj::ArrayPtr<const capnp::word>> segments);
+  size_t sendSome(ByteSpan bytes);
   void flush();
   void updateInterest();
   void fail(CutOff reason);
@@ -80,11 +84,9 @@ class Link final : public capnp::MessageStream, private EventLoop::Watcher {
   bool ended_ = false;
   bool flushScheduled_ = false;
   uint32_t interest_ = 0;
-  std::vector<std::byte> in_;
-  size_t inStart_ = 0;
-  size_t inEnd_ = 0;
-  std::vector<std::byte> out_;
-  size_t outStart_ = 0;
+  ByteQueue in_;               // the beginning of a message, or what nobody has asked for yet
+  kj::Own<Incoming> message_;  // its head is judged, and it is being filled
+  ByteQueue out_;
   std::unordered_set<uint32_t> questions_;
   kj::Maybe<kj::Own<ReadFulfiller>> reading_;
   kj::Maybe<kj::Promise<void>> stallTimer_;

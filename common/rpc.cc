@@ -6,9 +6,10 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
-#include <climits>
 #include <cstring>
+#include <vector>
 
 #include <kj/debug.h>
 #include <kj/io.h>
@@ -104,12 +105,13 @@ void RpcServer::stopAccepting() {
   listenFd_ = -1;
 }
 
-void RpcServer::onEvents(uint32_t) {
+void RpcServer::onEvents(uint32_t events) {
   // A bounded number a turn: a flood of connections must not starve those connected.
   for (int i = 0; i < 16; ++i) {
     const int fd = accept4(listenFd_, nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC);
     if (fd < 0) {
-      if (errno != EAGAIN && errno != EINTR && errno != ECONNABORTED) pause();
+      const bool dead = (events & (EPOLLHUP | EPOLLERR)) != 0;
+      if (dead || (errno != EAGAIN && errno != EINTR && errno != ECONNABORTED)) pause();
       return;
     }
     if (clients_.size() >= maxClients_) {
@@ -255,18 +257,14 @@ PeerCredentials peerCredentials(int fd) {
 }
 
 std::set<gid_t> peerGroups(int fd) {
-  std::vector<gid_t> groups(64);
-  for (;;) {
-    auto length = static_cast<socklen_t>(groups.size() * sizeof(gid_t));
-    if (getsockopt(fd, SOL_SOCKET, SO_PEERGROUPS, groups.data(), &length) == 0) {
-      groups.resize(length / sizeof(gid_t));
-      return {groups.begin(), groups.end()};
-    }
-    // Too small: the kernel says how much it needs, which NGROUPS_MAX bounds.
-    const size_t needed = length / sizeof(gid_t);
-    if (errno != ERANGE || needed <= groups.size() || needed > NGROUPS_MAX) KJ_FAIL_SYSCALL("SO_PEERGROUPS", errno);
-    groups.resize(needed);
-  }
+  socklen_t length = 0;
+  // With no room it tells how much it needs; who has no groups needs none.
+  if (getsockopt(fd, SOL_SOCKET, SO_PEERGROUPS, nullptr, &length) == 0 || errno != ERANGE) return {};
+  std::vector<gid_t> groups(length / sizeof(gid_t));
+  if (getsockopt(fd, SOL_SOCKET, SO_PEERGROUPS, groups.data(), &length) != 0) return {};
+  return {groups.begin(), groups.end()};
 }
+
+bool PeerCredentials::isMember(gid_t group) const { return gid == group || peerGroups(socket).contains(group); }
 
 }  // namespace sallyport

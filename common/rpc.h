@@ -26,7 +26,10 @@ struct PeerCredentials {
   uid_t uid = static_cast<uid_t>(-1);
   gid_t gid = static_cast<gid_t>(-1);
   pid_t pid = 0;
-  int socket = -1;  // to ask the kernel for more; while the server is told of the client
+  int socket = -1;  // theirs; open while they are being admitted
+
+  // By its own group or a supplementary one (SO_PEERGROUPS), as of when it connected.
+  bool isMember(gid_t group) const;
 };
 
 class RpcServer final : private EventLoop::Watcher {

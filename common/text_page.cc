@@ -87,23 +87,31 @@ TextPageServer::TextPageServer(EventLoop& loop, kj::AutoCloseFd listener, Page p
 
 TextPageServer::~TextPageServer() {
   *alive_ = false;
-  loop_.remove(listener_, *this);
+  if (!paused_) loop_.remove(listener_, *this);
 }
 
-void TextPageServer::onEvents(uint32_t) {
+void TextPageServer::onEvents(uint32_t events) {
   const int fd = accept4(listener_, nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC);
   if (fd < 0) {
-    if (errno == EAGAIN || errno == EINTR || errno == ECONNABORTED) return;
-    // Out of descriptors: a page of numbers is worth less than a spinning daemon.
-    loop_.modify(listener_, 0, *this);
-    pause_ = loop_.timer()
-                 .afterDelay(ACCEPT_PAUSE_MS * kj::MILLISECONDS)
-                 .then([this] { loop_.modify(listener_, EPOLLIN, *this); })
-                 .eagerlyEvaluate(nullptr);
+    const bool dead = (events & (EPOLLHUP | EPOLLERR)) != 0;
+    if (dead || (errno != EAGAIN && errno != EINTR && errno != ECONNABORTED)) pause();
     return;
   }
   kj::AutoCloseFd socket(fd);
   if (clients_.size() < MAX_CLIENTS) clients_.push_back(std::make_unique<Client>(*this, kj::mv(socket)));
+}
+
+// Out of descriptors, or the socket is dead: a page of numbers is worth less than a spinning daemon.
+void TextPageServer::pause() {
+  loop_.remove(listener_, *this);
+  paused_ = true;
+  resuming_ = loop_.timer()
+                  .afterDelay(ACCEPT_PAUSE_MS * kj::MILLISECONDS)
+                  .then([this] {
+                    paused_ = false;
+                    loop_.add(listener_, EPOLLIN, *this);
+                  })
+                  .eagerlyEvaluate(nullptr);
 }
 
 void TextPageServer::drop(Client& client) {

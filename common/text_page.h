@@ -26,13 +26,15 @@ class TextPageServer final : EventLoop::Watcher {
   class Client;
   void onEvents(uint32_t events) override;
   void drop(Client& client);
+  void pause();
 
   EventLoop& loop_;
   kj::AutoCloseFd listener_;
   Page page_;
   std::list<std::unique_ptr<Client>> clients_;
   std::shared_ptr<bool> alive_;
-  kj::Promise<void> pause_ = nullptr;
+  bool paused_ = false;
+  kj::Promise<void> resuming_ = nullptr;
 };
 
 }  // namespace sallyport

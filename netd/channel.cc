@@ -3,8 +3,7 @@
 
 #include <sys/socket.h>
 
-#include "common/secret_bytes.h"
-#include "netd/sockets.h"
+#include "netd/socket_options.h"
 #include "netd/worker.h"
 
 namespace sallyport::netd {
@@ -18,52 +17,26 @@ constexpr uint32_t LINGER_MS = 2000;
 Inbox::~Inbox() { wipeAll(); }
 
 bool Inbox::full() const {
-  const size_t held = bytes_.size() - start_;
-  if (held >= (claimed_ ? MAX_BYTES : MAX_UNCLAIMED_BYTES) || sizes_.size() >= MAX_MESSAGES) return true;
-  return held > 0 && budget_ != nullptr && budget_->exceeded();
+  if (bytes_.size() >= (claimed_ ? MAX_BYTES : MAX_UNCLAIMED_BYTES) || sizes_.size() >= MAX_MESSAGES) return true;
+  return !bytes_.empty() && budget_ != nullptr && budget_->exceeded();
 }
 
 void Inbox::push(ByteSpan message) {
   if (budget_ != nullptr) budget_->take(message.size());
-  bytes_.insert(bytes_.end(), message.begin(), message.end());
+  bytes_.append(message);
   sizes_.push_back(static_cast<uint32_t>(message.size()));
-}
-
-// Grown here alone, so that no copy of a text is left behind.
-void Inbox::expect(size_t bytes) {
-  if (bytes_.capacity() - bytes_.size() >= bytes) return;
-  std::vector<std::byte> larger;
-  larger.reserve(std::max(2 * bytes_.capacity(), bytes_.size() - start_ + bytes));
-  larger.assign(bytes_.begin() + static_cast<ptrdiff_t>(start_), bytes_.end());
-  wipe(bytes_);
-  bytes_ = std::move(larger);
-  start_ = 0;
 }
 
 void Inbox::pop() {
   if (budget_ != nullptr) budget_->give(sizes_.front());
-  wipe({bytes_.data() + start_, sizes_.front()});
-  start_ += sizes_.front();
+  bytes_.consume(sizes_.front());
   sizes_.pop_front();
-  if (sizes_.empty()) {
-    start_ = 0;
-    // A burst must not be remembered by an idle channel.
-    if (bytes_.capacity() > wire::MAX_FRAME_BYTES)
-      std::vector<std::byte>().swap(bytes_);
-    else
-      bytes_.clear();
-  } else if (start_ > MAX_BYTES) {
-    bytes_.erase(bytes_.begin(), bytes_.begin() + static_cast<ptrdiff_t>(start_));
-    start_ = 0;
-  }
 }
 
 void Inbox::wipeAll() {
-  if (budget_ != nullptr) budget_->give(bytes_.size() - start_);
-  wipe(bytes_);
-  std::vector<std::byte>().swap(bytes_);
+  if (budget_ != nullptr) budget_->give(bytes_.size());
+  bytes_.clear();
   sizes_.clear();
-  start_ = 0;
 }
 
 ChannelConnection::ChannelConnection(Worker& worker, std::shared_ptr<const Entry> entry, const PublicKey& peer,
@@ -214,10 +187,7 @@ void ChannelConnection::send(std::span<const ByteSpan> messages) {
   if (!messages.empty()) {
     size_t total = 0;
     for (const ByteSpan message : messages) total += MESSAGE_TEXT_OFFSET + message.size();
-    const auto block = std::make_unique_for_overwrite<std::byte[]>(total);
-    const MutableByteSpan rest(block.get(), total);
-    if (!sealInto(rest, messages)) return;
-    toWire_.append(worker_.budget(), rest);
+    if (!sealInto(toWire_.extend(worker_.budget(), total), messages)) return;
   }
   noteWaiting();
 }

@@ -6,10 +6,10 @@
 
 #include <deque>
 #include <optional>
-#include <vector>
 
 #include <kj/async.h>
 
+#include "common/byte_queue.h"
 #include "netd/connection.h"
 #include "netd/frame_reader.h"
 #include "netd/wire_session.h"
@@ -32,10 +32,10 @@ class Inbox {
   void claim() { claimed_ = true; }
   void setBudget(std::shared_ptr<BufferBudget> budget) { budget_ = std::move(budget); }
   // Room for so many bytes at once, instead of a little with each message.
-  void expect(size_t bytes);
+  void expect(size_t bytes) { bytes_.room(bytes); }
   void push(ByteSpan message);
   // The front message; valid until the next call.
-  ByteSpan front() const { return {bytes_.data() + start_, sizes_.front()}; }
+  ByteSpan front() const { return bytes_.bytes().first(sizes_.front()); }
   void pop();
   // Calls `use` with the sizes of the first `limit` messages until it says no.
   template <typename Use>
@@ -45,13 +45,12 @@ class Inbox {
   void wipeAll();
 
  private:
-  static constexpr size_t MAX_BYTES = 4 << 20;
+  static constexpr size_t MAX_BYTES = 1 << 20;
   static constexpr size_t MAX_UNCLAIMED_BYTES = 1;  // so: one read's worth
   static constexpr size_t MAX_MESSAGES = 65536;
   std::shared_ptr<BufferBudget> budget_;
   bool claimed_ = false;
-  std::vector<std::byte> bytes_;
-  size_t start_ = 0;
+  ByteQueue bytes_{wire::MAX_FRAME_BYTES};
   std::deque<uint32_t> sizes_;
 };
 
@@ -71,7 +70,6 @@ class ChannelConnection final : public Connection, EventLoop::Watcher {
                     std::shared_ptr<ChannelState> state);
   ~ChannelConnection() noexcept(false) override;
 
-  const SourceAddress* source() const override { return ticket_.source(); }
   void resume() override { pump(); }
 
   // Seals all `messages` and starts to send them. Only when nothing waits (see sending()).

@@ -18,8 +18,8 @@ using proto::NetRefusal;
 
 namespace {
 
-constexpr size_t MAX_CALLS_WAITING = 256;      // on one object
-constexpr size_t RECEIVE_BYTES = 1500 * 1024;  // texts in one answer: below the link's message limit
+constexpr size_t MAX_CALLS_WAITING = 256;     // on one object
+constexpr size_t RECEIVE_BYTES = 256 * 1024;  // texts in one answer: about what a socket takes at once
 
 class ChannelImpl final : public proto::Channel::Server {
  public:

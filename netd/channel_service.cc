@@ -37,7 +37,7 @@ void ChannelService::offer(std::shared_ptr<const Entry> entry, const PublicKey& 
   OfferedChannel offered{std::make_shared<ChannelState>(), std::move(peerName), peer, std::move(address)};
   const std::string name = entry->name;
   if (names_[name].acceptors.empty() && waitingChannels_ >= MAX_WAITING_CHANNELS)
-    return worker_.stats().drop(DropReason::NoAcceptor);
+    return worker_.drop({.reason = DropReason::NoAcceptor, .entry = *entry, .peer = &peer});
   worker_.own(std::make_unique<ChannelConnection>(worker_, std::move(entry), peer, std::move(wire), offered.state));
   Name& queue = names_[name];
   if (!queue.acceptors.empty()) {
@@ -46,15 +46,18 @@ void ChannelService::offer(std::shared_ptr<const Entry> entry, const PublicKey& 
     return acceptor->give(std::move(offered));
   }
   const uint64_t number = nextNumber_++;
-  queue.channels.push_back({number, std::move(offered)});
+  auto deadline = worker_.loop()
+                      .timer()
+                      .afterDelay(worker_.limits().acceptTimeoutMs * kj::MILLISECONDS)
+                      .then([this, name, number] {
+                        // Not inside the timer that goes with it.
+                        worker_.soon([this, name, number, alive = alive_] {
+                          if (*alive) expire(name, number);
+                        });
+                      })
+                      .eagerlyEvaluate(nullptr);
+  queue.channels.push_back({number, std::move(offered), kj::mv(deadline)});
   ++waitingChannels_;
-  worker_.loop()
-      .timer()
-      .afterDelay(worker_.limits().acceptTimeoutMs * kj::MILLISECONDS)
-      .then([this, name, number, alive = alive_] {
-        if (*alive) expire(name, number);
-      })
-      .detach([](kj::Exception&&) {});
 }
 
 void ChannelService::expire(const std::string& name, uint64_t number) {

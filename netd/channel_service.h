@@ -49,6 +49,7 @@ class ChannelService {
   struct Waiting {
     uint64_t number;
     OfferedChannel channel;
+    kj::Promise<void> deadline;
   };
   struct Name {
     std::deque<Waiting> channels;

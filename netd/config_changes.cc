@@ -57,14 +57,15 @@ void compare(std::string& text, const std::string& what, const Described& before
   }
 }
 
+}  // namespace
+
 bool needsRestart(const Config& before, const Config& after) {
   const auto metrics = [](const NetConfig& net) { return net.metrics ? toString(*net.metrics) : ""; };
   return before.net.socket != after.net.socket || before.net.adminSocket != after.net.adminSocket ||
          before.net.workers != after.net.workers || before.net.user != after.net.user ||
-         before.vault.netSocket != after.vault.netSocket || metrics(before.net) != metrics(after.net);
+         before.net.socketGroup != after.net.socketGroup || before.vault.netSocket != after.vault.netSocket ||
+         metrics(before.net) != metrics(after.net);
 }
-
-}  // namespace
 
 std::string describeChanges(const Config& before, const Config& after) {
   std::string text;

@@ -9,5 +9,7 @@ namespace sallyport::netd {
 
 // "peer added: bob, listen changed: db, limits changed"; never empty.
 std::string describeChanges(const Config& before, const Config& after);
+// Some of it is in force after the next start only; describeChanges() says so too.
+bool needsRestart(const Config& before, const Config& after);
 
 }  // namespace sallyport::netd

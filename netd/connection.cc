@@ -1,7 +1,6 @@
 // connection.cc - see connection.h.
 #include "netd/connection.h"
 
-#include "common/log.h"
 #include "netd/worker.h"
 
 namespace sallyport::netd {
@@ -32,17 +31,23 @@ void Connection::finish() {
 void Connection::fail(wire::DropReason reason) {
   if (over_) return;
   failure_ = reason;
-  worker_.stats().drop(reason);
-  logLine(LogLevel::Debug, "drop reason=" + std::string(wire::name(reason)) + " entry=" + entry_->name);
+  worker_.drop(describe(reason));
   end(true);
 }
 
-void Connection::reconsider(std::shared_ptr<const Entry> fresh) {
+bool Connection::hasPeer() const {
   static constexpr PublicKey UNKNOWN;
-  const bool settled = peer_ != UNKNOWN;
+  return peer_ != UNKNOWN;
+}
+
+Dropped Connection::describe(wire::DropReason reason) const {
+  return {.reason = reason, .entry = *entry_, .peer = hasPeer() && entry_->isListen ? &peer_ : nullptr};
+}
+
+void Connection::reconsider(std::shared_ptr<const Entry> fresh) {
   // The same name with another key, service or server is another entry: what it authorised is gone.
   const bool same = fresh != nullptr && fresh->vaultKey == entry_->vaultKey && fresh->service == entry_->service;
-  if (!same || (settled && !fresh->allows(peer_))) return fail(wire::DropReason::PeerRevoked);
+  if (!same || (hasPeer() && !fresh->allows(peer_))) return fail(wire::DropReason::PeerRevoked);
   entry_ = std::move(fresh);
 }
 

@@ -8,6 +8,7 @@
 
 #include "common/event_loop.h"
 #include "common/intrusive_list.h"
+#include "netd/drop_log.h"
 #include "netd/entries.h"
 #include "netd/sources.h"
 #include "proto/wire/drop_reason.h"
@@ -25,6 +26,7 @@ class Connection {
 
   const Entry& entry() const { return *entry_; }
   const PublicKey& peer() const { return peer_; }  // all zero while it isn't known
+  bool hasPeer() const;
   uint64_t lastActiveMs() const { return lastActiveMs_; }
   uint64_t startedMs() const { return startedMs_; }
   bool over() const { return over_; }
@@ -32,8 +34,8 @@ class Connection {
   virtual wire::DropReason timeoutReason() const { return wire::DropReason::HandshakeTimeout; }
   // Goes on after Worker::yield().
   virtual void resume() {}
-  // Where an incoming connection came from; null for others.
-  virtual const SourceAddress* source() const { return nullptr; }
+  // What a drop for this reason is told about: a session names its peer.
+  virtual Dropped describe(wire::DropReason reason) const;
 
   // Ends the connection at once, counts the reason; both sides see a failure. Does nothing when it is over.
   void fail(wire::DropReason reason);

@@ -7,7 +7,7 @@
 
 #include "common/bytes.h"
 #include "common/secret_bytes.h"
-#include "netd/message_box.h"
+#include "netd/short_term_box.h"
 #include "proto/wire/packet.h"
 
 namespace sallyport::netd {

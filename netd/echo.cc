@@ -1,7 +1,7 @@
 // echo.cc - see echo.h.
 #include "netd/echo.h"
 
-#include "netd/sockets.h"
+#include "netd/socket_options.h"
 #include "netd/worker.h"
 
 namespace sallyport::netd {

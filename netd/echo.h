@@ -12,7 +12,6 @@ class EchoSession final : public Connection, EventLoop::Watcher {
  public:
   EchoSession(Worker& worker, std::shared_ptr<const Entry> entry, const PublicKey& peer, WireSession wire);
 
-  const SourceAddress* source() const override { return ticket_.source(); }
   void resume() override { pump(); }
 
  private:

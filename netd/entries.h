@@ -29,19 +29,20 @@ struct Entry {
   bool allows(const PublicKey& peer) const { return isListen ? allow.contains(peer) : server == peer; }
 };
 
+// A worker's share of [limits]; all zero, which takes nobody, until the monitor has told it.
 struct WorkerLimits {
-  uint32_t halfOpen = 1024;
-  uint32_t connections = 16384;
-  uint32_t halfOpenPerSource = 512;
-  uint32_t connectionsPerSource = 16384;
-  uint32_t handshakeTimeoutMs = 5000;
-  uint32_t dialTimeoutMs = 5000;
+  uint32_t halfOpen = 0;
+  uint32_t connections = 0;
+  uint32_t halfOpenPerSource = 0;
+  uint32_t connectionsPerSource = 0;
+  uint32_t handshakeTimeoutMs = 0;
+  uint32_t dialTimeoutMs = 0;
   uint32_t idleTimeoutMs = 0;
-  uint32_t acceptTimeoutMs = 5000;
-  uint32_t drainTimeoutMs = 10000;
-  uint32_t keepaliveS = 60;
-  uint32_t userTimeoutMs = 120000;
-  uint64_t bufferBytes = 64 << 20;
+  uint32_t acceptTimeoutMs = 0;
+  uint32_t drainTimeoutMs = 0;
+  uint32_t keepaliveS = 0;
+  uint32_t userTimeoutMs = 0;
+  uint64_t bufferBytes = 0;
 };
 
 struct Entries {

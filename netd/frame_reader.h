@@ -4,8 +4,8 @@
 
 #include <sys/socket.h>
 
+#include <algorithm>
 #include <cerrno>
-#include <cstring>
 
 #include "netd/session.h"
 #include "netd/wire_io.h"
@@ -31,31 +31,37 @@ class FrameReader {
   // reported, so a short read does not mean that nothing is left.
   Outcome read(int fd, std::span<std::byte, SCRATCH_BYTES> scratch, size_t maxFrames, bool untilEof,
                BufferBudget& budget) {
-    size_t have = 0;
-    if (!partial_.empty()) {
-      const ByteSpan rest = partial_.rest();
-      std::memcpy(scratch.data(), rest.data(), rest.size());
-      have = rest.size();
-      partial_.clear(budget);
-    }
+    // What is held of a frame goes in front of it when the rest is there, and not before: its length, at most, is
+    // needed.
+    const ByteSpan held = partial_.rest();
+    size_t have = held.size();
+    std::ranges::copy(held.first(std::min(have, wire::FRAME_HEADER_BYTES)), scratch.begin());
     const size_t room = std::min(maxFrames * wire::MAX_FRAME_BYTES, scratch.size() - have);
     ssize_t got;
     do got = recv(fd, scratch.data() + have, room, MSG_DONTWAIT);
     while (got < 0 && errno == EINTR);
     Outcome outcome;
-    if (got > 0) {
-      have += static_cast<size_t>(got);
-      outcome.state = static_cast<size_t>(got) == room || untilEof ? ReadState::More : ReadState::Drained;
-    } else if (got == 0) {
-      outcome.state = have == 0 ? ReadState::Eof : ReadState::EofInside;
-    } else {
-      outcome.state = errno == EAGAIN ? ReadState::Drained : ReadState::Failed;
+    if (got <= 0) {
+      if (got == 0)
+        outcome.state = have == 0 ? ReadState::Eof : ReadState::EofInside;
+      else
+        outcome.state = errno == EAGAIN ? ReadState::Drained : ReadState::Failed;
+      return outcome;
+    }
+    outcome.state = static_cast<size_t>(got) == room || untilEof ? ReadState::More : ReadState::Drained;
+    have += static_cast<size_t>(got);
+    if (!held.empty()) {
+      if (have < frameBytes(scratch)) {
+        const ByteSpan more = scratch.subspan(held.size(), static_cast<size_t>(got));
+        std::ranges::copy(more, partial_.extend(budget, more.size()).begin());
+        return outcome;
+      }
+      std::ranges::copy(held, scratch.begin());
+      partial_.clear(budget);
     }
     size_t whole = 0;
     while (have - whole >= wire::FRAME_HEADER_BYTES) {
-      const size_t frame =
-          wire::FRAME_HEADER_BYTES + wire::readFrameLength(std::span<const std::byte, wire::FRAME_HEADER_BYTES>(
-                                         scratch.data() + whole, wire::FRAME_HEADER_BYTES));
+      const size_t frame = frameBytes(scratch.subspan(whole));
       if (have - whole < frame) break;
       whole += frame;
     }
@@ -69,6 +75,11 @@ class FrameReader {
   void clear(BufferBudget& budget) { partial_.clear(budget); }
 
  private:
+  // Of the frame that begins here, with its header.
+  static size_t frameBytes(ByteSpan bytes) {
+    return wire::FRAME_HEADER_BYTES + wire::readFrameLength(bytes.first<wire::FRAME_HEADER_BYTES>());
+  }
+
   Stash partial_;
 };
 

@@ -12,7 +12,7 @@
 #include <variant>
 
 #include "netd/cookie_keys.h"
-#include "netd/message_box.h"
+#include "netd/short_term_box.h"
 #include "netd/session.h"
 #include "proto/wire/drop_reason.h"
 #include "proto/wire/packet.h"

@@ -6,7 +6,7 @@
 #include "common/match.h"
 #include "netd/channel_service.h"
 #include "netd/echo.h"
-#include "netd/sockets.h"
+#include "netd/socket_options.h"
 #include "netd/tunnel.h"
 #include "netd/worker.h"
 
@@ -17,6 +17,7 @@ using wire::DropReason;
 IncomingHandshake::IncomingHandshake(Worker& worker, std::shared_ptr<const Entry> entry, kj::AutoCloseFd socket,
                                      const sockaddr_storage& address, Sources::Ticket ticket)
     : Connection(worker, std::move(entry), {}), socket_(kj::mv(socket)), address_(address), ticket_(std::move(ticket)) {
+  ticket_.heldBy(*this);
   worker_.stats().add(Counter::HalfOpen);
   worker_.stats().add(Counter::Connections);
   worker_.loop().add(socket_, EPOLLIN | EPOLLET, *this);
@@ -39,6 +40,14 @@ void IncomingHandshake::release(bool) {
 
 DropReason IncomingHandshake::timeoutReason() const {
   return machine_.awaitsVault() ? DropReason::VaultUnavailable : DropReason::HandshakeTimeout;
+}
+
+Dropped IncomingHandshake::describe(DropReason reason) const {
+  Dropped dropped = Connection::describe(reason);
+  dropped.from = &address_;
+  // The vault says this of a genuine vouch alone: whoever sent it has the key.
+  if (reason == DropReason::PeerNotAllowed) dropped.peer = &claimed_;
+  return dropped;
 }
 
 void IncomingHandshake::onEvents(uint32_t events) {
@@ -90,6 +99,7 @@ void IncomingHandshake::perform(ServerHandshake::Step step) {
                    readPacket();
                  },
                  [this](VerifyVouchRequest& request) {
+                   claimed_ = request.client;
                    question_ = worker_.vault().verifyVouch(entry().name, std::move(request), [this](auto answer) {
                      perform(machine_.onVault(std::move(answer)));
                    });
@@ -103,6 +113,7 @@ void IncomingHandshake::onEstablished(Established established) {
   // The vault has judged; netd judges again by its own copy: a reload may be half-way.
   if (!entry().allows(established.peerKey)) return fail(DropReason::PeerNotAllowed);
   worker_.stats().add(Counter::ServerHandshakes);
+  worker_.stats().add(entry().id, EntryCounter::Handshakes);
   worker_.stats().subtract(Counter::HalfOpen);
   counted_ = false;
   waitingHook.unlink();
@@ -123,7 +134,7 @@ void IncomingHandshake::onEstablished(Established established) {
   } else if (worker_.channels() != nullptr) {
     worker_.channels()->offer(entry_, peer_, established.peer, printable(address_), std::move(session));
   } else {
-    worker_.stats().drop(DropReason::NoAcceptor);
+    worker_.drop(describe(DropReason::NoAcceptor));
   }
   finish();
 }

@@ -9,7 +9,7 @@
 #include <optional>
 
 #include "netd/connection.h"
-#include "netd/dial.h"
+#include "netd/dialed_socket.h"
 #include "netd/handshake.h"
 #include "netd/sources.h"
 #include "netd/vault_client.h"
@@ -24,7 +24,7 @@ class IncomingHandshake final : public Connection, EventLoop::Watcher {
   ~IncomingHandshake() noexcept(false) override;
 
   wire::DropReason timeoutReason() const override;
-  const SourceAddress* source() const override { return ticket_.source(); }
+  Dropped describe(wire::DropReason reason) const override;
 
  private:
   void onEvents(uint32_t events) override;
@@ -39,6 +39,7 @@ class IncomingHandshake final : public Connection, EventLoop::Watcher {
   Sources::Ticket ticket_;
   ServerHandshake machine_;
   std::unique_ptr<VaultClient::Question> question_;
+  PublicKey claimed_;  // the long-term key in the Initiate; the vault says whether the peer has it
   std::optional<Established> established_;
   std::unique_ptr<DialedSocket> dial_;
   std::array<std::byte, wire::FRAME_HEADER_BYTES + wire::INITIATE_BYTES> packet_;

@@ -7,7 +7,7 @@
 
 #include "netd/incoming.h"
 #include "netd/outgoing.h"
-#include "netd/sockets.h"
+#include "netd/socket_options.h"
 #include "netd/tunnel.h"
 #include "netd/worker.h"
 
@@ -17,7 +17,9 @@ using wire::DropReason;
 
 namespace {
 constexpr int ACCEPTS_A_TURN = 64;
-}
+constexpr unsigned MAX_WOKEN_FOR_NOTHING = 16;
+constexpr uint32_t REST_MS = 100;
+}  // namespace
 
 Listener::Listener(Worker& worker, Kind kind, uint32_t entryId, kj::AutoCloseFd socket)
     : worker_(worker), kind_(kind), entryId_(entryId), socket_(kj::mv(socket)) {
@@ -38,21 +40,36 @@ void Listener::rest(bool resting) {
     worker_.loop().add(socket_, EPOLLIN | EPOLLEXCLUSIVE, *this);
 }
 
-void Listener::onEvents(uint32_t) {
+// A socket that was shut down wakes up all who listen on it, again and again, and says no more than that nobody calls.
+// The monitor makes another when the worker that did it is gone.
+void Listener::restAMoment() {
+  wokenForNothing_ = 0;
+  rest(true);
+  goingOn_ = worker_.loop()
+                 .timer()
+                 .afterDelay(REST_MS * kj::MILLISECONDS)
+                 .then([this] { rest(false); })
+                 .eagerlyEvaluate(nullptr);
+}
+
+void Listener::onEvents(uint32_t events) {
   for (int i = 0; i < ACCEPTS_A_TURN && !resting_; ++i) {
     sockaddr_storage address{};
     socklen_t length = sizeof address;
     const int fd = accept4(socket_, reinterpret_cast<sockaddr*>(&address), &length, SOCK_NONBLOCK | SOCK_CLOEXEC);
     if (fd < 0) {
       if (errno == EMFILE || errno == ENFILE) return makeRoom();
-      // A listening socket that listens no more: the monitor makes another when a worker has broken it.
-      if (errno == EINVAL) rest(true);
+      const bool dead = errno == EINVAL || (events & (EPOLLHUP | EPOLLERR)) != 0;
+      if (dead || (i == 0 && ++wokenForNothing_ > MAX_WOKEN_FOR_NOTHING)) restAMoment();
       return;
     }
+    wokenForNothing_ = 0;
     if (fd >= worker_.descriptorCeiling()) {
       // The last numbers are for sockets that the monitor hands over: without them no session could be finished.
       close(fd);
-      worker_.stats().drop(DropReason::ConnectionLimit);
+      if (const auto entry = worker_.entries().find(entryId_)) {
+        worker_.drop({.reason = DropReason::ConnectionLimit, .entry = *entry});
+      }
       return makeRoom();
     }
     if (kind_ == Kind::Wire)
@@ -74,16 +91,18 @@ void Listener::acceptWire(kj::AutoCloseFd socket, const sockaddr_storage& addres
   Stats& stats = worker_.stats();
   const WorkerLimits& limits = worker_.limits();
   stats.add(Counter::Accepted);
+  stats.add(entryId_, EntryCounter::Accepted);
+  const auto drop = [&](DropReason reason) { worker_.drop({.reason = reason, .entry = *entry, .from = &address}); };
   const SourceAddress source = sourceOf(address);
   const Sources::Counts counts = worker_.sources().counts(source);
-  if (counts.connections >= limits.connectionsPerSource) return stats.drop(DropReason::SourceLimit);
+  if (counts.connections >= limits.connectionsPerSource) return drop(DropReason::SourceLimit);
   if (counts.halfOpen >= limits.halfOpenPerSource) {
-    if (Connection* oldest = worker_.oldestHalfOpen(source)) oldest->fail(DropReason::HalfOpenLimit);
+    if (Connection* oldest = worker_.sources().oldestHalfOpen(source)) oldest->fail(DropReason::HalfOpenLimit);
   }
   if (stats.get(Counter::HalfOpen) >= limits.halfOpen) {
     if (Connection* oldest = worker_.oldestHalfOpen()) oldest->fail(DropReason::HalfOpenLimit);
   }
-  if (stats.get(Counter::Connections) >= limits.connections) return stats.drop(DropReason::ConnectionLimit);
+  if (stats.get(Counter::Connections) >= limits.connections) return drop(DropReason::ConnectionLimit);
   setNoDelay(socket);
   auto connection =
       std::make_unique<IncomingHandshake>(worker_, entry, kj::mv(socket), address, worker_.sources().take(source));
@@ -95,8 +114,9 @@ void Listener::acceptPlain(kj::AutoCloseFd socket) {
   const auto entry = worker_.entries().find(entryId_);
   if (entry == nullptr) return;
   worker_.stats().add(Counter::PlainAccepted);
+  worker_.stats().add(entryId_, EntryCounter::Accepted);
   if (worker_.stats().get(Counter::Connections) >= worker_.limits().connections) {
-    worker_.stats().drop(DropReason::ConnectionLimit);
+    worker_.drop({.reason = DropReason::ConnectionLimit, .entry = *entry});
     return closeWithReset(socket.release());
   }
   auto connection = std::make_unique<OutgoingHandshake>(

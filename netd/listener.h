@@ -3,6 +3,7 @@
 
 #include <sys/socket.h>
 
+#include <kj/async.h>
 #include <kj/io.h>
 
 #include "netd/connection.h"
@@ -24,12 +25,15 @@ class Listener final : EventLoop::Watcher {
   void acceptWire(kj::AutoCloseFd socket, const sockaddr_storage& address);
   void acceptPlain(kj::AutoCloseFd socket);
   void makeRoom();
+  void restAMoment();
 
   Worker& worker_;
   Kind kind_;
   uint32_t entryId_;
   kj::AutoCloseFd socket_;
   bool resting_ = false;
+  unsigned wokenForNothing_ = 0;  // in a row
+  kj::Promise<void> goingOn_ = nullptr;
 };
 
 }  // namespace sallyport::netd

@@ -43,10 +43,12 @@ sandbox::Options sandboxOptions(const Monitor& monitor) {
   allowSocket(config.net.socket);
   allowSocket(config.net.adminSocket);
   allowSocket(config.vault.netSocket);
-  for (const auto& entry : config.connects) {
-    if (entry.listen && std::holds_alternative<UnixAddress>(*entry.listen))
-      allowSocket(std::get<UnixAddress>(*entry.listen).path);
-  }
+  const auto allowListener = [&allowSocket](const std::optional<Address>& address) {
+    if (address && std::holds_alternative<UnixAddress>(*address)) allowSocket(std::get<UnixAddress>(*address).path);
+  };
+  allowListener(config.net.metrics);
+  for (const auto& entry : config.listens) allowListener(entry.address);
+  for (const auto& entry : config.connects) allowListener(entry.listen);
   return options;
 }
 
@@ -66,7 +68,10 @@ void raiseDescriptorLimit(const LimitsConfig& limits) {
 
 int serve(const std::filesystem::path& file) {
   auto config = loadConfig(file);
-  if (!config) return fail(format(config.error(), file), config.error().hint);
+  if (!config) {
+    for (const ConfigError& error : eachOf(config.error())) fail(format(error, file), error.hint);
+    return 1;
+  }
   for (const auto& warning : config->warnings) logWarning(warning);
 
   raiseDescriptorLimit(config->limits);
@@ -106,10 +111,14 @@ int main(int argc, char** argv) {
   std::string file;
   app.add_option("-c,--config", file,
                  "configuration (default: sallyport.toml here, then /etc/sallyport/sallyport.toml)");
-  app.set_version_flag("--version", SALLYPORT_VERSION);
+  app.set_version_flag("-V,--version", "netd " SALLYPORT_VERSION);
   try {
     app.parse(argc, argv);
-  } catch (const CLI::ParseError& e) { return app.exit(e) == 0 ? 0 : 2; }
+  } catch (const CLI::ParseError& e) {
+    if (e.get_exit_code() == 0) return app.exit(e);
+    netd::fail(sanitized(e.what()), "try `netd --help`");
+    return 2;
+  }
   startLog("netd");
   if (sodium_init() < 0) return 1;
   try {

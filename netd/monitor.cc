@@ -2,6 +2,7 @@
 #include "netd/monitor.h"
 
 #include <fcntl.h>
+#include <poll.h>
 #include <signal.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -17,6 +18,7 @@
 
 #include "common/log.h"
 #include "common/rpc.h"
+#include "common/socket_group.h"
 #include "netd/config_changes.h"
 #include "netd/listening_sockets.h"
 #include "netd/memory_file.h"
@@ -29,7 +31,7 @@ namespace {
 
 constexpr uint32_t VAULT_RETRY_MS = 100;
 constexpr uint32_t KILL_AFTER_DRAIN_MS = 2000;
-// [net] socket is for programs of the user that started us, and root.
+// [net] socket is for programs of the user that started us, and root; and for `socket_group`.
 constexpr mode_t NET_SOCKET_MODE = 0600;
 
 unsigned countWorkers(const Config& config) {
@@ -42,6 +44,15 @@ kj::AutoCloseFd copyOf(int fd) {
   int copy;
   KJ_SYSCALL(copy = fcntl(fd, F_DUPFD_CLOEXEC, 0));
   return kj::AutoCloseFd(copy);
+}
+
+// Not if it was shut down, by whomever it was handed to. A TCP socket then no longer listens; a Unix socket seems to.
+bool accepts(int socket) {
+  int on = 0;
+  socklen_t length = sizeof on;
+  if (getsockopt(socket, SOL_SOCKET, SO_ACCEPTCONN, &on, &length) != 0 || on == 0) return false;
+  pollfd end{.fd = socket, .events = POLLRDHUP, .revents = 0};
+  return poll(&end, 1, 0) == 0;
 }
 
 kj::AutoCloseFd openForLater(const std::filesystem::path& path, int flags) {
@@ -59,6 +70,11 @@ Monitor::Monitor(EventLoop& loop, Config config)
       dialer_(loop, resolverProgram_),
       configFile_(openForLater(config_.file, O_RDONLY)),
       vaultFolder_(openForLater(config_.vault.netSocket.parent_path(), O_PATH | O_DIRECTORY)),
+      cookieTimer_(loop, wire::COOKIE_KEY_PERIOD_MS,
+                   [this](uint64_t periods) {
+                     // After a sleep of the machine both keys are old.
+                     for (uint64_t i = 0; i < std::min<uint64_t>(periods, 2); ++i) rotateCookieKey();
+                   }),
       startedAtMs_(loop.nowMs()) {
   dialer_.find = [this](unsigned index) { return workers_[index]->running() ? workers_[index].get() : nullptr; };
   for (unsigned i = 0; i < workerCount_; ++i) {
@@ -106,16 +122,28 @@ Result<void, ConfigError> Monitor::openListeners() {
   auto bound = bindNew(config_);
   if (!bound) return refuse(bound.error());
   listeners_ = std::move(*bound);
-  netListener_ = kj::AutoCloseFd(listenUnix(config_.net.socket, NET_SOCKET_MODE));
-  if (config_.net.metrics) {
+  if (auto own = bindOwnListeners(); !own) return own;
+  reloadSocket_ = std::make_unique<ReloadSocket>(loop_, config_.net.adminSocket,
+                                                 [this](std::string_view text) { return reload(text); });
+  setTargets();
+  return {};
+}
+
+// [net] socket and the metrics page, which worker 0 serves: those that don't listen, at the start or any more.
+Result<void, ConfigError> Monitor::bindOwnListeners() {
+  if (config_.net.metrics && !accepts(metricsListener_)) {
+    metricsListener_ = nullptr;
     auto sockets = bindListeners(*config_.net.metrics, PLAIN_SOCKET_MODE, 1, 0);
     if (!sockets) return refuse(sockets.error());
     KJ_SYSCALL(listen(sockets->front(), 16));
     metricsListener_ = kj::mv(sockets->front());
   }
-  reloadSocket_ = std::make_unique<ReloadSocket>(loop_, config_.net.adminSocket,
-                                                 [this](std::string_view text) { return reload(text); });
-  setTargets();
+  if (accepts(netListener_)) return {};
+  netListener_ = nullptr;
+  netListener_ = kj::AutoCloseFd(listenUnix(config_.net.socket, NET_SOCKET_MODE));
+  if (const auto& group = config_.net.socketGroup; !group.empty()) {
+    if (const auto shared = shareWithGroup(config_.net.socket, group); !shared) return refuse(shared.error());
+  }
   return {};
 }
 
@@ -134,6 +162,12 @@ void Monitor::sendListener(WorkerProcess& worker, uint32_t id, const Listening& 
       std::ranges::any_of(config_.listens, [&](const ListenEntry& entry) { return ids_.of(true, entry.name) == id; });
   const size_t own = std::min<size_t>(worker.index(), listening.sockets.size() - 1);
   worker.sendFd(isListen ? ControlKind::WireListener : ControlKind::PlainListener, id, listening.sockets[own]);
+}
+
+// Workers are told, and can do nothing else: the sockets themselves stop, so that their address is free.
+void Monitor::stopListening(uint32_t id, const Listening& listening) {
+  for (auto& worker : workers_) worker->send({.kind = ControlKind::RemoveListener, .target = id});
+  for (const auto& socket : listening.sockets) shutdown(socket, SHUT_RDWR);
 }
 
 void Monitor::setTargets() {
@@ -170,7 +204,7 @@ void Monitor::onRecord(WorkerProcess& worker, ControlChannel::Received& received
   } catch (const kj::Exception& e) {
     logError("worker " + std::to_string(worker.index()) +
              " is ended: " + sanitized(std::string(e.getDescription().cStr())));
-    kill(worker.pid(), SIGKILL);
+    worker.condemn();
   }
 }
 
@@ -198,7 +232,7 @@ void Monitor::handle(WorkerProcess& worker, ControlChannel::Received& received) 
     case ControlKind::ReloadRequest: {
       if (worker.index() != 0) break;
       const auto outcome = reloadFile();
-      return answerWith(ControlKind::ReloadDone, outcome ? 1 : 0, outcome ? *outcome : outcome.error());
+      return answerWith(ControlKind::ReloadDone, outcome ? 1 : 0, outcome ? outcome->changes : outcome.error());
     }
     case ControlKind::Drained: return;
     default: break;
@@ -223,7 +257,7 @@ void Monitor::equip(WorkerProcess& worker) {
   worker.send({.kind = ControlKind::CookieKey}, cookieKey_->expose());
   if (draining_) return worker.send({.kind = ControlKind::Drain});
   if (worker.index() == 0) {
-    worker.sendFd(ControlKind::NetListener, 0, netListener_);
+    if (netListener_.get() >= 0) worker.sendFd(ControlKind::NetListener, 0, netListener_);
     if (metricsListener_.get() >= 0) worker.sendFd(ControlKind::MetricsListener, 0, metricsListener_);
   }
   for (const auto& [id, listening] : listeners_) sendListener(worker, id, listening);
@@ -257,24 +291,22 @@ void Monitor::workerExited(WorkerProcess& worker, int status, pid_t pid) {
     return loop_.stop();
   }
   mendListeners();
-  loop_.timer()
-      .afterDelay(backOffMs * kj::MILLISECONDS)
-      .then([this, &worker] {
-        if (!draining_ && !worker.running()) startWorker(worker);
-      })
-      .detach([](kj::Exception&&) {});
+  worker.startingAgain = loop_.timer()
+                             .afterDelay(backOffMs * kj::MILLISECONDS)
+                             .then([this, &worker] {
+                               if (!draining_ && !worker.running()) startWorker(worker);
+                             })
+                             .eagerlyEvaluate(nullptr);
 }
-
-namespace {
-bool accepts(int socket) {
-  int on = 0;
-  socklen_t length = sizeof on;
-  return getsockopt(socket, SOL_SOCKET, SO_ACCEPTCONN, &on, &length) == 0 && on != 0;
-}
-}  // namespace
 
 // A worker that was taken over can have shut a socket down, and with it every copy of it: those are bound anew.
 void Monitor::mendListeners() {
+  const auto giveUp = [](const std::string& why) {
+    logError("a listener that a worker has broken can't be bound again: " + why + "; restart netd");
+  };
+  try {
+    if (auto own = bindOwnListeners(); !own) giveUp(own.error().message);
+  } catch (const kj::Exception& e) { giveUp(sanitized(std::string(e.getDescription().cStr()))); }
   Listeners whole;
   bool broken = false;
   for (auto& [id, listening] : listeners_) {
@@ -283,12 +315,12 @@ void Monitor::mendListeners() {
       continue;
     }
     broken = true;
-    for (auto& worker : workers_) worker->send({.kind = ControlKind::RemoveListener, .target = id});
+    stopListening(id, listening);
   }
   listeners_ = std::move(whole);
   if (!broken) return;
   auto bound = bindNew(config_);
-  if (!bound) return logError("a listener that a worker has broken can't be bound again: " + bound.error().message);
+  if (!bound) return giveUp(bound.error().message);
   for (auto& [id, listening] : *bound) {
     for (auto& worker : workers_) {
       if (worker->ready()) sendListener(*worker, id, listening);
@@ -339,15 +371,11 @@ void Monitor::rotateCookieKey() {
   for (auto& worker : workers_) {
     if (worker->ready()) worker->send({.kind = ControlKind::CookieKey}, cookieKey_->expose());
   }
-  cookieTimer_ = loop_.timer()
-                     .afterDelay(wire::COOKIE_KEY_PERIOD_MS * kj::MILLISECONDS)
-                     .then([this] { loop_.defer([this] { rotateCookieKey(); }); })
-                     .eagerlyEvaluate(nullptr);
 }
 
 // --- reload and drain ----------------------------------------------------------------------------------------------
 
-Result<std::string, std::string> Monitor::reloadFile() {
+Result<Reloaded, std::string> Monitor::reloadFile() {
   std::ifstream file(config_.file, std::ios::binary);
   if (file) {
     std::ostringstream text;
@@ -364,7 +392,7 @@ Result<std::string, std::string> Monitor::reloadFile() {
                 " since it gave up root: use `sallyport reload`, which hands it over");
 }
 
-Result<std::string, std::string> Monitor::reload(std::string_view text) {
+Result<Reloaded, std::string> Monitor::reload(std::string_view text) {
   try {
     return apply(text);
   } catch (const kj::Exception& e) {
@@ -372,12 +400,12 @@ Result<std::string, std::string> Monitor::reload(std::string_view text) {
   }
 }
 
-Result<std::string, std::string> Monitor::apply(std::string_view text) {
+Result<Reloaded, std::string> Monitor::apply(std::string_view text) {
   auto fresh = parseConfig(text, config_.file);
   if (!fresh) return refuse(format(fresh.error(), config_.file));
   auto bound = bindNew(*fresh);
   if (!bound) return refuse(format(bound.error(), config_.file));
-  const std::string changes = describeChanges(config_, *fresh);
+  const Reloaded done{describeChanges(config_, *fresh), needsRestart(config_, *fresh)};
 
   // From here on nothing fails. Entries that are gone or moved lose their listeners first.
   std::set<uint32_t> kept;
@@ -390,9 +418,7 @@ Result<std::string, std::string> Monitor::apply(std::string_view text) {
       ++it;
       continue;
     }
-    for (auto& worker : workers_) worker->send({.kind = ControlKind::RemoveListener, .target = it->first});
-    // Workers are told, and can do nothing else: the socket itself stops listening.
-    for (auto& socket : it->second.sockets) shutdown(socket, SHUT_RDWR);
+    stopListening(it->first, it->second);
     it = listeners_.erase(it);
   }
   config_ = std::move(*fresh);
@@ -407,8 +433,8 @@ Result<std::string, std::string> Monitor::apply(std::string_view text) {
     for (const auto& [id, listening] : *bound) sendListener(*worker, id, listening);
   }
   for (auto& [id, listening] : *bound) listeners_[id] = std::move(listening);
-  logInfo("reloaded: " + changes);
-  return changes;
+  logInfo("reloaded: " + done.changes);
+  return done;
 }
 
 void Monitor::drain() {
@@ -437,9 +463,10 @@ std::vector<std::byte> Monitor::statusReport() const {
   MonitorStatus status{.config = config_,
                        .self = {getpid(), startedAtMs_ / 1000, 0, ownSandbox_},
                        .workers = {},
-                       .entryProblem =
+                       .entry =
                            [this](bool isListen, const std::string& name) {
-                             return dialer_.problem(const_cast<EntryIds&>(ids_).of(isListen, name));
+                             const uint32_t id = const_cast<EntryIds&>(ids_).of(isListen, name);
+                             return MonitorStatus::Entry{id, dialer_.problem(id)};
                            },
                        .workerCount = workerCount_,
                        .vault = vaultState_,

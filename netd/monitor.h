@@ -18,6 +18,7 @@
 #include "common/event_loop.h"
 #include "netd/cookie_keys.h"
 #include "netd/dialer.h"
+#include "netd/period_timer.h"
 #include "netd/reload_socket.h"
 #include "netd/worker_config.h"
 #include "netd/worker_process.h"
@@ -41,9 +42,9 @@ class Monitor {
   std::vector<std::filesystem::path> programs() const { return {workerProgram_.handle(), resolverProgram_.handle()}; }
 
   // Applies a configuration: all or nothing. The text says what changed, or what is wrong.
-  Result<std::string, std::string> reload(std::string_view text);
+  Result<Reloaded, std::string> reload(std::string_view text);
   // Reads the file again, as far as our own uid may.
-  Result<std::string, std::string> reloadFile();
+  Result<Reloaded, std::string> reloadFile();
   // Stops accepting, lets sessions finish, then ends the loop.
   void drain();
   void onChildExit();
@@ -57,11 +58,13 @@ class Monitor {
 
   void onRecord(WorkerProcess& worker, ControlChannel::Received& received);
   void handle(WorkerProcess& worker, ControlChannel::Received& received);
-  Result<std::string, std::string> apply(std::string_view text);
+  Result<Reloaded, std::string> apply(std::string_view text);
   void equip(WorkerProcess& worker);
   void sendListener(WorkerProcess& worker, uint32_t id, const Listening& listening);
+  void stopListening(uint32_t id, const Listening& listening);
   void startWorker(WorkerProcess& worker);
   void workerExited(WorkerProcess& worker, int status, pid_t pid);
+  Result<void, ConfigError> bindOwnListeners();
   void mendListeners();
   void connectVault();
   void rotateCookieKey();
@@ -88,7 +91,7 @@ class Monitor {
   std::vector<std::unique_ptr<WorkerProcess>> workers_;
   std::optional<MinuteKey> cookieKey_;
   std::optional<MinuteKey> previousCookieKey_;
-  kj::Promise<void> cookieTimer_ = nullptr;
+  PeriodTimer cookieTimer_;
   kj::Promise<void> vaultTimer_ = nullptr;
   bool vaultTimerArmed_ = false;
   std::string vaultState_ = "not connected yet";

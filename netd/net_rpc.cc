@@ -48,10 +48,15 @@ NetRefusal refusalOf(DropReason reason) {
 class ListenerImpl final : public proto::Listener::Server {
  public:
   ListenerImpl(Worker& worker, std::string name, ObjectCount count)
-      : worker_(worker), name_(std::move(name)), count_(count), counted_(count), alive_(std::make_shared<bool>(true)) {}
+      : worker_(worker),
+        workerAlive_(worker.alive()),
+        name_(std::move(name)),
+        count_(count),
+        counted_(count),
+        alive_(std::make_shared<bool>(true)) {}
   ~ListenerImpl() noexcept(false) {
     *alive_ = false;
-    for (auto& call : waiting_) worker_.channels()->stopWaiting(name_, *call);  // their callers are gone
+    for (auto& call : waiting_) stopWaiting(*call);  // their callers are gone
     waiting_.clear();
   }
 
@@ -86,7 +91,7 @@ class ListenerImpl final : public proto::Listener::Server {
     return paf.promise.attach(kj::defer([this, weak = std::weak_ptr(call), alive = alive_] {
       const auto given = weak.lock();
       if (!*alive || given == nullptr || std::erase(waiting_, given) == 0) return;
-      worker_.channels()->stopWaiting(name_, *given);  // the next channel is for somebody who still waits
+      stopWaiting(*given);  // the next channel is for somebody who still waits
     }));
   }
 
@@ -122,10 +127,15 @@ class ListenerImpl final : public proto::Listener::Server {
 
   void end(const std::shared_ptr<Call>& call, NetRefusal reason) {
     if (std::erase(waiting_, call) == 0) return;
-    worker_.channels()->stopWaiting(name_, *call);
+    stopWaiting(*call);
     call->timer = nullptr;
     call->context.getResults().initOutcome().setRefused(reason);
     call->done->fulfill();
+  }
+
+  // Calls of a client may end after the worker.
+  void stopWaiting(Call& call) {
+    if (*workerAlive_) worker_.channels()->stopWaiting(name_, call);
   }
 
   void closeNow() {
@@ -134,6 +144,7 @@ class ListenerImpl final : public proto::Listener::Server {
   }
 
   Worker& worker_;
+  std::shared_ptr<const bool> workerAlive_;
   std::string name_;
   ObjectCount count_;
   Counted counted_;
@@ -146,10 +157,12 @@ class ListenerImpl final : public proto::Listener::Server {
 
 class NetworkImpl final : public proto::Network::Server {
  public:
-  explicit NetworkImpl(Worker& worker) : worker_(worker), objects_(std::make_shared<size_t>(0)) {
-    worker_.stats().add(Counter::RpcClients);
+  explicit NetworkImpl(Worker& worker)
+      : worker_(worker), stats_(worker.stats()), objects_(std::make_shared<size_t>(0)) {
+    stats_.add(Counter::RpcClients);
   }
-  ~NetworkImpl() noexcept(false) { worker_.stats().subtract(Counter::RpcClients); }
+  // A call that waits may keep it longer than the worker.
+  ~NetworkImpl() noexcept(false) { stats_.subtract(Counter::RpcClients); }
 
   kj::Promise<void> connect(ConnectContext context) override {
     auto entry = worker_.entries().find(std::string(context.getParams().getName()), false);
@@ -234,6 +247,7 @@ class NetworkImpl final : public proto::Network::Server {
   }
 
   Worker& worker_;
+  Stats& stats_;
   ObjectCount objects_;
 };
 

@@ -6,7 +6,7 @@
 #include <cerrno>
 
 #include "common/match.h"
-#include "netd/sockets.h"
+#include "netd/socket_options.h"
 #include "netd/worker.h"
 
 namespace sallyport::netd {
@@ -103,6 +103,7 @@ void OutgoingHandshake::perform(ClientHandshake::Step step) {
                  [this](std::pair<wire::InitiateFrame, Established>& done) {
                    if (!sendWhole(done.first)) return drop(DropReason::TransportError);
                    worker_.stats().add(Counter::ClientHandshakes);
+                   worker_.stats().add(entry().id, EntryCounter::Handshakes);
                    worker_.loop().remove(socket_, *this);
                    worker_.stats().subtract(Counter::Connections);  // the next owner counts it again
                    told_ = true;

@@ -8,7 +8,7 @@
 #include <kj/function.h>
 
 #include "netd/connection.h"
-#include "netd/dial.h"
+#include "netd/dialed_socket.h"
 #include "netd/handshake.h"
 #include "netd/vault_client.h"
 #include "netd/wire_session.h"

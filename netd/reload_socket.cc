@@ -58,9 +58,9 @@ class ReloadSocket::Client final : EventLoop::Watcher {
     auto datagram = receiveDatagram(socket_, ignored);
     if (!datagram) return;
     if (datagram->fdCount == 1) {
-      auto outcome = readWhole(datagram->fds[0]);
-      if (outcome) outcome = owner_.apply_(*outcome);
-      const std::string answer = outcome ? "1" + *outcome : "0" + outcome.error();
+      const auto text = readWhole(datagram->fds[0]);
+      const auto outcome = text ? owner_.apply_(*text) : refuse(text.error());
+      const std::string answer = outcome ? (outcome->restart ? "2" : "1") + outcome->changes : "0" + outcome.error();
       sendDatagram(socket_, asBytes(answer));
     }
     owner_.drop(*this);

@@ -1,8 +1,8 @@
 // reload_socket.h - how an operator hands netd a new configuration. Part of: netd (monitor; the client's side is
 // cli/daemon_client.cc). After it has given up root, the monitor may be unable to read a configuration that only root
-// can. So `sallyport reload` opens the file and passes the descriptor over [net] admin socket (SOCK_SEQPACKET, mode
-// 0600; root, who started netd, and its own user). The answer is one datagram: a byte '1' or '0', then text for people.
-// No byte of a peer comes near here.
+// can. So `sallyport reload` passes a descriptor of the text (a memfd) over [net] admin socket (SOCK_SEQPACKET, mode
+// 0600; root, who started netd, and its own user). The answer is one datagram: a byte, then text for people. '1': done;
+// '2': done, but some of it waits for a restart; '0': refused. No byte of a peer comes near here.
 #pragma once
 
 #include <sys/types.h>
@@ -20,13 +20,18 @@
 
 namespace sallyport::netd {
 
+struct Reloaded {
+  std::string changes;   // for people
+  bool restart = false;  // some of it is in force after the next start only
+};
+
 // The whole of a regular file of at most 1 MiB, from its beginning.
 Result<std::string, std::string> readWhole(int fd);
 
 class ReloadSocket final : EventLoop::Watcher {
  public:
   // Gets the file's text; answers what changed, or what is wrong.
-  using Apply = std::function<Result<std::string, std::string>(std::string_view text)>;
+  using Apply = std::function<Result<Reloaded, std::string>(std::string_view text)>;
   // Binds; before lock-down. Throws kj::Exception.
   ReloadSocket(EventLoop& loop, const std::filesystem::path& path, Apply apply);
   ~ReloadSocket();

@@ -9,7 +9,7 @@
 #include <variant>
 
 #include "common/result.h"
-#include "netd/message_box.h"
+#include "netd/short_term_box.h"
 #include "proto/wire/drop_reason.h"
 #include "proto/wire/packet.h"
 

@@ -46,24 +46,29 @@ size_t Sources::Hash::operator()(const SourceAddress& source) const {
 
 Sources::Counts Sources::counts(const SourceAddress& source) const {
   const auto found = table_.find(source);
-  return found == table_.end() ? Counts{} : found->second;
+  return found == table_.end() ? Counts{} : Counts{found->second.connections, found->second.halfOpen.size()};
+}
+
+Connection* Sources::oldestHalfOpen(const SourceAddress& source) const {
+  const auto found = table_.find(source);
+  return found == table_.end() || found->second.halfOpen.empty() ? nullptr : found->second.halfOpen.front();
 }
 
 Sources::Ticket Sources::take(const SourceAddress& source) {
   auto& node = *table_.try_emplace(source).first;
   ++node.second.connections;
-  ++node.second.halfOpen;
   Ticket ticket;
   ticket.sources_ = this;
   ticket.node_ = &node;
   ticket.halfOpen_ = true;
+  ticket.place_ = node.second.halfOpen.insert(node.second.halfOpen.end(), nullptr);
   return ticket;
 }
 
 void Sources::Ticket::settle() {
   if (!halfOpen_) return;
   halfOpen_ = false;
-  --node_->second.halfOpen;
+  node_->second.halfOpen.erase(place_);
 }
 
 Sources::Ticket::~Ticket() {

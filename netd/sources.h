@@ -6,12 +6,15 @@
 
 #include <array>
 #include <cstdint>
+#include <list>
 #include <string>
 #include <unordered_map>
 
 #include "common/bytes.h"
 
 namespace sallyport::netd {
+
+class Connection;
 
 struct SourceTag;
 using SourceAddress = Bytes<SourceTag, 16>;
@@ -20,10 +23,17 @@ SourceAddress sourceOf(const sockaddr_storage& address);
 std::string printable(const sockaddr_storage& address);
 
 class Sources {
+ private:
+  using HalfOpen = std::list<Connection*>;  // oldest first; null as long as its ticket has no holder
+  struct Source {
+    uint32_t connections = 0;
+    HalfOpen halfOpen;
+  };
+
  public:
   struct Counts {
-    uint32_t connections = 0;
-    uint32_t halfOpen = 0;
+    size_t connections = 0;
+    size_t halfOpen = 0;
   };
   // A place held by a connection; given back when it dies.
   class Ticket {
@@ -35,9 +45,10 @@ class Sources {
       return *this;
     }
     ~Ticket();
+    // Who is dropped when its source has too many half-open connections.
+    void heldBy(Connection& holder) { *place_ = &holder; }
     // The handshake is over.
     void settle();
-    const SourceAddress* source() const { return node_ == nullptr ? nullptr : &node_->first; }
 
    private:
     friend class Sources;
@@ -45,20 +56,24 @@ class Sources {
       std::swap(sources_, other.sources_);
       std::swap(node_, other.node_);
       std::swap(halfOpen_, other.halfOpen_);
+      std::swap(place_, other.place_);
     }
     Sources* sources_ = nullptr;
-    std::pair<const SourceAddress, Counts>* node_ = nullptr;
+    std::pair<const SourceAddress, Source>* node_ = nullptr;
     bool halfOpen_ = false;
+    HalfOpen::iterator place_;  // while half-open
   };
 
   Counts counts(const SourceAddress& source) const;
+  // Null if there is none. Costs the same however many other sources have some.
+  Connection* oldestHalfOpen(const SourceAddress& source) const;
   Ticket take(const SourceAddress& source);  // a half-open connection
 
  private:
   struct Hash {
     size_t operator()(const SourceAddress& source) const;
   };
-  std::unordered_map<SourceAddress, Counts, Hash> table_;
+  std::unordered_map<SourceAddress, Source, Hash> table_;
 };
 
 }  // namespace sallyport::netd

@@ -1,13 +1,15 @@
 // stats.h - what a worker counts, in a page of shared memory. Part of: netd (a worker writes its own page; the monitor
-// and the worker that serves [net] socket map all pages read-only). Plain counters and gauges, nothing else: a hostile
-// worker can lie about itself only.
+// and the worker that serves [net] socket map all pages read-only). Plain counters and gauges, and of each entry the
+// public key that was refused last: nothing secret. A hostile worker can lie about itself only.
 #pragma once
 
 #include <array>
 #include <atomic>
 #include <cstdint>
+#include <optional>
 #include <string_view>
 
+#include "common/bytes.h"
 #include "proto/wire/drop_reason.h"
 
 namespace sallyport::netd {
@@ -53,6 +55,22 @@ inline constexpr std::array<CounterInfo, COUNTER_COUNT> COUNTERS = {{
 #undef X
 }};
 
+// What is counted for each entry too.
+enum class EntryCounter : uint8_t {
+  Accepted,    // connections taken from its listener
+  Handshakes,  // finished
+  Drops,       // for whatever reason
+};
+inline constexpr size_t ENTRY_COUNTER_COUNT = 3;
+// Entries with a greater id have no counters of their own.
+inline constexpr size_t MAX_COUNTED_ENTRIES = 1024;
+
+// A peer that proved to hold its key, and may not use the entry.
+struct RefusedPeer {
+  PublicKey key;
+  uint64_t atMs = 0;  // monotonic
+};
+
 // The page. Written by one process with relaxed stores.
 class Stats {
  public:
@@ -72,6 +90,13 @@ class Stats {
     return drops_[static_cast<size_t>(reason)].load(std::memory_order_relaxed);
   }
 
+  static bool countsEntry(uint32_t entryId) { return entryId < MAX_COUNTED_ENTRIES; }
+  void add(uint32_t entryId, EntryCounter counter);
+  uint64_t get(uint32_t entryId, EntryCounter counter) const;
+  void setRefused(uint32_t entryId, const RefusedPeer& peer);
+  // Nothing: there is none, or the writer is in the middle of it.
+  std::optional<RefusedPeer> refused(uint32_t entryId) const;
+
   // The process that wrote the page is gone, and with it all that it held.
   void resetGauges() {
     for (size_t i = 0; i < COUNTER_COUNT; ++i) {
@@ -90,6 +115,19 @@ class Stats {
  private:
   std::array<std::atomic<uint64_t>, COUNTER_COUNT> counters_;
   std::array<std::atomic<uint64_t>, wire::DROP_REASON_COUNT> drops_;
+
+  // Two words and a key that belong together: odd while they are being written, 0 before the first time. A writer that
+  // died in the middle leaves it odd; the next one goes on from there.
+  struct RefusedSlot {
+    std::atomic<uint64_t> sequence;
+    std::atomic<uint64_t> atMs;
+    std::array<std::atomic<uint64_t>, PublicKey::SIZE / sizeof(uint64_t)> key;
+  };
+  struct PerEntry {
+    std::array<std::atomic<uint64_t>, ENTRY_COUNTER_COUNT> counters;
+    RefusedSlot refused;
+  };
+  std::array<PerEntry, MAX_COUNTED_ENTRIES> entries_;
 };
 
 }  // namespace sallyport::netd

@@ -3,6 +3,7 @@
 
 #include <capnp/serialize.h>
 
+#include "common/capnp_bytes.h"
 #include "netd/memory_file.h"
 #include "netd/worker.h"
 #include "proto/netd_control.capnp.h"
@@ -33,6 +34,27 @@ void writeCounters(List list, const std::vector<const Stats*>& pages) {
   }
 }
 
+void writeEntryCounts(uint32_t id, const std::vector<const Stats*>& pages, uint64_t nowMs,
+                      proto::EntryStatus::Builder to) {
+  const auto total = [&](EntryCounter counter) {
+    uint64_t result = 0;
+    for (const Stats* page : pages) result += page->get(id, counter);
+    return result;
+  };
+  to.setAccepted(total(EntryCounter::Accepted));
+  to.setHandshakes(total(EntryCounter::Handshakes));
+  to.setDrops(total(EntryCounter::Drops));
+  std::optional<RefusedPeer> last;
+  for (const Stats* page : pages) {
+    const auto refused = page->refused(id);
+    if (!refused || refused->atMs > nowMs) continue;  // a worker that was taken over may write any time
+    if (!last || refused->atMs > last->atMs) last = refused;
+  }
+  if (!last) return;
+  to.setRefusedKey(toData(last->key.span()));
+  to.setRefusedSecondsAgo((nowMs - last->atMs) / 1000);
+}
+
 }  // namespace
 
 void writeStatus(Worker& worker, ControlChannel::Received& received, proto::NetStatus::Builder status) {
@@ -60,6 +82,8 @@ void writeStatus(Worker& worker, ControlChannel::Received& received, proto::NetS
     entries[i].setDirection(reported[i].getDirection());
     entries[i].setAddress(reported[i].getAddress());
     entries[i].setProblem(reported[i].getProblem());
+    entries[i].setKey(reported[i].getKey());
+    writeEntryCounts(reported[i].getId(), pages, worker.loop().nowMs(), entries[i]);
   }
   status.setLimits(report.getLimits());
   writeCounters(status.initCounters(COUNTER_COUNT), pages);

@@ -57,20 +57,18 @@ std::vector<std::byte> encodeStatusReport(const MonitorStatus& status) {
   const Config& config = status.config;
   auto entries = report.initEntries(static_cast<uint>(config.listens.size() + config.connects.size()));
   uint next = 0;
-  for (const ListenEntry& entry : config.listens) {
+  const auto write = [&](bool isListen, const auto& entry) {
     auto to = entries[next++];
+    const auto known = status.entry(isListen, entry.name);
+    to.setId(known.id);
     to.setName(entry.name);
-    to.setDirection("listen");
+    to.setDirection(isListen ? "listen" : "connect");
     to.setAddress(toString(entry.address));
-    to.setProblem(status.entryProblem(true, entry.name));
-  }
-  for (const ConnectEntry& entry : config.connects) {
-    auto to = entries[next++];
-    to.setName(entry.name);
-    to.setDirection("connect");
-    to.setAddress(toString(entry.address));
-    to.setProblem(status.entryProblem(false, entry.name));
-  }
+    to.setKey(entry.key);
+    to.setProblem(known.problem);
+  };
+  for (const ListenEntry& entry : config.listens) write(true, entry);
+  for (const ConnectEntry& entry : config.connects) write(false, entry);
   writeLimits(config.limits, status.workerCount, report);
   report.setVault(status.vault);
   report.setDraining(status.draining);

@@ -23,7 +23,11 @@ struct MonitorStatus {
   const Config& config;
   Process self;
   std::vector<Process> workers;
-  std::function<std::string(bool isListen, const std::string& name)> entryProblem;
+  struct Entry {
+    uint32_t id;
+    std::string problem;  // empty: none
+  };
+  std::function<Entry(bool isListen, const std::string& name)> entry;
   unsigned workerCount;
   std::string vault;
   bool draining;

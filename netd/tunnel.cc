@@ -6,7 +6,7 @@
 
 #include <cerrno>
 
-#include "netd/sockets.h"
+#include "netd/socket_options.h"
 #include "netd/worker.h"
 
 namespace sallyport::netd {

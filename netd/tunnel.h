@@ -16,7 +16,6 @@ class Tunnel final : public Connection {
          kj::AutoCloseFd local);
   ~Tunnel() noexcept(false) override;
 
-  const SourceAddress* source() const override { return ticket_.source(); }
   void resume() override { pump(); }
 
  private:

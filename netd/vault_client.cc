@@ -167,6 +167,10 @@ VaultClient::VaultClient(EventLoop& loop, Stats& stats, std::function<void()> on
 
 VaultClient::~VaultClient() { *alive_ = false; }
 
+size_t VaultClient::waiting() const {
+  return cookies_->waiting.size() + verifies_->waiting.size() + makes_->waiting.size();
+}
+
 void VaultClient::connect(int fd) {
   net_ = nullptr;
   client_ = nullptr;

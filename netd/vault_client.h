@@ -38,6 +38,8 @@ class VaultClient {
   // Takes over a connected socket; replaces a connection that is still there.
   void connect(int fd);
   bool connected() const { return client_ != nullptr; }
+  // Questions that wait for their turn, some of them withdrawn.
+  size_t waiting() const;
 
   // Never answers inside the call.
   [[nodiscard]] std::unique_ptr<Question> sealCookie(const std::string& entry, SealCookieRequest request,

@@ -15,7 +15,7 @@ void Stash::set(BufferBudget& budget, std::span<const iovec> parts, size_t skip)
   size_t total = 0;
   for (const iovec& part : parts) total += part.iov_len;
   CHECK(skip < total && total - skip <= UINT32_MAX);
-  size_ = static_cast<uint32_t>(total - skip);
+  size_ = capacity_ = static_cast<uint32_t>(total - skip);
   start_ = 0;
   data_ = std::make_unique_for_overwrite<std::byte[]>(size_);
   std::byte* to = data_.get();
@@ -25,7 +25,7 @@ void Stash::set(BufferBudget& budget, std::span<const iovec> parts, size_t skip)
     std::memcpy(to, static_cast<const std::byte*>(part.iov_base) + skipped, part.iov_len - skipped);
     to += part.iov_len - skipped;
   }
-  budget.take(size_);
+  budget.take(capacity_);
 }
 
 void Stash::set(BufferBudget& budget, ByteSpan bytes) {
@@ -33,25 +33,32 @@ void Stash::set(BufferBudget& budget, ByteSpan bytes) {
   set(budget, std::span(&part, 1), 0);
 }
 
-void Stash::append(BufferBudget& budget, ByteSpan bytes) {
-  const ByteSpan first = rest();
-  const size_t total = first.size() + bytes.size();
-  CHECK(!empty() && total <= UINT32_MAX);
-  auto joined = std::make_unique_for_overwrite<std::byte[]>(total);
-  std::memcpy(joined.get(), first.data(), first.size());
-  std::memcpy(joined.get() + first.size(), bytes.data(), bytes.size());
-  clear(budget);
-  data_ = std::move(joined);
-  size_ = static_cast<uint32_t>(total);
-  budget.take(size_);
+MutableByteSpan Stash::extend(BufferBudget& budget, size_t bytes) {
+  CHECK(!empty());
+  if (bytes > capacity_ - size_) {
+    const ByteSpan held = rest();
+    const size_t capacity = std::max(held.size() + bytes, 2 * held.size());
+    CHECK(capacity <= UINT32_MAX);
+    auto larger = std::make_unique_for_overwrite<std::byte[]>(capacity);
+    std::memcpy(larger.get(), held.data(), held.size());
+    const auto size = static_cast<uint32_t>(held.size());
+    clear(budget);
+    data_ = std::move(larger);
+    size_ = size;
+    capacity_ = static_cast<uint32_t>(capacity);
+    budget.take(capacity_);
+  }
+  const MutableByteSpan room(data_.get() + size_, bytes);
+  size_ += static_cast<uint32_t>(bytes);
+  return room;
 }
 
 void Stash::clear(BufferBudget& budget) {
   if (data_ == nullptr) return;
   wipe({data_.get(), size_});  // may be text
-  budget.give(size_);
+  budget.give(capacity_);
   data_ = nullptr;
-  start_ = size_ = 0;
+  start_ = size_ = capacity_ = 0;
 }
 
 IoState sendAll(int fd, std::span<iovec> parts, Stash& stash, BufferBudget& budget) {

@@ -1,6 +1,6 @@
 // wire_io.h - moving sealed bytes without a buffer of one's own. Part of: netd-worker.
 // Reads go into scratch memory of the worker; only what can't move on (the beginning of a frame, bytes that a slow
-// reader doesn't take) is copied into a block of exactly its size, counted against the worker's budget. An idle
+// reader doesn't take) is copied into a block of its own, counted against the worker's budget. An idle
 // connection holds none.
 #pragma once
 
@@ -56,14 +56,16 @@ class Stash {
   void consume(size_t bytes) { start_ += static_cast<uint32_t>(bytes); }
   void set(BufferBudget& budget, std::span<const iovec> parts, size_t skip);
   void set(BufferBudget& budget, ByteSpan bytes);
-  // Behind what is there already.
-  void append(BufferBudget& budget, ByteSpan bytes);
+  // Room for so many bytes behind what is there already; all of it is to be filled. The block grows by doubling: a
+  // stream that comes byte by byte is not copied each time.
+  MutableByteSpan extend(BufferBudget& budget, size_t bytes);
   void clear(BufferBudget& budget);
 
  private:
   std::unique_ptr<std::byte[]> data_;
   uint32_t start_ = 0;
   uint32_t size_ = 0;
+  uint32_t capacity_ = 0;  // what the budget counts
 };
 
 enum class IoState : uint8_t { Done, Blocked, Failed };

@@ -10,7 +10,7 @@
 
 #include "common/log.h"
 #include "netd/channel_service.h"
-#include "netd/dial.h"
+#include "netd/dialed_socket.h"
 #include "netd/listener.h"
 #include "netd/memory_file.h"
 #include "netd/metrics.h"
@@ -32,6 +32,7 @@ constexpr size_t MAX_WAITING_RECORDS = 65536;
 
 Worker::Worker(EventLoop& loop, int controlFd, Stats& stats)
     : loop_(loop),
+      alive_(std::make_shared<bool>(true)),
       stats_(stats),
       budget_(std::make_shared<BufferBudget>(stats)),
       control_(
@@ -50,12 +51,22 @@ Worker::Worker(EventLoop& loop, int controlFd, Stats& stats)
 }
 
 Worker::~Worker() {
+  *alive_ = false;
   listeners_.clear();
   while (Connection* connection = connections_.front()) { connection->fail(DropReason::ShuttingDown); }
   dead_.clear();
 }
 
 void Worker::announce(std::string_view report) { control_.send({.kind = ControlKind::Ready}, asBytes(report)); }
+
+void Worker::drop(const Dropped& dropped) {
+  stats_.drop(dropped.reason);
+  stats_.add(dropped.entry.id, EntryCounter::Drops);
+  if (dropped.reason == DropReason::PeerNotAllowed && dropped.peer != nullptr) {
+    stats_.setRefused(dropped.entry.id, {*dropped.peer, loop_.nowMs()});
+  }
+  if (const auto line = dropLog_.note(dropped, loop_.nowMs())) logInfo(*line);
+}
 
 // --- registry --------------------------------------------------------------------------------------------------------
 
@@ -67,13 +78,18 @@ void Worker::own(std::unique_ptr<Connection> connection) {
 void Worker::bury(Connection& connection) {
   CHECK(connection.hook.linked());
   connection.hook.unlink();
-  if (dead_.empty()) {
-    loop_.defer([this] {
-      dead_.clear();
-      if (draining_) checkDrained();
-    });
-  }
   dead_.emplace_back(&connection);
+  // One at a time and in order: what it had to do soon, when it still lived, was put off earlier and comes first.
+  soon([this] {
+    dead_.pop_front();
+    if (draining_) checkDrained();
+  });
+}
+
+void Worker::soon(std::function<void()> work) {
+  loop_.defer([alive = alive_, work = std::move(work)] {
+    if (*alive) work();
+  });
 }
 
 void Worker::setWaiting(Connection& connection, bool waiting) {
@@ -96,7 +112,8 @@ void Worker::yield(Connection& connection) {
   const bool first = runnable_.empty();
   runnable_.pushBack(connection);
   if (!first) return;
-  loop_.yield([this] {
+  loop_.yield([this, alive = alive_] {
+    if (!*alive) return;
     // Those that yield again while this runs wait for the next turn.
     IntrusiveList<Connection, &Connection::runHook> batch;
     while (Connection* next = runnable_.front()) {
@@ -115,13 +132,6 @@ void Worker::startHandshake(Connection& connection, bool incoming) {
   armTick();
 }
 
-Connection* Worker::oldestHalfOpen(const SourceAddress& source) const {
-  for (Connection* c = halfOpen_.front(); c != nullptr; c = halfOpen_.next(*c)) {
-    if (c->source() != nullptr && *c->source() == source) return c;
-  }
-  return nullptr;
-}
-
 // --- time ------------------------------------------------------------------------------------------------------------
 
 void Worker::armTick() {
@@ -129,7 +139,7 @@ void Worker::armTick() {
   tickArmed_ = true;
   tick_ = loop_.timer()
               .afterDelay(TICK_MS * kj::MILLISECONDS)
-              .then([this] { loop_.defer([this] { onTick(); }); })
+              .then([this] { soon([this] { onTick(); }); })
               .eagerlyEvaluate(nullptr);
 }
 
@@ -308,11 +318,11 @@ void Worker::drain() {
   // A handshake isn't yet anybody's session.
   while (Connection* connection = halfOpen_.front()) connection->fail(DropReason::ShuttingDown);
   armTick();
-  loop_.defer([this] { checkDrained(); });
+  soon([this] { checkDrained(); });
 }
 
 void Worker::checkDrained() {
-  if (connections_.front() != nullptr) return;
+  if (connections_.front() != nullptr || !dead_.empty()) return;
   control_.send({.kind = ControlKind::Drained});
   control_.flush();
   loop_.stop();

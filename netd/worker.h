@@ -4,6 +4,7 @@
 #pragma once
 
 #include <array>
+#include <deque>
 #include <functional>
 #include <map>
 #include <memory>
@@ -15,8 +16,9 @@
 #include "netd/connection.h"
 #include "netd/control.h"
 #include "netd/cookie_keys.h"
+#include "netd/drop_log.h"
 #include "netd/entries.h"
-#include "netd/message_box.h"
+#include "netd/short_term_box.h"
 #include "netd/sources.h"
 #include "netd/stats.h"
 #include "netd/vault_client.h"
@@ -39,6 +41,9 @@ class Worker {
 
   EventLoop& loop() { return loop_; }
   Stats& stats() { return stats_; }
+  // Every drop: counts it, keeps the key of a peer that isn't allowed for `sallyport status`, and logs as much as the
+  // log's ration allows.
+  void drop(const Dropped& dropped);
   MessageCipher& cipher() { return cipher_; }
   CookieKeys& cookieKeys() { return cookieKeys_; }
   VaultClient& vault() { return vault_; }
@@ -52,23 +57,24 @@ class Worker {
   ChannelService* channels() { return channels_.get(); }
   const std::vector<const Stats*>& allStats() const { return allStats_; }
   bool draining() const { return draining_; }
+  // For what may outlive it: false from the beginning of its end.
+  std::shared_ptr<const bool> alive() const { return alive_; }
   std::span<std::byte, SCRATCH_BYTES> scratch() { return *scratch_; }
 
   // Registry.
   void own(std::unique_ptr<Connection> connection);
-  void bury(Connection& connection);  // frees it at the end of the turn
+  // Frees it at the end of the turn, after what was to be done soon.
+  void bury(Connection& connection);
   // Calls connection.resume() in the next turn, after the others had theirs.
   void yield(Connection& connection);
-  // Runs `work` at the end of this turn: for what must not happen inside the call at hand.
-  void soon(std::function<void()> work) { loop_.defer(std::move(work)); }
+  // Runs `work` at the end of this turn, unless the worker is gone: for what must not happen inside the call at hand.
+  void soon(std::function<void()> work);
   // The connection has bytes that wait for a slow reader (or no longer). May fail the longest-waiting one.
   void setWaiting(Connection& connection, bool waiting);
 
   // Handshakes under way, oldest first: they share one deadline, so the front one is always the next to time out.
   void startHandshake(Connection& connection, bool incoming);
   Connection* oldestHalfOpen() const { return halfOpen_.front(); }
-  // The oldest half-open connection of one source; null if there is none.
-  Connection* oldestHalfOpen(const SourceAddress& source) const;
 
   // Asks the monitor for a socket to the entry's target; the socket's owner is told by number.
   uint64_t startDial(DialedSocket& dial, uint32_t entryId, uint64_t attempt);
@@ -106,7 +112,9 @@ class Worker {
   void updateListeners();
 
   EventLoop& loop_;
+  std::shared_ptr<bool> alive_;
   Stats& stats_;
+  DropLog dropLog_;
   MessageCipher cipher_;
   CookieKeys cookieKeys_;
   std::shared_ptr<BufferBudget> budget_;
@@ -120,7 +128,7 @@ class Worker {
   IntrusiveList<Connection, &Connection::waitingHook> waiting_;
   IntrusiveList<Connection, &Connection::waitingHook> halfOpen_;  // incoming
   IntrusiveList<Connection, &Connection::waitingHook> outgoingList_;
-  std::vector<std::unique_ptr<Connection>> dead_;
+  std::deque<std::unique_ptr<Connection>> dead_;
   std::multimap<uint32_t, std::unique_ptr<Listener>> listeners_;
   std::unordered_map<uint64_t, DialedSocket*> dials_;
   std::unordered_map<uint64_t, PendingRequest> requests_;

@@ -1,6 +1,7 @@
 // worker_main.cc - netd-worker: the process that parses network bytes. Started by the netd monitor only.
 // Inherits a control socket and its statistics page; everything else is handed to it after lock-down. Never here: a
 // long-term secret, a path, a socket of its own making.
+#include <malloc.h>
 #include <signal.h>
 #include <sodium.h>
 #include <sys/prctl.h>
@@ -29,7 +30,17 @@ std::optional<SandboxRequirement> parseRequirement(std::string_view text) {
   return std::nullopt;
 }
 
+// Batches of messages are megabytes that come and go: pages that the kernel takes back and clears again for each cost
+// more than the cryptography. So much may stay with a worker that has been busy.
+constexpr int KEPT_HEAP_BYTES = 4 << 20;
+
+void keepSomeHeap() {
+  mallopt(M_MMAP_THRESHOLD, KEPT_HEAP_BYTES);
+  mallopt(M_TRIM_THRESHOLD, KEPT_HEAP_BYTES);
+}
+
 int run(SandboxRequirement requirement) {
+  keepSomeHeap();
   startLog("netd-worker");
   prctl(PR_SET_NAME, "netd-worker");  // run by descriptor, it would be called by a number
   EventLoop loop;

@@ -130,6 +130,11 @@ void WorkerProcess::markReady(std::string_view report) {
   sandbox_ = decodeReport(report);
 }
 
+void WorkerProcess::condemn() {
+  if (control_ != nullptr) control_->silence();
+  if (pid_ > 0) kill(pid_, SIGKILL);
+}
+
 uint32_t WorkerProcess::exited() {
   pid_ = 0;
   ready_ = false;

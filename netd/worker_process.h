@@ -48,10 +48,13 @@ class WorkerProcess {
   // Its statistics page, for others to read: the descriptor can't write.
   int statsReadOnlyFd() const { return statsReadOnlyFd_; }
   bool wantsVault = false;
+  kj::Promise<void> startingAgain = nullptr;
 
   using OnRecord = std::function<void(WorkerProcess&, ControlChannel::Received&)>;
   void start(OnRecord onRecord);
   void markReady(std::string_view report);
+  // It has done what it may not: nothing that it says counts any more.
+  void condemn();
   // After waitpid. Returns how long to wait before the next start, in milliseconds.
   uint32_t exited();
   void send(const ControlRecord& record, ByteSpan payload = {}, std::vector<kj::AutoCloseFd> fds = {});

@@ -139,4 +139,10 @@ struct EntryStatus {
   direction @1 :Text;          # "listen" or "connect"
   address @2 :Text;
   problem @3 :Text;            # empty, or why it doesn't work
+  key @4 :Text;                # name of our own key
+  accepted @5 :UInt64;         # connections taken from its listener, since netd's start
+  handshakes @6 :UInt64;       # finished
+  drops @7 :UInt64;            # for whatever reason
+  refusedKey @8 :Data;         # empty, or the last peer that proved to hold this key and isn't allowed
+  refusedSecondsAgo @9 :UInt64;
 }

@@ -71,4 +71,6 @@ struct MonitorEntry {
   direction @1 :Text;
   address @2 :Text;
   problem @3 :Text;
+  id @4 :UInt32;                       # as in WorkerListen and WorkerConnect
+  key @5 :Text;
 }

@@ -13,12 +13,6 @@ namespace sallyport::sandbox {
 
 namespace {
 
-#ifdef SALLYPORT_SANITIZED
-constexpr bool SANITIZED = true;
-#else
-constexpr bool SANITIZED = false;
-#endif
-
 uint32_t actionCode(Action action, int errorNumber) {
   switch (action) {
     case Action::Allow: return SCMP_ACT_ALLOW;

@@ -8,6 +8,13 @@
 
 namespace sallyport::sandbox {
 
+// A sanitizer's runtime needs memory and calls that the layers otherwise refuse.
+#ifdef SALLYPORT_SANITIZED
+inline constexpr bool SANITIZED = true;
+#else
+inline constexpr bool SANITIZED = false;
+#endif
+
 // "setresuid: Operation not permitted"
 std::string problemOf(std::string_view call, int errorNumber);
 // Answers by which a kernel, container or service manager says "not here", as opposed to "you did it wrong".

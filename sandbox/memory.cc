@@ -19,12 +19,6 @@ constexpr unsigned long MDWE_REFUSE_EXEC_GAIN = 1;
 
 constexpr uint64_t VAULT_MEMORY_BYTES = uint64_t{1} << 30;  // third line behind the limits of each link
 
-#ifdef SALLYPORT_SANITIZED
-constexpr bool SANITIZED = true;
-#else
-constexpr bool SANITIZED = false;
-#endif
-
 bool lower(int resource, rlim_t want) {
   rlimit now{};
   if (getrlimit(static_cast<__rlimit_resource>(resource), &now) != 0) return false;

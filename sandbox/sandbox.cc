@@ -16,10 +16,7 @@ namespace sallyport::sandbox {
 namespace {
 
 #ifdef SALLYPORT_SANITIZED
-constexpr bool SANITIZED = true;
 bool lockedDown = false;
-#else
-constexpr bool SANITIZED = false;
 #endif
 
 constexpr std::array LAYER_NAMES = {"user",         "dumps",        "namespaces", "rlimits",  "root",

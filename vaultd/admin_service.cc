@@ -205,14 +205,15 @@ kj::Promise<void> AdminService::reload(ReloadContext context) {
     });
     state_.counters.add(Count::Reloads);
 
-    std::string done = "vault: " + std::to_string(config->listens.size()) + " listen and " +
+    std::string done = std::to_string(config->listens.size()) + " listen and " +
                        std::to_string(config->connects.size()) + " connect entries, " +
                        std::to_string(config->peers.size()) + " peers, " + std::to_string(config->grants.size()) +
-                       " grants, " + std::to_string(config->vault.handshakesPerSecond) + " handshakes a second and key";
+                       " grants; each key makes at most " + std::to_string(config->vault.handshakesPerSecond) +
+                       " handshakes a second";
     if (const std::string missing = state_.policy.missingKeys(); !missing.empty()) {
       done += "; not loaded until vaultd is restarted: " + missing;
     }
-    logInfo("reload done " + done);
+    logInfo("reloaded: " + done);
     outcome.setDone(text(done));
   });
 }

@@ -6,6 +6,7 @@
 #include <cerrno>
 #include <cstring>
 
+#include "common/socket_group.h"
 #include "vaultd/app_service.h"
 
 namespace sallyport::vaultd {
@@ -61,10 +62,11 @@ Result<int, Problem> openForPrograms(const VaultSocket& socket, const Accounts& 
 
 }  // namespace
 
-RpcServer::Bootstrap admitPrograms(VaultState& state, std::string socket, std::set<uid_t> users) {
-  return [&state, socket = std::move(socket),
+RpcServer::Bootstrap admitPrograms(VaultState& state, std::string socket, std::set<uid_t> users,
+                                   std::optional<gid_t> group) {
+  return [&state, socket = std::move(socket), group,
           users = std::move(users)](const PeerCredentials& peer) -> kj::Maybe<capnp::Capability::Client> {
-    if (!users.empty() && !users.contains(peer.uid)) return nullptr;
+    if (!users.empty() && !users.contains(peer.uid) && !(group && peer.isMember(*group))) return nullptr;
     Caller caller{socket, peer.uid, peerGroups(peer.socket)};
     caller.gids.insert(peer.gid);
     return capnp::Capability::Client(kj::heap<AppService>(state, std::move(caller), peer.pid));
@@ -83,10 +85,16 @@ Result<Listeners, Problem> openListeners(const Config& config, const sandbox::Op
       fd = listenAt(path);
     } catch (const kj::Exception& failure) { return refuse(cannotListen(path, failure)); }
   }
+  if (const auto& group = config.vault.socketGroup; !group.empty()) {
+    const auto shared = shareWithGroup(config.vault.socket, group);
+    if (!shared) return refuse(Problem{shared.error().message, shared.error().hint});
+    listeners.appGroup = *shared;
+  }
   listeners.appUsers = {0, started, sandbox::targetIdentity(options).uid};
   if (started != 0) {
     // Without root everything runs as one user. In a namespace of our own that user may be the only one with a number:
-    // root then shows as the overflow uid. Nobody but this user and root gets past the mode of the socket.
+    // root then shows as the overflow uid. Nobody but this user, root and, at `app`, the group gets past the mode of
+    // the socket.
     listeners.appUsers.insert(OVERFLOW_ID);
   }
   listeners.netUsers = listeners.appUsers;

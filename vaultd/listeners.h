@@ -3,6 +3,7 @@
 // one gets.
 #pragma once
 
+#include <optional>
 #include <set>
 
 #include "common/accounts.h"
@@ -18,9 +19,10 @@ struct Listeners {
   int net = -1;  // listening descriptors, to be taken over by RpcServer
   int app = -1;
   int admin = -1;
-  int metrics = -1;          // none: no page
-  std::set<uid_t> netUsers;  // who may connect to `net`
-  std::set<uid_t> appUsers;  // to `app` and `admin`
+  int metrics = -1;               // none: no page
+  std::set<uid_t> netUsers;       // who may connect to `net`
+  std::set<uid_t> appUsers;       // to `app` and `admin`
+  std::optional<gid_t> appGroup;  // and to `app`: socket_group
   // [[vault_socket]]: for those whom the file's mode and group let in. What they may do there, grants say.
   std::vector<std::pair<std::string, int>> programs;  // its name, its descriptor
 };
@@ -32,8 +34,10 @@ Result<Listeners, Problem> openListeners(const Config& config, const sandbox::Op
 // Whose key files this process accepts: its own, root's, and those of the user that it is going to be.
 FileOwners keyOwners(const sandbox::Options& options);
 
-// An App for the program at the other end of a socket of this name; null if it is none of `users` (empty: anybody).
-RpcServer::Bootstrap admitPrograms(VaultState& state, std::string socket, std::set<uid_t> users);
+// An App for the program at the other end of a socket of this name; null if it is none of `users` (empty: anybody)
+// and not in the group.
+RpcServer::Bootstrap admitPrograms(VaultState& state, std::string socket, std::set<uid_t> users,
+                                   std::optional<gid_t> group = std::nullopt);
 
 // A Bootstrap that gives `make()` to the users named, and null to others.
 template <typename Make>

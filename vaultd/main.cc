@@ -27,19 +27,20 @@ namespace sallyport::vaultd {
 namespace {
 
 constexpr const char* HELP =
-    "usage: vaultd [-c FILE]\n"
+    "usage: vaultd [-c FILE] [--print-sandbox]\n"
     "\n"
     "Holds the long-term keys of sallyport and carries out the steps of its handshakes with them.\n"
     "\n"
-    "  -c FILE          the configuration; default: sallyport.toml here, then /etc/sallyport/sallyport.toml\n"
-    "  --print-sandbox  lock down, print which layers hold, and exit: 0 all, 1 some, 2 too few to serve\n"
-    "  --version        print the version\n"
-    "  --help           this\n"
+    "  -c, --config FILE  the configuration; default: sallyport.toml here, then /etc/sallyport/sallyport.toml\n"
+    "  --print-sandbox    lock down, print which layers hold, and exit: 0 all, 1 some, 2 too few to serve\n"
+    "  -V, --version      print the version\n"
+    "  -h, --help         this\n"
     "\n"
     "See vaultd(8) and sallyport.toml(5).\n";
 
-// For the admin socket: a configuration may be longer than what netd or a program ever has to say.
-constexpr size_t MAX_ADMIN_MESSAGE_BYTES = 1024 * 1024;
+// For the admin socket: a configuration may be longer than what netd or a program ever has to say, and has a call
+// around it.
+constexpr size_t MAX_ADMIN_MESSAGE_BYTES = MAX_CONFIG_BYTES + 64 * 1024;
 constexpr uint64_t MAX_OPEN_FILES =
     1024;  // three sockets of at most 256 clients each, the nonce files, and what the loop needs
 
@@ -63,14 +64,18 @@ Arguments parseArguments(int argc, char** argv) {
   Arguments arguments;
   for (int i = 1; i < argc; ++i) {
     const std::string_view argument = argv[i];
-    if (argument == "-c" && i + 1 < argc) {
-      arguments.configFile = argv[++i];
+    if (argument == "-c" || argument == "--config") {
+      if (++i < argc) {
+        arguments.configFile = argv[i];
+      } else {
+        arguments.exitNow = fail({"`" + std::string(argument) + "` needs a file", "try `vaultd --help`"}, 2);
+      }
     } else if (argument == "--print-sandbox") {
       arguments.printSandbox = true;
     } else if (argument == "--help" || argument == "-h") {
       std::fputs(HELP, stdout);
       arguments.exitNow = 0;
-    } else if (argument == "--version") {
+    } else if (argument == "--version" || argument == "-V") {
       std::puts("vaultd " SALLYPORT_VERSION);
       arguments.exitNow = 0;
     } else {
@@ -116,6 +121,10 @@ int serve(const Config& config) {
   prepareLibraries();
   const sandbox::Options options = sandboxOptions(config.vault);
   const FileOwners owners = keyOwners(options);
+  sandbox::Sandbox sandbox(options);
+  // Root opens its files as root, and becomes another user later. Others need an own user namespace, and may make one
+  // only while they can be traced: before there is a secret.
+  if (geteuid() != 0) sandbox.enter();
 
   auto arena = SecretArena::create();
   if (!arena) return fail({"no memory for secrets: " + arena.error(), "raise the limit of locked memory (ulimit -l)"});
@@ -153,7 +162,8 @@ int serve(const Config& config) {
   LinkLimits adminLimits;
   adminLimits.maxMessageBytes = MAX_ADMIN_MESSAGE_BYTES;
   RpcServer net(loop, sockets->net, admit(sockets->netUsers, [&] { return kj::heap<NetService>(state); }), limits);
-  RpcServer app(loop, sockets->app, admitPrograms(state, std::string(MAIN_SOCKET), sockets->appUsers), limits);
+  RpcServer app(loop, sockets->app,
+                admitPrograms(state, std::string(MAIN_SOCKET), sockets->appUsers, sockets->appGroup), limits);
   std::list<RpcServer> programs;
   for (const auto& [name, fd] : sockets->programs)
     programs.emplace_back(loop, fd, admitPrograms(state, name, {}), limits);
@@ -171,7 +181,7 @@ int serve(const Config& config) {
     loop.stop();
   });
 
-  auto report = sandbox::Sandbox(options).lockDown();
+  auto report = sandbox.lockDown();
   if (!report) return fail({report.error().message, report.error().hint});
   facts.sandbox = std::move(*report);
 
@@ -190,7 +200,10 @@ int run(int argc, char** argv) {
 
   const std::filesystem::path file = findConfigFile(arguments.configFile);
   auto config = loadConfig(file);
-  if (!config) return fail({format(config.error(), file), config.error().hint});
+  if (!config) {
+    for (const ConfigError& error : eachOf(config.error())) fail({format(error, file), error.hint});
+    return 1;
+  }
   return serve(*config);
 }
 

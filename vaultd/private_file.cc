@@ -56,7 +56,16 @@ fs::path temporaryFor(const fs::path& path) {
 
 Result<kj::AutoCloseFd, Problem> writeTemporary(const fs::path& temporary, std::string_view content) {
   const int fd = ::open(temporary.c_str(), O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
-  if (fd < 0) return refuse(systemProblem(temporary, "can't create", errno));
+  if (fd < 0) {
+    const int error = errno;
+    // The file has a name of ours: what an operator can mend is its folder.
+    const fs::path folder = folderOf(temporary);
+    Problem problem = systemProblem(folder, "can't create a file in this folder", error);
+    if (error == EACCES || error == EPERM) {
+      problem.hint = "run this as the owner of " + folder.string() + ", or as root";
+    }
+    return refuse(std::move(problem));
+  }
   kj::AutoCloseFd owned(fd);
   if (::fchmod(fd, 0600) != 0 || !writeAll(fd, content) || ::fsync(fd) != 0) {
     const int error = errno;

@@ -9,7 +9,7 @@
 
 #include "netd/cookie_keys.h"
 #include "netd/handshake.h"
-#include "netd/message_box.h"
+#include "netd/short_term_box.h"
 #include "netd/session.h"
 #include "vaultd/long_term_nonce.h"
 

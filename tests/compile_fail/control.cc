@@ -1,6 +1,6 @@
 // control.cc - what is right compiles: without this file every other one could fail for a reason of its own.
 #include "common/secret_bytes.h"
-#include "netd/message_box.h"
+#include "netd/short_term_box.h"
 #include "vaultd/long_term_nonce.h"
 
 namespace sallyport {

@@ -1,4 +1,4 @@
 // Expect: could not convert|conversion from
-#include "netd/message_box.h"
+#include "netd/short_term_box.h"
 
 sallyport::PublicKey publish(const sallyport::netd::EphemeralSecret& secret) { return secret; }

@@ -1,4 +1,4 @@
 // Expect: use of deleted function .*operator==
-#include "netd/message_box.h"
+#include "netd/short_term_box.h"
 
 bool same(const sallyport::netd::SharedKey& left, const sallyport::netd::SharedKey& right) { return left == right; }

@@ -1,4 +1,4 @@
 // Expect: could not convert|conversion from
-#include "netd/message_box.h"
+#include "netd/short_term_box.h"
 
 sallyport::netd::SharedKey keyFrom(sallyport::ByteSpan bytes) { return bytes; }

@@ -1,5 +1,5 @@
 // Expect: could not convert|conversion from
-#include "netd/message_box.h"
+#include "netd/short_term_box.h"
 
 using namespace sallyport::netd;
 ClientToServerKey direction(SharedKey key) { return std::move(key); }

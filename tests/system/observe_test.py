@@ -190,9 +190,45 @@ class Observe(SystemTest):
                     self.assertNotIn(SECRET, content, f"the long-term secret is in netd's process {pid}")
             self.assertGreater(read, 100_000, "could not read the memory: the test shows nothing")
 
+    def test_a_refused_key_is_told_so_that_it_can_be_added(self):
+        stranger, address = ct.KeyPair(), ""
+        before = self.entry("tunnel")
+        with self.host.client(self.port, stranger) as session:
+            address = "%s:%d" % session.sock.getsockname()[:2]
+            session.handshake()
+            ct.read_to_end(session.sock, 5)
+        key = base64.b64encode(stranger.public).decode()
+        wait_until(lambda: self.entry("tunnel")["refused"]["publicKey"] == key, 5, "status names the refused key")
+        after = self.entry("tunnel")
+        self.assertEqual(after["accepted"] - before["accepted"], 1)
+        self.assertEqual(after["handshakes"], before["handshakes"])
+        self.assertEqual(after["drops"] - before["drops"], 1)
+        self.assertLess(after["refused"]["secondsAgo"], 60)
+        self.assertIn(f"sallyport peer add NAME {key}", self.host.cli("status").stdout.decode())
+        self.assertNotIn("refused", self.entry("tunnel", "connect"))
+
+    def test_a_vouch_of_another_key_is_no_refused_key(self):
+        before = self.entry("tunnel")
+        stranger = ct.KeyPair()
+        liar = ct.KeyPair()
+        liar.public = stranger.public
+        drops = self.host.drops()
+        with self.host.client(self.port, liar) as session:
+            session.handshake()
+            ct.read_to_end(session.sock, 5)
+        self.assert_dropped(self.host, drops, {"bad_vouch": 1})
+        self.assertNotEqual(self.entry("tunnel").get("refused", {}).get("publicKey"), base64.b64encode(stranger.public).decode())
+        self.assertEqual(self.entry("tunnel")["drops"] - before["drops"], 1)
+
+    def entry(self, name, direction="listen"):
+        entries = json.loads(self.host.cli("status", "--json").stdout)["netd"]["entries"]
+        return next(entry for entry in entries if (entry["name"], entry["direction"]) == (name, direction))
+
     def test_logs_name_drops_without_bytes_of_the_peer(self):
         log = self.host.log()
         self.assertNotIn("some traffic", log)
+        self.assertRegex(log, r"netd-worker: refused reason=peer_not_allowed entry=tunnel from=127\.0\.0\.1:\d+ key=\S{44}")
+        self.assertRegex(log, r"netd-worker: drop reason=\w+ entry=tunnel from=127\.0\.0\.1:\d+")
         self.assertNotIn("\0", log)
 
 

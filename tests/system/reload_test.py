@@ -153,6 +153,18 @@ class Reload(SystemTest):
         self.assert_nothing_else_happened()
         self.assertTrue(is_alive(self.net.up.pid))
 
+    def test_a_configuration_of_a_whole_mebibyte(self):
+        """The most that a configuration may have; its call to the vault is longer still."""
+        self.net.peer("bob", self.bob.public)
+        self.allow("alice", "bob")
+        text = self.net.config_text()
+        for size, taken in ((1 << 20, True), ((1 << 20) + 1, False)):
+            self.net.config.write_text(text + "#" * (size - len(text)))
+            done = self.net.cli("reload", check=False)
+            self.assertEqual(done.returncode == 0, taken, done.stderr)
+        self.assert_echo(self.open(self.echo, self.bob))
+        self.assert_nothing_else_happened()
+
     def test_a_hundred_reloads_with_traffic(self):
         for i in range(100):
             self.net.peers["extra"] = b64(ct.KeyPair().public)

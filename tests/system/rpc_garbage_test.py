@@ -28,7 +28,7 @@ class RpcGarbage(SystemTest):
         site.peer("client", site.key("client"))
         cls.alice = site.peer("alice")
         cls.port = site.listen("echo", ["alice", "client"], "echo")
-        site.listen("chat", ["alice", "client"], "channel")
+        cls.chat = site.listen("chat", ["alice", "client"], "channel")
         site.peer("server", site.publics["server"])
         site.connect_entry("echo", ("127.0.0.1", cls.port), "server", listen=False)
         site.start()
@@ -182,6 +182,36 @@ class RpcGarbage(SystemTest):
                         if not self.send(sock, data):
                             break
                         data = b""
+
+    @staticmethod
+    def one_blob_many_times(question, channel, count, size):
+        """A send() of `count` messages that are all the same bytes: small on the wire, count * size to a reader."""
+        data = bytearray(call_message(question, ("cap", channel.cap), CHANNEL, 0,
+                                      Struct(b"", [[Struct(b"", [bytes(size)])] + [Struct(b"", [None])] * (count - 1)])))
+        upper = 2 | size << 3
+        at = next(i for i in range(8, len(data), 8) if data[i] & 3 == 1 and struct.unpack_from("<I", data, i + 4)[0] == upper)
+        blob = at + 8 + 8 * (struct.unpack_from("<I", data, at)[0] >> 2)
+        for i in range(1, count):
+            struct.pack_into("<II", data, at + 8 * i, ((blob - at - 8 * i) // 8 - 1) << 2 | 1, upper)
+        return bytes(data)
+
+    def test_one_blob_sent_many_times_while_the_peer_does_not_read(self):
+        """Read once to judge it and again to send it, it is more than a reader may follow: that call fails, not the worker."""
+        with minicapnp.Network(self.host.dir / "run/net.sock") as network:
+            listener = network.listen("chat")
+            session = self.host.connect(self.chat, self.alice)
+            self.addCleanup(session.close)
+            channel = listener.accept()[0]
+            for _ in range(7):
+                channel.start_send([bytes(60000)] * 25)
+            question, network.rpc.next_question = network.rpc.next_question, network.rpc.next_question + 1
+            network.rpc.sock.sendall(self.one_blob_many_times(question, channel, 100, 60000))
+            for _ in range(7 * 25):
+                self.assertEqual(session.receive(), bytes(60000))
+            with self.assertRaises(minicapnp.RpcError):
+                network.rpc.wait(question)
+            channel.send([b"the next one"])
+            self.assertEqual(session.receive(), b"the next one")
 
     def test_leaked_objects(self):
         network = minicapnp.Network(self.host.dir / "run/net.sock")

@@ -34,6 +34,8 @@ char* page = nullptr;  // one page of ordinary memory
 int fileFd = -1;       // a file that is open for reading
 int streamFd = -1;     // one end of a connected Unix socket
 int tcpFd = -1;        // a TCP socket, not connected
+int listenFd = -1;     // a TCP listener, as the monitor hands over
+uint16_t service = 0;  // the port of somebody else's service on this host
 pid_t parentPid = 0;
 
 long openPath(const char* path, int flags) { return syscall(SYS_openat, AT_FDCWD, path, flags, 0600); }
@@ -44,6 +46,35 @@ sockaddr_in localhost(uint16_t port) {
   address.sin_port = htons(port);
   address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
   return address;
+}
+
+// A listener that is shut down is an ordinary socket again, and a fast open connects it: no call named connect is needed.
+long fastOpenByAddressInMemory() {
+  auto to = localhost(service);
+  iovec text{page, 1};
+  msghdr message{};
+  message.msg_name = &to;
+  message.msg_namelen = sizeof to;
+  message.msg_iov = &text;
+  message.msg_iovlen = 1;
+  syscall(SYS_shutdown, listenFd, SHUT_RDWR);
+  return syscall(SYS_sendmsg, listenFd, &message, MSG_FASTOPEN | MSG_NOSIGNAL);
+}
+
+long fastOpenByAddress() {
+  auto to = localhost(service);
+  syscall(SYS_shutdown, listenFd, SHUT_RDWR);
+  return syscall(SYS_sendto, listenFd, page, 1, MSG_FASTOPEN | MSG_NOSIGNAL, &to, sizeof to);
+}
+
+// Without an address it reaches nobody, but it is no flag of ours.
+long fastOpenWithoutAddress() { return syscall(SYS_sendto, streamFd, page, 1, MSG_FASTOPEN, nullptr, 0); }
+
+int listenOnLoopback() {
+  const int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  const auto at = localhost(0);
+  if (bind(fd, reinterpret_cast<const sockaddr*>(&at), sizeof at) != 0) return -1;
+  return listen(fd, 8) == 0 ? fd : -1;
 }
 
 long runProgram(const char* path) {
@@ -120,6 +151,9 @@ constexpr Attack ATTACKS[] = {
     {"bind", [] { auto at = localhost(0); return syscall(SYS_bind, tcpFd, &at, sizeof at); },             K, K, A, A},
     {"listen", [] { return syscall(SYS_listen, tcpFd, 1); },                                              K, K, A, R},
     {"sendto with an address", [] { auto to = localhost(22); return syscall(SYS_sendto, tcpFd, "", 0, 0, &to, sizeof to); }, K, K, S, S},
+    {"sendmsg MSG_FASTOPEN", fastOpenByAddressInMemory,                                                   K, K, S, S},
+    {"sendto MSG_FASTOPEN", fastOpenByAddress,                                                            K, K, S, S},
+    {"MSG_FASTOPEN without an address", fastOpenWithoutAddress,                                           S, K, S, S},
     {"setsockopt SO_ATTACH_FILTER", [] { return syscall(SYS_setsockopt, streamFd, SOL_SOCKET, 26, page, 16); }, K, K, S, S},
     {"setsockopt IP_TRANSPARENT", [] { const int on = 1; return syscall(SYS_setsockopt, tcpFd, IPPROTO_IP, 19, &on, 4); }, K, K, R, R},
     {"setsockopt TCP_ULP", [] { return syscall(SYS_setsockopt, tcpFd, IPPROTO_TCP, 31, "tls", 3); },      K, K, R, R},
@@ -199,6 +233,10 @@ void prepareAttacks() {
   int pair[2] = {-1, -1};
   if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair) == 0) streamFd = pair[0];
   parentPid = getppid();
+  listenFd = listenOnLoopback();
+  sockaddr_in at{};
+  socklen_t length = sizeof at;
+  if (getsockname(listenOnLoopback(), reinterpret_cast<sockaddr*>(&at), &length) == 0) service = ntohs(at.sin_port);
 }
 
 }  // namespace sallyport::probe

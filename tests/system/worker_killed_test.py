@@ -3,6 +3,7 @@
 worker, the monitor and the vault go on; a new worker takes its place and serves.
 """
 
+import ctypes
 import os
 import signal
 import socket
@@ -86,6 +87,42 @@ class WorkerKilled(SystemTest):
                     return False
             wait_until(works, 10, "service after a killed worker")
         wait_until(lambda: len(site.net_status()["workers"]) == 2, 20, "both workers are back")
+
+    @unittest.skipUnless(os.geteuid() == 0, "needs root, to reach into a worker")
+    def test_what_it_did_to_its_listeners_ends_with_it(self):
+        """It shuts down every listener that it was lent, and so all copies of them: ports are bound again, inside the sandbox. Unix sockets
+        are when netd owns their folder (see unprivileged_test.py); else the log says so."""
+        site = self.site("worker3")
+        alice = site.peer("alice")
+        port = site.listen("echo", ["alice"], "echo")
+        site.start()
+        for victim in site.pids()["workers"]:
+            self.assertGreaterEqual(shut_down_listeners(victim), 1)
+            os.kill(victim, signal.SIGKILL)
+        wait_until(lambda: site.log().count("starting it again") == 2 and site.log().count(" ready pid=") == 4, 10, "new workers")
+        for _ in range(20):  # whichever worker they go to
+            with site.connect(port, alice) as session:
+                self.assert_echo(session)
+        self.assertRegex(site.log(), "can't be bound again: .*/run/metrics.sock.*; restart netd")
+
+
+def shut_down_listeners(pid):
+    """As the process itself could. Returns how many there were."""
+    pidfd_getfd = 438
+    libc = ctypes.CDLL(None, use_errno=True)
+    process, count = os.pidfd_open(pid), 0
+    for entry in os.listdir(f"/proc/{pid}/fd"):
+        if not os.readlink(f"/proc/{pid}/fd/{entry}").startswith("socket:"):
+            continue
+        copy = libc.syscall(pidfd_getfd, process, int(entry), 0)
+        if copy < 0:
+            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+        with socket.socket(fileno=copy) as sock:
+            if sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+                sock.shutdown(socket.SHUT_RDWR)
+                count += 1
+    os.close(process)
+    return count
 
 
 if __name__ == "__main__":

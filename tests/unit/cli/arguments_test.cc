@@ -41,6 +41,9 @@ TEST(CommandLine, ShowsHelpAndVersionWhereverTheyAreAskedFor) {
   EXPECT_EQ(parse({"key", "new", "-h"}).command, &COMMANDS[2]);
   EXPECT_EQ(parse({"help", "status"}).command, &COMMANDS[1]);
   EXPECT_EQ(parse({"key", "--help"}).kind, Invocation::Kind::Help);
+  EXPECT_EQ(parse({"key", "--help"}).group, "key");
+  EXPECT_EQ(parse({"help", "key", "show"}).command, &COMMANDS[3]);
+  EXPECT_EQ(parse({"-V"}).kind, Invocation::Kind::Version);
 }
 
 TEST(CommandLine, TellsEachMistake) {
@@ -55,6 +58,8 @@ TEST(CommandLine, TellsEachMistake) {
       {{"kye", "new"}, "no command", "`key new`"},
       {{"key"}, "`key` needs a command", "new, show"},
       {{"key", "destroy"}, "no command `key destroy`", "new, show"},
+      {{"key", "destroy", "--help"}, "no command `key destroy`", "new, show"},
+      {{"help", "upp"}, "no command `upp`", "`up`"},
       {{"key", "new"}, "needs more words", "usage: sallyport key new NAME"},
       {{"key", "new", "a", "b"}, "one word too many: `b`", "usage"},
       {{"up", "--json"}, "`up` has no option `--json`", "usage"},
@@ -76,7 +81,22 @@ TEST(CommandLine, TellsEachMistake) {
 TEST(Help, NamesEveryCommandOnOneLineOf120) {
   const auto text = helpForAll(COMMANDS);
   for (const auto& command : COMMANDS) EXPECT_NE(text.find("  " + std::string(command.name)), std::string::npos);
-  EXPECT_NE(helpFor(COMMANDS[2]).find("usage: sallyport key new NAME"), std::string::npos);
+}
+
+TEST(Help, OfACommandHoldsItsOwnUsageAndOptions) {
+  const auto text = helpFor(COMMANDS[2]);
+  EXPECT_TRUE(text.starts_with("usage: sallyport key new NAME [--keys DIR] [-c FILE]\n")) << text;
+  EXPECT_NE(text.find("  --keys DIR "), std::string::npos);
+  EXPECT_TRUE(helpFor(COMMANDS[0]).starts_with("usage: sallyport up [-c FILE]\n"));
+  EXPECT_EQ(helpFor(COMMANDS[0]).find("--keys"), std::string::npos);
+}
+
+TEST(Help, OfAGroupHoldsItsCommandsAlone) {
+  const auto text = helpForGroup(COMMANDS, "key");
+  EXPECT_TRUE(text.starts_with("usage: sallyport key COMMAND"));
+  EXPECT_NE(text.find("  key new NAME   make\n"), std::string::npos);
+  EXPECT_NE(text.find("  key show NAME"), std::string::npos);
+  EXPECT_EQ(text.find("status"), std::string::npos);
 }
 
 }  // namespace

@@ -6,6 +6,7 @@
 
 #include <gtest/gtest.h>
 
+#include "tests/unit/temporary_folder.h"
 #include "vaultd/key_file.h"
 
 namespace sallyport::cli {
@@ -30,17 +31,13 @@ alice = "hSDwCYkwp1R0i33ctD73Wg2/Og0mOBr066SpjqqbTmo="
 
 class ConfigView : public ::testing::Test {
  protected:
-  void SetUp() override {
-    std::string name = (std::filesystem::temp_directory_path() / "config_view_test.XXXXXX").string();
-    folder_ = ::mkdtemp(name.data());
-  }
-  void TearDown() override { std::filesystem::remove_all(folder_); }
   Config config(std::string_view text = TEXT) const {
     const auto parsed = parseConfig(text, folder_ / "sallyport.toml");
     EXPECT_TRUE(parsed);
     return *parsed;
   }
-  std::filesystem::path folder_;
+  test::TemporaryFolder temporary_;
+  const std::filesystem::path& folder_ = temporary_.path();
 };
 
 TEST_F(ConfigView, SaysWhatListensDialsAndIsAllowed) {
@@ -59,7 +56,7 @@ TEST_F(ConfigView, NamesEveryFolderThatNeedsASocket) {
 TEST_F(ConfigView, AMissingKeyIsAnErrorWithItsRemedy) {
   const auto findings = inspectSurroundings(config());
   ASSERT_EQ(findings.errors.size(), 1u);
-  EXPECT_NE(findings.errors[0].find("sallyport key new server"), std::string::npos);
+  EXPECT_NE(findings.errors[0].hint.find("sallyport key new server"), std::string::npos);
 }
 
 TEST_F(ConfigView, ABrokenKeyFileIsAnErrorThatNamesIt) {
@@ -67,7 +64,7 @@ TEST_F(ConfigView, ABrokenKeyFileIsAnErrorThatNamesIt) {
   std::filesystem::resize_file(folder_ / "keys/server.key", 10);
   const auto findings = inspectSurroundings(config());
   ASSERT_EQ(findings.errors.size(), 1u);
-  EXPECT_NE(findings.errors[0].find("server.key"), std::string::npos);
+  EXPECT_NE(findings.errors[0].message.find("server.key"), std::string::npos);
 }
 
 TEST_F(ConfigView, AGoodKeyIsNoFinding) {
@@ -84,11 +81,22 @@ TEST_F(ConfigView, APeerWithOurOwnKeyIsDoubtful) {
   EXPECT_NE(findings.warnings.at(0).find("peer `me`"), std::string::npos);
 }
 
+TEST_F(ConfigView, AMissingGroupIsAnErrorWithItsRemedy) {
+  ASSERT_TRUE(vaultd::generateKey(folder_ / "keys", "server", {}));
+  const auto text =
+      std::string("[net]\nsocket_group = \"no-such-group\"\n[vault]\nsocket_group = \"no-such-group\"\n") +
+      std::string(TEXT);
+  const auto findings = inspectSurroundings(config(text));
+  ASSERT_EQ(findings.errors.size(), 1u);
+  EXPECT_NE(findings.errors[0].message.find("no group `no-such-group`"), std::string::npos);
+  EXPECT_NE(findings.errors[0].hint.find("groupadd"), std::string::npos);
+}
+
 TEST_F(ConfigView, AMissingPassphraseFileIsAnError) {
   ASSERT_TRUE(vaultd::generateKey(folder_ / "keys", "server", {}));
   const auto findings = inspectSurroundings(config("[vault]\npassphrase_file = \"none\"\n"));
   ASSERT_EQ(findings.errors.size(), 1u);
-  EXPECT_NE(findings.errors[0].find("passphrase_file"), std::string::npos);
+  EXPECT_NE(findings.errors[0].message.find("passphrase_file"), std::string::npos);
 }
 
 }  // namespace

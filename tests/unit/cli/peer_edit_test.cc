@@ -10,6 +10,8 @@
 
 #include "cli/edited_file.h"
 
+#include "tests/unit/temporary_folder.h"
+
 namespace sallyport::cli {
 namespace {
 
@@ -95,18 +97,14 @@ TEST(PeerEdit, IsNotFooledByAHeaderInsideAString) {
 
 class EditedFileTest : public ::testing::Test {
  protected:
-  void SetUp() override {
-    std::string name = (std::filesystem::temp_directory_path() / "peer_edit_test.XXXXXX").string();
-    folder_ = ::mkdtemp(name.data());
-    std::ofstream(path()) << "old";
-  }
-  void TearDown() override { std::filesystem::remove_all(folder_); }
+  void SetUp() override { std::ofstream(path()) << "old"; }
   std::filesystem::path path() const { return folder_ / "file"; }
   std::string content() const {
     std::ifstream in(path());
     return {std::istreambuf_iterator<char>(in), {}};
   }
-  std::filesystem::path folder_;
+  test::TemporaryFolder temporary_;
+  const std::filesystem::path& folder_ = temporary_.path();
 };
 
 TEST_F(EditedFileTest, ReplacesKeepingModeAndLink) {

@@ -47,6 +47,8 @@ class StatusView : public ::testing::Test {
     both_.net = net.asReader();
   }
 
+  proto::EntryStatus::Builder netEntry() { return netMessage_->getRoot<proto::NetStatus>().getEntries()[0]; }
+  proto::KeyStatus::Builder vaultKey() { return vaultMessage_->getRoot<proto::VaultStatus>().getKeys()[0]; }
   static void setLayer(proto::SandboxLayer::Builder layer, const char* name, const char* state, const char* detail) {
     layer.setName(name);
     layer.setState(state);
@@ -70,6 +72,51 @@ TEST_F(StatusView, ShowsProcessesKeysEntriesAndCounters) {
 
 TEST_F(StatusView, TellsAReasonOnceForAllLayersThatShareIt) {
   EXPECT_TRUE(contains(statusText(both_), "  landlock, namespaces (vaultd): not in this kernel\n"));
+}
+
+TEST_F(StatusView, CountsForEachEntry) {
+  auto entry = netEntry();
+  entry.setDirection("listen");
+  entry.setProblem("");
+  entry.setKey("server");
+  entry.setAccepted(12);
+  entry.setHandshakes(9);
+  entry.setDrops(3);
+  vaultKey().setName("server");
+  EXPECT_TRUE(contains(statusText(both_), "ACCEPTED  HANDSHAKES  DROPS  STATE"));
+  EXPECT_TRUE(contains(statusText(both_), " 12        9           3      ready\n")) << statusText(both_);
+  EXPECT_TRUE(contains(statusJson(both_), "\"accepted\": 12,\n        \"handshakes\": 9,\n        \"drops\": 3"));
+  EXPECT_FALSE(contains(statusJson(both_), "refused"));
+}
+
+TEST_F(StatusView, NamesTheRefusedKeyAndHowToLetItIn) {
+  constexpr auto KEY = "AgAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=";
+  const kj::byte bytes[32] = {2};
+  netEntry().setRefusedKey(kj::arrayPtr(bytes, 32));
+  netEntry().setRefusedSecondsAgo(61);
+  EXPECT_TRUE(contains(statusText(both_), std::string("db refused ") + KEY +
+                                              " 1 min 1 s ago; to let it in, if you know whose it is: " +
+                                              "`sallyport peer add NAME " + KEY + "`, then NAME into `allow`\n"))
+      << statusText(both_);
+  EXPECT_TRUE(
+      contains(statusJson(both_), std::string("\"publicKey\": \"") + KEY + "\",\n          \"secondsAgo\": 61"));
+  both_.peers.emplace(PublicKey(std::as_bytes(std::span(bytes))), "bob");
+  EXPECT_TRUE(contains(statusText(both_), "db refused peer bob, ")) << statusText(both_);
+  EXPECT_TRUE(contains(statusText(both_), "if you know whose it is: bob into `allow`\n")) << statusText(both_);
+}
+
+TEST_F(StatusView, AnEntryWithoutItsKeyIsNotReady) {
+  auto entry = netEntry();
+  entry.setProblem("");
+  entry.setKey("fresh");
+  EXPECT_TRUE(contains(statusText(both_), "key `fresh` is not loaded: restart vaultd\n")) << statusText(both_);
+  EXPECT_TRUE(contains(statusJson(both_), "\"problem\": \"key `fresh` is not loaded: restart vaultd\""));
+  vaultKey().setName("fresh");
+  EXPECT_TRUE(contains(statusText(both_), "ready\n"));
+  vaultKey().setState("unusable");
+  EXPECT_TRUE(contains(statusText(both_), "key `fresh` is unusable\n"));
+  both_.vault.reset();  // who doesn't answer is told of at the top
+  EXPECT_FALSE(contains(statusText(both_), "key `fresh`"));
 }
 
 TEST_F(StatusView, PrintsNothingRaw) {

@@ -137,6 +137,34 @@ TEST_F(ALink, DeliversTheMessageThatWasSentHoweverTheStreamWasCut) {
   }
 }
 
+TEST_F(ALink, DeliversALargeMessageWholeAndWhatFollowsIt) {
+  open(LinkSide::Client, {.maxMessageBytes = 1 << 20});
+  Bytes stream = words32({1, 50'000, 50'000, 0}) + Bytes(100'000 * 8);
+  std::mt19937 random(7);  // NOLINT: the same content every time
+  for (size_t i = 16; i < stream.size(); ++i) stream[i] = static_cast<std::byte>(random());
+  Maybe large;
+  auto reading = link->tryReadMessage(nullptr, {}, nullptr)
+                     .then([&](Maybe&& message) { large = kj::mv(message); })
+                     .eagerlyEvaluate(nullptr);
+  write(stream + words32({0, 1, 7, 0}));
+  for (int i = 0; i < 100 && large == nullptr; ++i) loop.turn(1);
+  KJ_IF_MAYBE (message, large) {
+    for (uint segment = 0; segment < 2; ++segment) {
+      const auto bytes = message->reader->getSegment(segment).asBytes();
+      ASSERT_EQ(bytes.size(), 400'000u);
+      EXPECT_EQ(std::memcmp(bytes.begin(), stream.data() + 16 + segment * 400'000, bytes.size()), 0) << segment;
+    }
+    EXPECT_EQ(message->reader->getSegment(2), nullptr);
+  } else {
+    ADD_FAILURE() << "not delivered";
+  }
+  KJ_IF_MAYBE (message, next()) {
+    EXPECT_EQ(*reinterpret_cast<const uint64_t*>(message->reader->getSegment(0).begin()), 7u);
+  } else {
+    ADD_FAILURE() << "what follows is lost";
+  }
+}
+
 TEST_F(ALink, IsCutOffByAHeadOfFourTimesFF) { EXPECT_EQ(fate(words32({0xffffffff})), CutOff::BadHeader); }
 
 TEST_F(ALink, IsCutOffByMoreSegmentsThanItTakes) {
@@ -271,6 +299,24 @@ TEST_F(ALink, WritesSegmentsInTheFormOfAStream) {
   loop.await(link->writeMessage(nullptr, segments));
   loop.turn(0);
   EXPECT_EQ(peerReads(), words32({1, 1, 2, 0, 1, 0, 2, 0, 3, 0}));
+}
+
+TEST_F(ALink, SendsALargeMessageInItsPlaceHoweverMuchTheSocketTakes) {
+  open(LinkSide::Client);
+  std::vector<uint64_t> content(100'000);
+  for (size_t i = 0; i < content.size(); ++i) content[i] = i;
+  const auto* words = reinterpret_cast<const capnp::word*>(content.data());
+  const kj::ArrayPtr<const capnp::word> segments[] = {{words, 3}, {words + 3, 80'000}, {words + 80'003, 19'997}};
+  send1(8);
+  loop.await(link->writeMessage(nullptr, segments));
+  send1(9);
+  Bytes got;
+  for (int i = 0; i < 1000 && got.size() < 800'000 + 48; ++i) {
+    got = got + peerReads();
+    loop.turn(1);
+  }
+  const ByteSpan text = std::as_bytes(std::span(content));
+  EXPECT_EQ(got, words32({0, 1, 8, 0, 2, 3, 80'000, 19'997}) + text + words32({0, 1, 9, 0}));
 }
 
 TEST_F(ALink, DoesNotHearAPeerThatDoesNotRead) {

@@ -2,6 +2,7 @@
 // Method: real socket files in a temporary folder, and a server whose one method answers or throws.
 #include "common/rpc.h"
 
+#include <grp.h>
 #include <gtest/gtest.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -13,6 +14,9 @@
 #include <kj/debug.h>
 #include <kj/io.h>
 
+#include "common/socket_group.h"
+#include "tests/unit/temporary_folder.h"
+
 namespace sallyport {
 namespace {
 
@@ -20,15 +24,6 @@ namespace fs = std::filesystem;
 
 class InAFolder : public testing::Test {
  protected:
-  InAFolder() {
-    std::string pattern = (fs::temp_directory_path() / "sallyport-rpc-XXXXXX").string();
-    folder = mkdtemp(pattern.data());
-    path = folder / "test.sock";
-  }
-  ~InAFolder() override {
-    std::error_code ignored;
-    fs::remove_all(folder, ignored);
-  }
   // Why the socket can't be bound; empty if it can.
   std::string problem(const fs::path& where) {
     try {
@@ -36,7 +31,9 @@ class InAFolder : public testing::Test {
       return "";
     } catch (const kj::Exception& e) { return e.getDescription().cStr(); }
   }
-  fs::path folder, path;
+  test::TemporaryFolder temporary;
+  const fs::path& folder = temporary.path();
+  const fs::path path = folder / "test.sock";
 };
 
 using AUnixListener = InAFolder;
@@ -117,6 +114,28 @@ TEST_F(AUnixListener, KnowsWhoConnected) {
   EXPECT_EQ(who.uid, geteuid());
   EXPECT_EQ(who.gid, getegid());
   EXPECT_EQ(who.pid, getpid());
+  EXPECT_TRUE(who.isMember(getegid()));
+  EXPECT_FALSE(who.isMember(54321));
+  std::vector<gid_t> groups(static_cast<size_t>(getgroups(0, nullptr)));
+  ASSERT_EQ(getgroups(static_cast<int>(groups.size()), groups.data()), static_cast<int>(groups.size()));
+  for (const gid_t group : groups) EXPECT_TRUE(who.isMember(group)) << group;
+}
+
+TEST_F(AUnixListener, IsSharedWithAGroup) {
+  kj::AutoCloseFd listener(listenUnix(path, 0600));
+  const group* own = getgrgid(getegid());
+  ASSERT_NE(own, nullptr);
+  const auto shared = shareWithGroup(path, own->gr_name);
+  ASSERT_TRUE(shared) << shared.error().message;
+  EXPECT_EQ(*shared, getegid());
+  struct stat info {};
+  ASSERT_EQ(stat(path.c_str(), &info), 0);
+  EXPECT_EQ(info.st_mode & 07777, 0660u);
+  EXPECT_EQ(info.st_gid, getegid());
+  const auto unknown = shareWithGroup(path, "no-such-group");
+  ASSERT_FALSE(unknown);
+  EXPECT_NE(unknown.error().message.find("no-such-group"), std::string::npos);
+  EXPECT_NE(unknown.error().hint.find("groupadd"), std::string::npos);
 }
 
 // Method 0 answers a number, method 1 throws in front of a peer, anything else is unknown.

@@ -13,6 +13,7 @@
 
 #include "common/capnp_bytes.h"
 #include "tests/unit/netd/test_vault.h"
+#include "tests/unit/temporary_folder.h"
 
 namespace sallyport::netd {
 namespace {
@@ -102,16 +103,12 @@ class ScriptedVault final : public proto::Net::Server {
 class AVaultClient : public testing::Test {
  protected:
   AVaultClient() {
-    std::string pattern = (fs::temp_directory_path() / "sallyport-vc-XXXXXX").string();
-    folder = mkdtemp(pattern.data());
     client.emplace(loop, stats, [this] { ++lost; });
   }
   ~AVaultClient() noexcept override {
     client.reset();
     script.held.clear();
     server.reset();
-    std::error_code ignored;
-    fs::remove_all(folder, ignored);
   }
 
   void serve() {
@@ -162,7 +159,8 @@ class AVaultClient : public testing::Test {
   EventLoop loop;
   Stats stats{};
   Script script;
-  fs::path folder;
+  sallyport::test::TemporaryFolder temporary;
+  const fs::path& folder = temporary.path();
   std::optional<RpcServer> server;
   std::optional<VaultClient> client;
   std::map<int, std::optional<R>> answers;  // by question: a refusal, or nothing when it was granted
@@ -233,6 +231,31 @@ TEST_F(AVaultClient, DoesNotAskWhatWasWithdrawnBefore) {
   EXPECT_EQ(script.batches, (std::vector<size_t>{1}));
   EXPECT_FALSE(answers.contains(0));
   EXPECT_TRUE(answers.contains(1));
+}
+
+// A stranger asks by a Hello and leaves, as often as he likes, while the vault is away or hangs.
+TEST_F(AVaultClient, ForgetsWithdrawnQuestionsAlsoWhenNobodyTakesThem) {
+  const auto flood = [this] {
+    std::vector<std::unique_ptr<VaultClient::Question>> kept;
+    for (int i = 0; i < 100; ++i) kept.push_back(askCookie(i));
+    for (int i = 0; i < 5000; ++i) {
+      const auto withdrawn = askCookie(1000 + i);
+      turns(i % 100 == 0 ? 1 : 0);
+    }
+    EXPECT_LE(client->waiting(), 400u);
+    EXPECT_GE(client->waiting(), 1u);
+    while (!kept.empty()) kept.pop_back();
+    EXPECT_LE(client->waiting(), 128u);
+  };
+  flood();
+  serve();
+  connect();
+  turns();
+  EXPECT_EQ(client->waiting(), 0u);
+  script.hold = true;  // it hangs
+  flood();
+  release();
+  EXPECT_TRUE(answers.empty());
 }
 
 TEST_F(AVaultClient, ThrowsAwayTheAnswerToAWithdrawnQuestion) {

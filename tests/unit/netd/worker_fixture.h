@@ -21,6 +21,7 @@
 #include "netd/worker.h"
 #include "proto/netd_control.capnp.h"
 #include "tests/unit/netd/test_vault.h"
+#include "tests/unit/temporary_folder.h"
 
 namespace sallyport::netd::test {
 
@@ -86,8 +87,6 @@ class VaultServer final : public proto::Net::Server {
 class WorkerTest : public testing::Test {
  protected:
   WorkerTest() {
-    std::string pattern = (fs::temp_directory_path() / "sallyport-worker-XXXXXX").string();
-    folder = mkdtemp(pattern.data());
     int ends[2];
     EXPECT_EQ(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, ends), 0);
     monitor.emplace(
@@ -97,13 +96,12 @@ class WorkerTest : public testing::Test {
   }
   ~WorkerTest() noexcept override {
     worker.reset();
-    // Whatever happened, nothing is left over. (No turn from here on: the worker is gone.)
+    // Whatever happened, nothing is left over: no work of the worker that is gone, and nothing that was counted.
+    for (int i = 0; i < 3; ++i) loop.turn(0);
     for (size_t i = 0; i < COUNTER_COUNT; ++i) {
       if (!COUNTERS[i].gauge) continue;
       EXPECT_EQ(stats.get(static_cast<Counter>(i)), 0u) << COUNTERS[i].name;
     }
-    std::error_code ignored;
-    fs::remove_all(folder, ignored);
   }
 
   // --- the monitor -----------------------------------------------------------------------------------------------
@@ -274,7 +272,8 @@ class WorkerTest : public testing::Test {
   Stats stats{};
   TestVault vault;
   MessageCipher cipher;
-  fs::path folder;
+  sallyport::test::TemporaryFolder temporary;
+  const fs::path& folder = temporary.path();
   std::vector<ControlRecord> records;
   kj::AutoCloseFd target;
   bool answerDials = true;

@@ -1,13 +1,21 @@
 // Goal: no counter repeats, whatever the disk does and wherever the process dies.
 // Method: the ledger against a disk that fails, tears, reorders and loses writes, and a process that dies at any point.
-// A scenario is a list of lives; each opens the ledger, draws, and meets the faults planned for it. Promises checked:
-//   no (instance, counter) is ever given out twice;
+// A schedule is a list of lives; each opens the ledger of one of two vaults that share a key, draws, meets the faults
+// planned for it, and is killed. Copies of a state are put back, and clocks step. Promises checked:
+//   no (instance, counter) is ever given out twice, by whichever vault;
 //   a counter is given out only while it is below the bound that is durable at that moment;
+//   that bound never goes down, but by a restore;
 //   without faults, the next life draws again, unless both slots were damaged (never by crashes alone).
 // The same harness must find the fault in ledgers that we know to be wrong: else it proves nothing.
+// A failure is shrunk and printed; put into a file that SALLYPORT_NONCE_SCHEDULE names, it is played again.
+// tests/model tries every order of events, with fewer kinds of them.
 #include <gtest/gtest.h>
 
+#include <sodium.h>
+
 #include <cerrno>
+#include <cstdlib>
+#include <fstream>
 #include <map>
 #include <optional>
 #include <random>
@@ -26,45 +34,114 @@ constexpr unsigned SEEDS = 4000;
 struct Crash {};
 
 enum class Fault { None, CrashBefore, CrashAfter, Error, ShortWrite };
+constexpr std::array<std::string_view, 5> FAULT_NAMES = {"none", "crash-before", "crash-after", "error", "short-write"};
 
 struct Life {
+  unsigned vault = 0;              // 0, or 1: another with the same key
+  unsigned copy = 0, restore = 0;  // 1: before it starts its state is copied, or the last copy put in its place
   unsigned draws = 0;
+  unsigned powerCut = 0;             // 1: at its end what isn't durable may be lost; else the cache lives on
+  unsigned seed = 0;                 // which sectors survive
+  int clock = 0;                     // a step, before it starts
   std::map<unsigned, Fault> faults;  // by number of the system call in this life
-  bool powerCut = false;  // at its end, or where it crashes: what isn't durable may be lost; else the cache lives on
-  unsigned seed = 0;      // which sectors survive
-  int clockStep = 0;
+  bool operator==(const Life&) const = default;
 };
 using Scenario = std::vector<Life>;
 
-// A disk with a volatile cache. A crash keeps any subset of the sectors of unsynced writes, in any order.
+// Calls f(name, field) for each number of a life: the one list for printing, parsing and shrinking.
+template <typename L, typename F>
+void eachField(L& life, F f) {
+  f("vault", life.vault), f("copy", life.copy), f("restore", life.restore), f("draws", life.draws);
+  f("power-cut", life.powerCut), f("seed", life.seed), f("clock", life.clock);
+}
+
+// A line for each life, of what isn't zero: "life draws=3 power-cut=1 2:short-write".
+std::string print(const Scenario& scenario) {
+  std::ostringstream text;
+  for (const Life& life : scenario) {
+    text << "life";
+    eachField(life, [&](const char* name, auto value) {
+      if (value != 0) text << " " << name << "=" << value;
+    });
+    for (const auto& [call, fault] : life.faults) text << " " << call << ":" << FAULT_NAMES[static_cast<size_t>(fault)];
+    text << "\n";
+  }
+  return text.str();
+}
+
+Scenario parse(std::istream& text) {
+  Scenario scenario;
+  for (std::string word; text >> word;) {
+    if (word == "life") {
+      scenario.emplace_back();
+      continue;
+    }
+    CHECK(!scenario.empty());
+    bool known = false;
+    eachField(scenario.back(), [&](const std::string& name, auto& field) {
+      if (!word.starts_with(name + "=")) return;
+      known = static_cast<bool>(std::istringstream(word.substr(name.size() + 1)) >> field);
+    });
+    for (size_t i = 0; i < FAULT_NAMES.size() && !known; ++i) {
+      if (!word.ends_with(":" + std::string(FAULT_NAMES[i]))) continue;
+      scenario.back().faults[static_cast<unsigned>(std::stoul(word))] = static_cast<Fault>(i);
+      known = true;
+    }
+    CHECK(known);
+  }
+  return scenario;
+}
+
+uint64_t be64At(const NonceLedger::Image& image, size_t at) {
+  uint64_t value = 0;
+  for (size_t i = 0; i < 8; ++i) value = value << 8 | static_cast<uint64_t>(image[at + i]);
+  return value;
+}
+
+// A disk with a volatile cache. Dirty sectors are written back at any time, in any order; a power cut loses the others.
 class FaultyDisk {
  public:
-  NonceLedger::Image durable{};
   NonceLedger::Image cached{};
-  std::vector<size_t> dirtySectors;
+
+  void put(const NonceLedger::Image& image) {
+    cached = durable_ = image;
+    dirtySectors_.clear();
+    bound_.reset();
+  }
+  // The highest bound of a whole slot that a power cut would leave.
+  uint64_t durableBound() {
+    if (bound_) return *bound_;
+    bound_ = 0;
+    for (size_t at : {size_t{0}, NonceLedger::SLOT_BYTES}) {
+      std::array<std::byte, 32> sum;
+      const size_t sumAt = NonceLedger::SLOT_BYTES - sum.size();
+      crypto_generichash_blake2b(reinterpret_cast<unsigned char*>(sum.data()), sum.size(),
+                                 uchars(ByteSpan(durable_).subspan(at)), sumAt, nullptr, 0);
+      const bool whole = std::equal(sum.begin(), sum.end(), durable_.begin() + static_cast<long>(at + sumAt));
+      if (whole) bound_ = std::max(*bound_, be64At(durable_, at + 16));
+    }
+    return *bound_;
+  }
 
   void start(const Life& life) {
     life_ = &life;
     random_.seed(life.seed);
     calls_ = 0;
   }
-  void crash() {
-    for (size_t sector : dirtySectors) {
-      if (random_() % 2 == 0)
-        std::copy_n(cached.begin() + static_cast<long>(sector * SECTOR), SECTOR,
-                    durable.begin() + static_cast<long>(sector * SECTOR));
-    }
-    dirtySectors.clear();
-    cached = durable;
+  void powerCut() {
+    writeBack(2);
+    dirtySectors_.clear();
+    cached = durable_;
   }
   ssize_t write(size_t offset, ByteSpan bytes) {
     const Fault fault = next();
+    writeBack(4);
     if (fault == Fault::CrashBefore) throw Crash();
     if (fault == Fault::Error && random_() % 2 == 0) return -ENOSPC;
     size_t size = bytes.size();
     if (fault == Fault::ShortWrite || fault == Fault::Error) size = random_() % size;
     std::copy_n(bytes.begin(), size, cached.begin() + static_cast<long>(offset));
-    for (size_t sector = offset / SECTOR; sector * SECTOR < offset + size; ++sector) dirtySectors.push_back(sector);
+    for (size_t sector = offset / SECTOR; sector * SECTOR < offset + size; ++sector) dirtySectors_.insert(sector);
     if (fault == Fault::CrashAfter) throw Crash();
     return fault == Fault::Error ? -EIO : static_cast<ssize_t>(size);
   }
@@ -73,15 +150,11 @@ class FaultyDisk {
     if (fault == Fault::CrashBefore) throw Crash();
     if (fault == Fault::Error || fault == Fault::ShortWrite) {
       // As Linux does: some pages were written, the others are marked clean and forgotten; the cache still shows them.
-      const NonceLedger::Image seen = cached;
-      crash();
-      cached = seen;
+      writeBack(2);
+      dirtySectors_.clear();
       return -EIO;
     }
-    for (size_t sector : dirtySectors)
-      std::copy_n(cached.begin() + static_cast<long>(sector * SECTOR), SECTOR,
-                  durable.begin() + static_cast<long>(sector * SECTOR));
-    dirtySectors.clear();
+    writeBack(1);
     if (fault == Fault::CrashAfter) throw Crash();
     return 0;
   }
@@ -92,6 +165,20 @@ class FaultyDisk {
     return planned == life_->faults.end() ? Fault::None : planned->second;
   }
 
+  // One dirty sector in `oneIn`.
+  void writeBack(unsigned oneIn) {
+    std::erase_if(dirtySectors_, [&](size_t sector) {
+      if (random_() % oneIn != 0) return false;
+      const auto from = cached.begin() + static_cast<long>(sector * SECTOR);
+      std::copy_n(from, SECTOR, durable_.begin() + static_cast<long>(sector * SECTOR));
+      bound_.reset();
+      return true;
+    });
+  }
+
+  NonceLedger::Image durable_{};
+  std::set<size_t> dirtySectors_;
+  std::optional<uint64_t> bound_;  // of `durable_` as it is
   const Life* life_ = nullptr;
   unsigned calls_ = 0;
   std::minstd_rand random_;
@@ -116,24 +203,20 @@ class DiskView : public NonceDisk {
 using Counter = std::pair<InstanceId, uint64_t>;
 
 struct Subject {
+  static constexpr bool RESERVES = true;       // promises a durable bound
+  static constexpr bool ONE_INSTANCE = false;  // both vaults start from the same state
   virtual ~Subject() = default;
   virtual bool open() = 0;  // false: it refuses this state
   virtual std::optional<Counter> draw() = 0;
-  virtual uint64_t durableBound(const FaultyDisk& disk) { return UINT64_MAX; }  // for subjects that promise one
 };
-
-uint64_t be64At(const NonceLedger::Image& image, size_t at) {
-  uint64_t value = 0;
-  for (size_t i = 0; i < 8; ++i) value = value << 8 | static_cast<uint64_t>(image[at + i]);
-  return value;
-}
 
 template <typename View = DiskView>
 struct Ours : Subject {
-  Ours(FaultyDisk& ourDisk, const uint64_t& ourWall) : disk(ourDisk), wall(ourWall) {}
+  Ours(FaultyDisk& ourDisk, const uint64_t& ourWall, const NonceFacts& ourFacts)
+      : disk(ourDisk), wall(ourWall), facts(ourFacts) {}
   bool open() override {
     auto opened = NonceLedger::open(
-        std::make_unique<View>(disk), {}, [this] { return wall; }, SMALL_R);
+        std::make_unique<View>(disk), facts, [this] { return wall; }, SMALL_R);
     if (!opened) return false;
     ledger = std::move(*opened);
     return true;
@@ -143,18 +226,18 @@ struct Ours : Subject {
     if (!counter) return std::nullopt;
     return Counter{ledger->instance(), *counter};
   }
-  uint64_t durableBound(const FaultyDisk& d) override {
-    return std::max(be64At(d.durable, 16), be64At(d.durable, NonceLedger::SLOT_BYTES + 16));
-  }
   FaultyDisk& disk;
   const uint64_t& wall;
+  NonceFacts facts;
   std::unique_ptr<NonceLedger> ledger;
 };
 
 // "Whenever the counter C passes a multiple of B we store C + 2 B on disk, and start from there": read literally, the
 // first counters after a start are used before anything is stored.
 struct LiteralCurveTun : Subject {
-  LiteralCurveTun(FaultyDisk& itsDisk, const uint64_t&) : disk(itsDisk) {}
+  static constexpr bool RESERVES = false;
+  static constexpr bool ONE_INSTANCE = true;
+  LiteralCurveTun(FaultyDisk& itsDisk, const uint64_t&, const NonceFacts&) : disk(itsDisk) {}
   bool open() override {
     counter = be64At(disk.cached, 0);
     return true;
@@ -196,20 +279,54 @@ struct IgnoresShortWrites : DiskView {
   }
 };
 
+// Our ledger that doesn't notice that its state was copied or restored.
+struct KeepsItsKey : Ours<> {
+  KeepsItsKey(FaultyDisk& itsDisk, const uint64_t& itsWall, const NonceFacts&) : Ours<>(itsDisk, itsWall, {}) {}
+};
+// Our ledger where a vault's first state came with the key.
+struct SharesItsInstance : KeepsItsKey {
+  static constexpr bool ONE_INSTANCE = true;
+  using KeepsItsKey::KeepsItsKey;
+};
+
 // --- the harness -----------------------------------------------------------------------------------------------------
+
+struct Machine {
+  FaultyDisk disk;
+  NonceFacts facts;
+  uint64_t bound = 0;  // the highest that was durable
+};
 
 // What went wrong, or nothing.
 template <typename S>
 std::optional<std::string> run(const Scenario& scenario) {
-  FaultyDisk disk;
+  std::array<Machine, 2> machines;
+  unsigned char places = 0;
   uint64_t wall = 1000;  // before 2020: no help from the clock floor
-  disk.durable = disk.cached =
-      std::is_base_of_v<LiteralCurveTun, S> ? NonceLedger::Image{} : NonceLedger::newImage({}, wall);
+  const auto newPlace = [&](Machine& machine) { machine.facts.place.fill(std::byte{places++}); };
+  NonceLedger::Image copy{};
+  for (Machine& machine : machines) {
+    newPlace(machine);
+    if (S::RESERVES && !(S::ONE_INSTANCE && &machine != &machines[0]))
+      copy = NonceLedger::newImage(std::is_base_of_v<KeepsItsKey, S> ? NonceFacts{} : machine.facts, wall);
+    machine.disk.put(copy);
+  }
   std::set<Counter> seen;
   for (const Life& life : scenario) {
-    disk.start(life);
-    wall = static_cast<uint64_t>(std::max<int64_t>(0, static_cast<int64_t>(wall) + life.clockStep));
-    S subject(disk, wall);
+    Machine& machine = machines[life.vault];
+    if (life.copy != 0) copy = machine.disk.cached;
+    if (life.restore != 0) {
+      machine.disk.put(copy);
+      machine.bound = 0;
+      newPlace(machine);
+    }
+    machine.disk.start(life);
+    wall = static_cast<uint64_t>(std::max<int64_t>(0, static_cast<int64_t>(wall) + life.clock));
+    S subject(machine.disk, wall, machine.facts);
+    const auto boundWentDown = [&] {
+      const uint64_t before = std::exchange(machine.bound, machine.disk.durableBound());
+      return S::RESERVES && machine.bound < before;
+    };
     try {
       if (!subject.open()) return "a state that came from crashes alone was refused";
       bool drew = false;
@@ -217,12 +334,14 @@ std::optional<std::string> run(const Scenario& scenario) {
         const auto counter = subject.draw();
         if (!counter) break;
         drew = true;
-        if (counter->second >= subject.durableBound(disk)) return "a counter above the durable bound";
+        if (S::RESERVES && counter->second >= machine.disk.durableBound()) return "a counter above the durable bound";
+        if (boundWentDown()) return "the durable bound went down";
         if (!seen.insert(*counter).second) return "counter " + std::to_string(counter->second) + " was given out twice";
       }
       if (!drew && life.draws > 0 && life.faults.empty()) return "nothing given out though nothing failed";
     } catch (const Crash&) {}
-    if (life.powerCut) disk.crash();
+    if (life.powerCut != 0) machine.disk.powerCut();
+    if (boundWentDown()) return "the durable bound went down";
   }
   return std::nullopt;
 }
@@ -232,9 +351,12 @@ Scenario random(unsigned seed) {
   Scenario scenario(2 + random() % 5);
   for (Life& life : scenario) {
     life.draws = random() % 30;
+    life.vault = random() % 4 == 0;
+    life.copy = random() % 4 == 0;
+    life.restore = random() % 6 == 0;
     life.powerCut = random() % 3 != 0;
     life.seed = static_cast<unsigned>(random());
-    life.clockStep = random() % 4 == 0 ? static_cast<int>(random() % 200) - 100 : 0;
+    life.clock = random() % 4 == 0 ? static_cast<int>(random() % 200) - 100 : 0;
     const unsigned faults = random() % 3;
     for (unsigned i = 0; i < faults; ++i) life.faults[random() % 12] = static_cast<Fault>(1 + random() % 4);
   }
@@ -252,40 +374,40 @@ Scenario shrink(Scenario scenario) {
       scenario = std::move(candidate);
       return smaller = true;
     };
-    for (size_t i = 0; i < scenario.size(); ++i) {
+    for (size_t i = 0; i < scenario.size() && !smaller; ++i) {
       Scenario candidate = scenario;
       candidate.erase(candidate.begin() + static_cast<long>(i));
       if (attempt(std::move(candidate))) break;
-      if (scenario[i].draws > 0) {
+      for (const auto& [call, fault] : scenario[i].faults) {
         candidate = scenario;
-        --candidate[i].draws;
+        candidate[i].faults.erase(call);
         if (attempt(std::move(candidate))) break;
       }
-      if (!scenario[i].faults.empty()) {
+      const Life life = scenario[i];
+      if (!smaller && i + 1 < scenario.size()) {  // this life and the next in one
         candidate = scenario;
-        candidate[i].faults.erase(candidate[i].faults.begin());
+        eachField(life, [&](std::string_view name, auto value) {
+          eachField(candidate[i + 1], [&](std::string_view other, auto& field) {
+            if (other == name && field == 0) field = static_cast<std::decay_t<decltype(field)>>(value);
+          });
+        });
+        candidate.erase(candidate.begin() + static_cast<long>(i));
         if (attempt(std::move(candidate))) break;
       }
-      if (scenario[i].clockStep != 0) {
-        candidate = scenario;
-        candidate[i].clockStep = 0;
-        if (attempt(std::move(candidate))) break;
-      }
+      // Each number to zero, or halfway, or one less.
+      eachField(life, [&](std::string_view name, auto value) {
+        for (const auto less : {value - value, value / 2, value - (value > 0) + (value < 0)}) {
+          if (smaller || static_cast<decltype(value)>(less) == value) continue;
+          candidate = scenario;
+          eachField(candidate[i], [&](std::string_view other, auto& field) {
+            if (other == name) field = static_cast<std::decay_t<decltype(field)>>(less);
+          });
+          attempt(std::move(candidate));
+        }
+      });
     }
   }
   return scenario;
-}
-
-std::string print(const Scenario& scenario) {
-  static const char* const NAMES[] = {"none", "crash before", "crash after", "error", "short write"};
-  std::ostringstream text;
-  for (const Life& life : scenario) {
-    text << "  life: " << life.draws << " draws, clock " << life.clockStep << ", seed " << life.seed
-         << (life.powerCut ? ", power cut" : "");
-    for (const auto& [call, fault] : life.faults) text << ", call " << call << ": " << NAMES[static_cast<int>(fault)];
-    text << "\n";
-  }
-  return text.str();
 }
 
 // The first failing scenario, shrunk.
@@ -307,8 +429,21 @@ TEST(NonceLedgerProperty, FindsThatTheLiteralCurveTunRuleRepeats) {
   const auto failure = findFailure<LiteralCurveTun>();
   ASSERT_TRUE(failure.has_value());
   // The shortest counter-example: start, draw, crash, start, draw.
+  EXPECT_EQ(print(*failure), "life draws=1\nlife draws=1\n");
+}
+
+TEST(NonceLedgerProperty, FindsACopyThatKeepsItsNonceKey) {
+  const auto failure = findFailure<KeepsItsKey>();
+  ASSERT_TRUE(failure.has_value());
+  // The shortest: a copy is made, used, and put back.
   EXPECT_EQ(failure->size(), 2u) << print(*failure);
-  EXPECT_EQ((*failure)[0].draws + (*failure)[1].draws, 2u) << print(*failure);
+  EXPECT_EQ(failure->back().restore, 1u) << print(*failure);
+}
+
+TEST(NonceLedgerProperty, FindsVaultsThatShareAnInstance) {
+  const auto failure = findFailure<SharesItsInstance>();
+  ASSERT_TRUE(failure.has_value());
+  EXPECT_EQ(failure->size(), 2u) << print(*failure);
 }
 
 TEST(NonceLedgerProperty, FindsAMissingFsync) { EXPECT_TRUE(findFailure<Ours<NeverSyncs>>().has_value()); }
@@ -336,6 +471,26 @@ TEST(NonceLedgerProperty, SurvivesACrashAtEachSystemCall) {
       }
     }
   }
+}
+
+TEST(NonceLedgerProperty, ASchedulePrintedCanBePlayedAgain) {
+  for (unsigned seed = 1; seed <= 200; ++seed) {
+    const Scenario scenario = random(seed);
+    std::istringstream text(print(scenario));
+    EXPECT_EQ(parse(text), scenario) << print(scenario);
+  }
+}
+
+TEST(NonceLedgerProperty, PlaysTheScheduleOfTheEnvironment) {
+  // Without one: killed between write and fdatasync, then a power cut in the next life.
+  std::stringstream text("life draws=9 4:crash-after\nlife draws=9 power-cut=1 2:crash-after\nlife draws=9\n");
+  if (const char* const path = std::getenv("SALLYPORT_NONCE_SCHEDULE")) {
+    std::ifstream file(path);
+    ASSERT_TRUE(file.is_open()) << path;
+    text.str("");
+    text << file.rdbuf();
+  }
+  EXPECT_EQ(run<Ours<>>(parse(text)), std::nullopt);
 }
 
 }  // namespace

@@ -11,29 +11,14 @@
 #include <string>
 
 #include "common/bytes.h"
+#include "tests/unit/temporary_folder.h"
 #include "vaultd/key_format.h"
 
 namespace sallyport::vaultd::test {
 
 namespace fs = std::filesystem;
 
-// A folder of its own with mode 0700, removed with everything in it.
-class TemporaryFolder {
- public:
-  TemporaryFolder() {
-    std::string pattern = (fs::temp_directory_path() / "sallyport-vaultd-XXXXXX").string();
-    CHECK(mkdtemp(pattern.data()) != nullptr);
-    path_ = pattern;
-  }
-  ~TemporaryFolder() {
-    std::error_code ignored;
-    fs::remove_all(path_, ignored);
-  }
-  const fs::path& path() const { return path_; }
-
- private:
-  fs::path path_;
-};
+using sallyport::test::TemporaryFolder;
 
 inline std::string readFile(const fs::path& path) {
   std::ifstream in(path, std::ios::binary);

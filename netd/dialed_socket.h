@@ -1,4 +1,4 @@
-// dial.h - a socket to a configured target, dialled by the monitor. Part of: netd-worker (edge).
+// dialed_socket.h - a socket to a configured target, dialled by the monitor. Part of: netd-worker (edge).
 // The worker names the entry; the monitor answers with a socket that is connecting; this waits until it is connected,
 // and asks for the target's next address when it isn't. Gives up after the configured time.
 #pragma once

@@ -1,4 +1,4 @@
-// sockets.h - options of the sockets that a worker uses. Part of: netd-worker (edge).
+// socket_options.h - options of the sockets that a worker uses. Part of: netd-worker (edge).
 #pragma once
 
 #include <sys/socket.h>

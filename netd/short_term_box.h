@@ -1,4 +1,4 @@
-// message_box.h - boxes under short-term keys: what a worker may do itself. Part of: netd-worker.
+// short_term_box.h - boxes under short-term keys: what a worker may do itself. Part of: netd-worker.
 // docs/protocol.md §1. Long-term keys never come here: Hello, Cookie, Initiate and messages use ephemeral secrets, K
 // the minute key.
 //

@@ -1,5 +1,5 @@
-// message_box.cc - see message_box.h.
-#include "netd/message_box.h"
+// short_term_box.cc - see short_term_box.h.
+#include "netd/short_term_box.h"
 
 #include <openssl/evp.h>
 #include <openssl/params.h>

@@ -1,5 +1,5 @@
-// dial.cc - see dial.h.
-#include "netd/dial.h"
+// dialed_socket.cc - see dialed_socket.h.
+#include "netd/dialed_socket.h"
 
 #include <sys/socket.h>
 
@@ -15,10 +15,8 @@ DialedSocket::DialedSocket(Worker& worker, uint32_t entryId, OnDone onDone)
                     .timer()
                     .afterDelay(worker.limits().dialTimeoutMs * kj::MILLISECONDS)
                     .then([this] {
-                      worker_.loop().defer([this, request = request_] {
-                        // By number: the object may be gone by then.
-                        worker_.expireDial(request);
-                      });
+                      // By number: the object may be gone by then.
+                      worker_.soon([&held = worker_, request = request_] { held.expireDial(request); });
                     })
                     .eagerlyEvaluate(nullptr)) {
   worker_.stats().add(Counter::Dials);

@@ -1,6 +1,6 @@
-// sockets.cc - see sockets.h. Failures are ignored on purpose: a Unix socket refuses TCP options, and no option is
-// vital.
-#include "netd/sockets.h"
+// socket_options.cc - see socket_options.h. Failures are ignored on purpose: a Unix socket refuses TCP options, and no
+// option is vital.
+#include "netd/socket_options.h"
 
 #include <netinet/in.h>
 #include <netinet/tcp.h>

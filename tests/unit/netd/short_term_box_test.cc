@@ -1,6 +1,6 @@
 // Goal: our fast box is crypto_box to the byte, and no changed box opens: docs/decisions/0010-xsalsa20-and-poly1305.md.
 // Method: a differential test against libsodium over the lengths where the code takes another path; every bit flipped.
-#include "netd/message_box.h"
+#include "netd/short_term_box.h"
 
 #include <gtest/gtest.h>
 #include <sodium.h>

@@ -1,0 +1,243 @@
+#!/usr/bin/python3
+"""Goal: an operator is told the truth, and what to do: by `check`, `up`, `reload`, `status`, `key new` and `pipe`, also when the file is
+wrong, a key isn't loaded, or the user may not. And `socket_group` lets a group in, and nobody else.
+Method: the commands as they are typed; other users by a child with another uid, when we are root.
+"""
+
+import grp
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import unittest
+
+import minicapnp
+from harness import SystemTest, binary, wait_until
+
+NOBODY = 65534
+as_root = unittest.skipUnless(os.geteuid() == 0, "needs root to become another user")
+
+
+def lines(done):
+    return done.stderr.decode().splitlines()
+
+
+class ReloadTellsWhatIsInForce(SystemTest):
+    def setUp(self):
+        self.host = self.site("operator")
+        self.alice = self.host.peer("alice")
+        self.port = self.host.listen("echo", ["alice"], "echo")
+        self.host.start()
+
+    def entry(self, name):
+        status = json.loads(self.host.cli("status", "--json").stdout)
+        return next(entry for entry in status["netd"]["entries"] if entry["name"] == name)
+
+    def reload(self):
+        self.host.write_config()
+        return self.host.cli("reload", check=False)
+
+    def test_a_key_that_is_not_loaded_is_named_until_vaultd_is_restarted(self):
+        done = self.reload()
+        self.assertEqual((done.returncode, lines(done)), (0, []))
+        fresh = self.host.listen("fresh", ["alice"], "echo", key="fresh")
+        done = self.reload()
+        self.assertEqual(done.returncode, 1)
+        self.assertEqual(lines(done), [
+            "sallyport: warning: [[listen]] `fresh` is not in force: the key `fresh` is not loaded: restart vaultd",
+            "sallyport: error: not all of the configuration is in force",
+            "sallyport: hint: the warnings above name what is not"])
+        self.assertEqual(self.entry("fresh")["problem"], "key `fresh` is not loaded: restart vaultd")
+        self.assertIn("key `fresh` is not loaded: restart vaultd", self.host.cli("status").stdout.decode())
+        self.assertEqual(self.entry("echo")["problem"], "")
+
+        vaultd = self.host.pids()["vaultd"]
+        os.kill(vaultd, signal.SIGTERM)
+        wait_until(lambda: self.entry_is_ready("fresh"), 20, "vaultd is there again, with the key")
+        self.assertEqual(self.reload().returncode, 0)
+        with self.host.connect(fresh, self.alice, key="fresh") as session:
+            self.assert_echo(session)
+
+    def entry_is_ready(self, name):
+        done = self.host.cli("status", "--json", check=False)
+        if done.returncode != 0:
+            return False
+        entries = json.loads(done.stdout)["netd"]["entries"]
+        return [e["problem"] for e in entries if e["name"] == name] == [""]
+
+    def test_what_netd_takes_up_at_its_start_only_is_named(self):
+        self.host.net["workers"] = 1
+        done = self.reload()
+        self.assertEqual(done.returncode, 1)
+        self.assertIn("sallyport: warning: sockets, workers or user of netd are as before: restart netd", lines(done))
+
+    def test_netd_gets_the_text_that_the_vault_got(self):
+        """One read for both: a file that changes meanwhile doesn't divide the daemons."""
+        vaultd = self.host.pids()["vaultd"]
+        self.host.listen("first", ["alice"], "echo")
+        self.host.write_config()
+        os.kill(vaultd, signal.SIGSTOP)
+        try:
+            command = subprocess.Popen([binary("sallyport"), "reload", "-c", str(self.host.config)], stdout=subprocess.PIPE,
+                                       stderr=subprocess.STDOUT)
+            wait_until(lambda: self.has_socket(command.pid), 20, "the command talks to vaultd: it has read the file")
+            self.host.listen("second", ["alice"], "echo")
+            self.host.write_config()
+        finally:
+            os.kill(vaultd, signal.SIGCONT)
+        said = command.communicate(timeout=30)[0]
+        self.assertEqual(command.returncode, 0, said)
+        self.assertEqual({name for _, name in self.host.net_status()["entries"]}, {"echo", "first"})
+
+    @staticmethod
+    def has_socket(pid):
+        folder = pathlib.Path(f"/proc/{pid}/fd")
+        return any(str(link.readlink()).startswith("socket:") for link in folder.iterdir())
+
+
+class WrongFilesAreToldWhole(SystemTest):
+    def setUp(self):
+        self.host = self.site("operator-file")
+
+    def said(self, *words):
+        done = self.host.cli(*words, check=False)
+        self.assertEqual(done.returncode, 1)
+        self.assertEqual(done.stdout, b"")
+        return lines(done)
+
+    def test_every_error_has_its_line_and_its_hint(self):
+        file = self.host.config
+        file.write_text("[net]\nworker = 1\n[[listen]]\nname = \"a\"\naddress = \"7001\"\nkey = \"k\"\nallow = []\nservice = \"echo\"\n")
+        expected = [f"sallyport: error: {file}:2: unknown key `worker` in [net]",
+                    "sallyport: hint: did you mean `workers`?",
+                    f"sallyport: error: {file}:5: `address` in [[listen]] `a` has no port: `7001`",
+                    "sallyport: hint: write HOST:PORT, e.g. `127.0.0.1:8080` or `[::1]:8080`, or unix:PATH",
+                    f"sallyport: error: {file}:7: `allow` in [[listen]] `a` allows nobody",
+                    "sallyport: hint: name the peers that may connect: allow = [\"alice\"]"]
+        for command in ("check", "up", "reload", "status"):
+            self.assertEqual(self.said(command), expected, command)
+        for daemon in ("vaultd", "netd"):
+            done = subprocess.run([binary(daemon), "--config", str(file)], capture_output=True, timeout=30, check=False)
+            self.assertEqual((done.returncode, lines(done)), (1, expected), daemon)
+
+    def test_missing_keys_and_groups_have_hints(self):
+        self.host.peer("alice")
+        self.host.listen("a", ["alice"], "echo")
+        self.host.net["socket_group"] = "no-such-group"
+        self.host.write_config()
+        (self.host.dir / "keys/server.key").unlink()
+        for command in ("check", "up"):
+            done = self.host.cli(command, check=False)
+            self.assertEqual(done.returncode, 1)
+            said = [line for line in lines(done) if "warning" not in line]
+            self.assertEqual(said, [
+                f"sallyport: error: [[listen]] `a` needs the key `server`, but there is no {self.host.dir}/keys/server.key",
+                "sallyport: hint: sallyport key new server",
+                "sallyport: error: `socket_group`: there is no group `no-such-group`",
+                "sallyport: hint: groupadd --system no-such-group"], command)
+
+    def test_text_that_is_not_toml_and_a_file_that_is_not_there_have_hints(self):
+        self.host.config.write_text("[net\n")
+        self.assertIn("hint: text stands in", self.said("check")[1])
+        self.host.config.unlink()
+        self.assertIn("hint: write one, or name another with -c FILE", self.said("check")[1])
+
+    @as_root
+    def test_a_file_that_may_not_be_read_has_a_hint(self):
+        self.host.write_config()
+        self.host.config.chmod(0o600)
+        done = subprocess.run([binary("sallyport"), "check", "-c", str(self.host.config)], capture_output=True, timeout=30, check=False,
+                              user=NOBODY, group=NOBODY, extra_groups=[])
+        self.assertEqual(done.returncode, 1)
+        self.assertIn("Permission denied", lines(done)[0])
+        self.assertIn("hint: run this as a user who may read it", lines(done)[1])
+
+    @as_root
+    def test_a_key_that_may_not_be_made_names_the_folder(self):
+        keys = self.host.dir / "keys"
+        keys.mkdir(mode=0o755)
+        done = subprocess.run([binary("sallyport"), "key", "new", "x", "--keys", str(keys)], capture_output=True, timeout=30, check=False,
+                              user=NOBODY, group=NOBODY, extra_groups=[])
+        self.assertEqual(done.returncode, 1)
+        self.assertEqual(lines(done)[0], f"sallyport: error: {keys}: can't create a file in this folder: Permission denied")
+        self.assertIn(f"hint: run this as the owner of {keys}", lines(done)[1])
+
+    def test_a_wrong_option_is_told_in_the_same_words_by_all(self):
+        for program, status in (("sallyport", 2), ("vaultd", 2), ("netd", 2)):
+            done = subprocess.run([binary(program), "--nonsense"], capture_output=True, timeout=30, check=False)
+            self.assertEqual((done.returncode, done.stdout), (status, b""), program)
+            self.assertTrue(lines(done)[0].startswith("sallyport: error: "), done.stderr)
+            self.assertIn("--help", lines(done)[1])
+            for option in ("-V", "--version"):
+                done = subprocess.run([binary(program), option], capture_output=True, timeout=30, check=True)
+                self.assertRegex(done.stdout.decode(), rf"^{program} \d+\.\d+")
+            for option in ("-h", "--help"):
+                done = subprocess.run([binary(program), option], capture_output=True, timeout=30, check=True)
+                self.assertIn("--config", done.stdout.decode(), program)
+
+
+@as_root
+class OtherUsersMayBeLetIn(SystemTest):
+    GROUP = grp.getgrgid(max(group.gr_gid for group in grp.getgrall() if 0 < group.gr_gid < 1000)).gr_name
+
+    def setUp(self):
+        self.host = self.site("operator-group")
+        self.gid = grp.getgrnam(self.GROUP).gr_gid
+
+    def start(self, group):
+        if group:
+            self.host.net["socket_group"] = self.host.vault["socket_group"] = group
+        self.host.peer("client", self.host.key("client"))
+        port = self.host.listen("echo", ["client"], "echo")
+        self.host.peer("server", self.host.publics["server"])
+        self.host.connect_entry("loop", ("127.0.0.1", port), "server", listen=False)
+        self.host.start()
+        self.assertEqual(self.host.cli("check").returncode, 0)
+
+    def pipe(self, gid=NOBODY, groups=()):
+        return subprocess.run([binary("sallyport"), "pipe", "loop", "-c", str(self.host.config)], input=b"through", capture_output=True,
+                              timeout=60, check=False, user=NOBODY, group=gid, extra_groups=list(groups))
+
+    def vault_admits(self, socket="vault.sock", gid=NOBODY, groups=()):
+        program = ("import sys; sys.path.insert(0, sys.argv[1]); import minicapnp\n"
+                   "try:\n    minicapnp.Rpc(sys.argv[2], timeout=20)\nexcept OSError as error:\n    sys.exit(str(type(error)))")
+        done = subprocess.run([sys.executable, "-B", "-c", program, str(pathlib.Path(minicapnp.__file__).parent),
+                               str(self.host.dir / "run" / socket)], capture_output=True, timeout=60, check=False, user=NOBODY, group=gid,
+                              extra_groups=list(groups))
+        return done.returncode == 0, done.stderr.decode()
+
+    def test_members_by_their_first_or_another_group(self):
+        self.start(self.GROUP)
+        for gid, groups in ((self.gid, ()), (NOBODY, (self.gid,)), (NOBODY, (NOBODY, self.gid))):
+            done = self.pipe(gid, groups)
+            self.assertEqual((done.returncode, done.stdout), (0, b"through"), done.stderr)
+            self.assertEqual(self.vault_admits("vault.sock", gid, groups), (True, ""))
+            for closed in ("vault-net.sock", "vault-admin.sock"):
+                self.assertIn("PermissionError", self.vault_admits(closed, gid, groups)[1])
+
+    def test_nobody_else(self):
+        self.start(self.GROUP)
+        done = self.pipe()
+        self.assertEqual((done.returncode, done.stdout), (1, b""))
+        self.assertIn("no permission", lines(done)[0])
+        self.assertIn(f"the members of `{self.GROUP}` may", lines(done)[1])
+        self.assertIn("PermissionError", self.vault_admits()[1])
+        # The mode of the file is one door, vaultd's own look at the groups another.
+        (self.host.dir / "run/vault.sock").chmod(0o666)
+        self.assertRegex(self.vault_admits()[1], "ConnectionReset|BrokenPipe")
+        self.assertEqual(self.vault_admits("vault.sock", NOBODY, (self.gid,)), (True, ""))
+
+    def test_nobody_at_all_without_the_setting(self):
+        self.start(None)
+        done = self.pipe(NOBODY, (self.gid,))
+        self.assertEqual(done.returncode, 1)
+        self.assertIn("`socket_group` in [net]", lines(done)[1])
+        self.assertFalse(self.vault_admits("vault.sock", NOBODY, (self.gid,))[0])
+        for name in ("net.sock", "vault.sock"):
+            self.assertEqual((self.host.dir / "run" / name).stat().st_mode & 0o777, 0o600)
+
+
+if __name__ == "__main__":
+    unittest.main()

@@ -1,0 +1,226 @@
+// Goal: a local program that gives up, asks too much or doesn't read hurts nobody, and loses nobody's messages.
+// Method: a whole worker in the test's loop; the test is its peers and, over [net] socket, its programs.
+#include "netd/channel.h"
+#include "proto/net.capnp.h"
+#include "tests/unit/netd/worker_fixture.h"
+
+namespace sallyport::netd {
+namespace {
+
+constexpr LinkLimits CLIENT_LIMITS{.maxMessageBytes = 2 << 20, .maxQueuedBytes = 64 << 20};
+
+class AProgram : public test::WorkerTest {
+ protected:
+  static constexpr uint32_t CHANNEL = test::CHANNEL_ENTRY;
+
+  void serve(const test::Options& options = {}) {
+    start(options);
+    sendFd({.kind = ControlKind::NetListener}, kj::AutoCloseFd(listenUnix(folder / "net", 0600)));
+    turns();
+    program.emplace(loop, connectUnix(folder / "net"), CLIENT_LIMITS, [] {});
+    network.emplace(program->bootstrap().castAs<proto::Network>());
+    auto request = network->listenRequest();
+    request.setName("chat");
+    listener.emplace(answer(request.send())->getOutcome().getListener());
+  }
+  ~AProgram() noexcept override {
+    listener.reset();
+    network.reset();
+    program.reset();
+  }
+
+  template <typename Results>
+  std::optional<capnp::Response<Results>> answer(capnp::RemotePromise<Results> call) {
+    std::optional<capnp::Response<Results>> result;
+    auto waiting = call.then([&](capnp::Response<Results>&& response) { result.emplace(kj::mv(response)); })
+                       .eagerlyEvaluate(nullptr);
+    EXPECT_TRUE(until([&] { return result.has_value(); })) << "no answer";
+    return result;
+  }
+  // Makes the call and gives it up: a Finish before its Return.
+  template <typename Request>
+  void callAndGiveUp(Request request) {
+    {
+      const auto call = request.send();
+      turns(3);
+    }
+    turns(3);
+  }
+  proto::Channel::Client accept() {
+    return answer(listener->acceptRequest().send())->getOutcome().getAccepted().getChannel();
+  }
+  auto sendRequest(proto::Channel::Client& channel, const std::vector<std::string>& texts) {
+    auto request = channel.sendRequest();
+    auto list = request.initMessages(static_cast<uint>(texts.size()));
+    for (uint i = 0; i < texts.size(); ++i) list[i].setData(toData(asBytes(texts[i])));
+    return request;
+  }
+  std::vector<std::string> receive(proto::Channel::Client& channel) {
+    std::vector<std::string> texts;
+    const auto response = answer(channel.receiveRequest().send());
+    for (const auto message : response->getReceived().getMessages())
+      texts.push_back(test::text(toBytes(message.getData())));
+    return texts;
+  }
+  std::vector<std::byte> stream(Peer& peer, size_t messages) {
+    const std::string text(60000, 'x');
+    std::vector<std::byte> all;
+    for (size_t i = 0; i < messages; ++i) {
+      const auto frame = sealed(peer, text);
+      all.insert(all.end(), frame.begin(), frame.end());
+    }
+    return all;
+  }
+  // As much as the worker takes for now; what is left.
+  ByteSpan pour(Peer& peer, ByteSpan rest) {
+    for (int idle = 0; !rest.empty() && idle < 20; loop.turn(1)) {
+      const ssize_t sent = ::send(peer.socket, rest.data(), rest.size(), MSG_NOSIGNAL);
+      idle = sent > 0 ? 0 : idle + 1;
+      if (sent > 0) rest = rest.subspan(static_cast<size_t>(sent));
+    }
+    return rest;
+  }
+
+  std::optional<RpcClient> program;
+  std::optional<proto::Network::Client> network;
+  std::optional<proto::Listener::Client> listener;
+};
+
+// --- calls that are given up -----------------------------------------------------------------------------------------
+
+TEST_F(AProgram, ThatGivesUpReceivingTakesNoMessageWithIt) {
+  serve();
+  Peer peer = connected(CHANNEL);
+  auto channel = accept();
+  for (int i = 0; i < 20; ++i) callAndGiveUp(channel.receiveRequest());
+  say(peer, "one");
+  turns();
+  say(peer, "two");
+  std::vector<std::string> texts;
+  while (texts.size() < 2) {
+    for (auto& text : receive(channel)) texts.push_back(text);
+  }
+  EXPECT_EQ(texts, (std::vector<std::string>{"one", "two"}));
+}
+
+TEST_F(AProgram, ThatGivesUpAcceptingTakesNoChannelWithIt) {
+  serve();
+  for (int i = 0; i < 20; ++i) callAndGiveUp(listener->acceptRequest());
+  Peer peer = connected(CHANNEL);
+  turns();
+  auto channel = accept();
+  say(peer, "hello");
+  EXPECT_EQ(receive(channel), std::vector<std::string>{"hello"});
+}
+
+TEST_F(AProgram, ThatGivesUpSendingLosesWhatHadNotBegunAndNothingElse) {
+  serve();
+  Peer peer = connected(CHANNEL);
+  auto channel = accept();
+  const std::vector<std::string> large(25, std::string(60000, 'x'));  // more than a socket takes
+  auto first = sendRequest(channel, large).send();
+  turns();
+  callAndGiveUp(sendRequest(channel, {"given up"}));
+  auto last = sendRequest(channel, {"last"}).send();
+  for (const std::string& text : large) ASSERT_EQ(hear(peer), text);
+  EXPECT_EQ(hear(peer), "last");
+  EXPECT_TRUE(answer(kj::mv(first))->getOutcome().isSent());
+  EXPECT_TRUE(answer(kj::mv(last))->getOutcome().isSent());
+}
+
+TEST_F(AProgram, ThatGivesUpASendUnderWayDoesNotCutAMessage) {
+  serve();
+  Peer peer = connected(CHANNEL);
+  auto channel = accept();
+  const std::vector<std::string> large(25, std::string(60000, 'x'));
+  callAndGiveUp(sendRequest(channel, large));
+  auto last = sendRequest(channel, {"last"}).send();
+  for (const std::string& text : large) ASSERT_EQ(hear(peer), text);
+  EXPECT_EQ(hear(peer), "last");
+  EXPECT_TRUE(answer(kj::mv(last))->getOutcome().isSent());
+}
+
+TEST_F(AProgram, ThatLeavesWithCallsOpenLeavesNothingBehind) {
+  serve();
+  Peer peer = connected(CHANNEL);
+  auto channel = accept();
+  {
+    auto receiving = channel.receiveRequest().send();
+    auto accepting = listener->acceptRequest().send();
+    turns();
+    program.reset();
+  }
+  EXPECT_TRUE(until([&] { return stats.get(Counter::RpcClients) == 0; }));
+  say(peer, "anybody?");
+  turns();
+  Peer next = connected(CHANNEL);
+  turns();
+}
+
+// --- floods ----------------------------------------------------------------------------------------------------------
+
+TEST_F(AProgram, CostsTheMonitorOneQuestionHoweverOftenItAsks) {
+  serve();
+  std::vector<kj::Promise<void>> calls;
+  size_t answered = 0;
+  for (int i = 0; i < 500; ++i) {
+    calls.push_back(
+        network->reloadRequest()
+            .send()
+            .then([&](auto&& response) { answered += response.getOutcome().getDone() == "nothing changed"; })
+            .eagerlyEvaluate(nullptr));
+  }
+  ASSERT_TRUE(until([&] { return recordsOf(ControlKind::ReloadRequest) > 0; }));
+  turns();
+  EXPECT_EQ(recordsOf(ControlKind::ReloadRequest), 1u);
+  const auto asked = std::ranges::find(records, ControlKind::ReloadRequest, &ControlRecord::kind);
+  monitor->send({.kind = ControlKind::ReloadDone, .request = asked->request, .value = 1}, asBytes("nothing changed"));
+  EXPECT_TRUE(until([&] { return answered == calls.size(); })) << answered;
+  calls.push_back(network->reloadRequest().send().ignoreResult());
+  EXPECT_TRUE(until([&] { return recordsOf(ControlKind::ReloadRequest) == 2; }));  // a new question
+}
+
+TEST_F(AProgram, ThatWaitsForAWorkerThatEndsIsLeftAlone) {
+  serve();
+  Peer peer = connected(CHANNEL);
+  auto channel = accept();
+  auto receiving = channel.receiveRequest().send();
+  auto accepting = listener->acceptRequest().send();
+  auto asking = network->statusRequest().send();
+  auto sending = sendRequest(channel, std::vector<std::string>(25, std::string(60000, 'x'))).send();
+  auto sendingMore = sendRequest(channel, {"more"}).send();
+  turns();
+  worker.reset();
+  turns();
+}
+
+// --- memory ----------------------------------------------------------------------------------------------------------
+
+TEST_F(AProgram, ThatDoesNotAcceptHoldsLittleOfEachChannelAndAllOfItIsCounted) {
+  serve();
+  std::vector<Peer> peers;
+  for (int i = 0; i < 10; ++i) peers.push_back(connected(CHANNEL));
+  for (Peer& peer : peers) pour(peer, stream(peer, 40));
+  const uint64_t opened = stats.get(Counter::BytesOpened);
+  EXPECT_GT(opened, 0u);
+  EXPECT_LE(opened, peers.size() * SCRATCH_BYTES);
+  EXPECT_GE(stats.get(Counter::BufferBytes), opened);
+}
+
+TEST_F(AProgram, ThatDoesNotReceiveHoldsNoMoreThanTheBudget) {
+  static constexpr uint64_t BUDGET = 1 << 20;
+  serve({.bufferBytes = BUDGET});
+  Peer peer = connected(CHANNEL);
+  auto channel = accept();
+  const auto all = stream(peer, 60);  // 3.6 MB: less than an inbox may hold where memory isn't short
+  ByteSpan rest = pour(peer, all);
+  EXPECT_GT(stats.get(Counter::BytesOpened), 0u);
+  EXPECT_LE(stats.get(Counter::BytesOpened), BUDGET + SCRATCH_BYTES);
+  EXPECT_LE(stats.get(Counter::BufferBytes), BUDGET + 2 * SCRATCH_BYTES);
+  size_t got = 0;
+  for (; got < 60; rest = pour(peer, rest)) got += receive(channel).size();  // reading goes on when there is room
+  EXPECT_EQ(got, 60u);
+}
+
+}  // namespace
+}  // namespace sallyport::netd

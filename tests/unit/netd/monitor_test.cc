@@ -1,0 +1,244 @@
+// Goal: a worker that was taken over can't harm the monitor, nor the workers beside it or after it: whatever it says,
+// however often, dead or alive, and whatever it did to the sockets it was lent.
+// Method: a whole monitor whose workers are puppets of the test.
+#include "tests/unit/netd/monitor_fixture.h"
+
+#include <sys/eventfd.h>
+#include <sys/resource.h>
+
+namespace sallyport::netd {
+namespace {
+
+using test::openDescriptors;
+using test::Puppet;
+using test::Told;
+
+class AMonitor : public test::MonitorTest {
+ protected:
+  // After its end: the monitor takes note, and starts another.
+  Puppet successorOf(const Puppet& puppet) {
+    EXPECT_TRUE(ends(puppet));
+    monitor->onChildExit();
+    Puppet next = nextWorker();
+    EXPECT_NE(next.pid, puppet.pid);
+    return next;
+  }
+  static size_t countOf(const std::vector<Told>& told, ControlKind kind) {
+    return static_cast<size_t>(std::ranges::count_if(told, [kind](const Told& t) { return t.record.kind == kind; }));
+  }
+  static int fdOf(const std::vector<Told>& told, ControlKind kind) {
+    for (const Told& each : told) {
+      if (each.record.kind == kind && !each.fds.empty()) return each.fds.front().get();
+    }
+    return -1;
+  }
+  static uint32_t targetOf(const std::vector<Told>& told, ControlKind kind) {
+    const auto found = std::ranges::find_if(told, [kind](const Told& t) { return t.record.kind == kind; });
+    return found == told.end() ? 0 : found->record.target;
+  }
+};
+
+// Does its work in the loop's order of events, like a signal.
+class Bell final : EventLoop::Watcher {
+ public:
+  Bell(EventLoop& loop, std::function<void()> work)
+      : loop_(loop), fd_(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)), work_(std::move(work)) {
+    loop_.add(fd_, EPOLLIN, *this);
+  }
+  ~Bell() { loop_.remove(fd_, *this); }
+  void ring() { eventfd_write(fd_, 1); }
+
+ private:
+  void onEvents(uint32_t) override {
+    eventfd_t ignored;
+    eventfd_read(fd_, &ignored);
+    work_();
+  }
+  EventLoop& loop_;
+  kj::AutoCloseFd fd_;
+  std::function<void()> work_;
+};
+
+constexpr auto LISTENERS = {ControlKind::WireListener, ControlKind::PlainListener, ControlKind::NetListener,
+                            ControlKind::MetricsListener};
+constexpr auto NO_RECORD = ControlKind(4711);
+
+TEST_F(AMonitor, EquipsEachWorkerWithWhatItNeeds) {
+  start(2);
+  std::vector<size_t> pages;
+  for (int i = 0; i < 2; ++i) {
+    const auto told = equip(nextWorker());
+    EXPECT_EQ(countOf(told, ControlKind::Config), 1u);
+    EXPECT_EQ(countOf(told, ControlKind::CookieKey), 1u);
+    EXPECT_EQ(countOf(told, ControlKind::VaultLink), 1u);
+    EXPECT_EQ(countOf(told, ControlKind::WireListener), 1u);
+    EXPECT_EQ(countOf(told, ControlKind::PlainListener), 1u);
+    EXPECT_EQ(countOf(told, ControlKind::NetListener), countOf(told, ControlKind::Stats));
+    EXPECT_EQ(countOf(told, ControlKind::MetricsListener), countOf(told, ControlKind::Stats));
+    pages.push_back(countOf(told, ControlKind::Stats));
+  }
+  std::ranges::sort(pages);
+  EXPECT_EQ(pages, (std::vector<size_t>{0, 1}));  // one worker serves programs
+}
+
+TEST_F(AMonitor, IgnoresWhatADeadWorkerStillHadToSay) {
+  start();
+  const Puppet puppet = nextWorker();
+  equip(puppet);
+  Bell sigchld(loop, [this] { monitor->onChildExit(); });
+  sigchld.ring();  // its turn comes first: then the process id is nobody's any more
+  for (int i = 0; i < 100; ++i) puppet.say({.kind = NO_RECORD});
+  endNow(puppet);
+  turns();  // we live: no signal went to process 0
+  equip(nextWorker());
+}
+
+TEST_F(AMonitor, EndsAWorkerThatSaysWhatNoWorkerMay) {
+  start();
+  for (const ControlKind kind : {NO_RECORD, ControlKind::Config, ControlKind::Drain}) {
+    const Puppet puppet = nextWorker();
+    equip(puppet);
+    EXPECT_FALSE(hasEnded(puppet));
+    EXPECT_TRUE(puppet.say({.kind = kind}));
+    EXPECT_TRUE(ends(puppet));
+    monitor->onChildExit();
+  }
+}
+
+TEST_F(AMonitor, AnswersQuestionsOfProgramsForTheWorkerThatServesThemAlone) {
+  start(2);
+  for (int i = 0; i < 2; ++i) {
+    const Puppet puppet = nextWorker();
+    const bool first = countOf(equip(puppet), ControlKind::Stats) == 1;
+    EXPECT_TRUE(puppet.say({.kind = ControlKind::StatusRequest, .request = 5}));
+    turns();
+    if (!first) {
+      EXPECT_TRUE(ends(puppet));
+      continue;
+    }
+    const auto answer = puppet.hear();
+    ASSERT_EQ(answer.size(), 1u);
+    EXPECT_EQ(answer[0].record.kind, ControlKind::StatusReport);
+    EXPECT_EQ(answer[0].record.request, 5u);
+    EXPECT_FALSE(hasEnded(puppet));
+  }
+}
+
+TEST_F(AMonitor, EndsAWorkerWhoseControlSocketIsClosed) {  // it would hear of no revocation any more
+  start();
+  Puppet puppet = nextWorker();
+  equip(puppet);
+  puppet.control = nullptr;
+  EXPECT_TRUE(ends(puppet));
+  equip(successorOf(puppet));
+}
+
+TEST_F(AMonitor, EndsAWorkerThatAsksAndAsksWithoutReading) {
+  start();
+  const Puppet puppet = nextWorker();
+  const auto told = equip(puppet);
+  const uint32_t out = targetOf(told, ControlKind::PlainListener);
+  const size_t before = openDescriptors();
+  size_t most = 0;
+  uint64_t asked = 0;
+  for (; asked < 60000 && !hasEnded(puppet); ++asked) {
+    puppet.say({.kind = ControlKind::Dial, .target = out, .request = asked + 1});
+    if (asked % 64 != 0) continue;
+    loop.turn(0);
+    most = std::max(most, openDescriptors());
+  }
+  EXPECT_TRUE(ends(puppet)) << asked << " dials";
+  EXPECT_LE(most, before + 1100);
+  equip(successorOf(puppet));
+  EXPECT_LE(openDescriptors(), before + 16);  // what was meant for the dead one is closed
+}
+
+TEST_F(AMonitor, OutlivesARequestThatItHasNoDescriptorFor) {
+  start();
+  const Puppet puppet = nextWorker();
+  const auto told = equip(puppet);
+  rlimit before{};
+  ASSERT_EQ(getrlimit(RLIMIT_NOFILE, &before), 0);
+  rlimit none = before;
+  none.rlim_cur = 3;
+  ASSERT_EQ(setrlimit(RLIMIT_NOFILE, &none), 0);
+  puppet.say({.kind = ControlKind::StatusRequest});
+  turns();
+  EXPECT_TRUE(hasEnded(puppet));
+  ASSERT_EQ(setrlimit(RLIMIT_NOFILE, &before), 0);
+  equip(successorOf(puppet));
+}
+
+TEST_F(AMonitor, LendsAWorkerOneLinkToTheVaultAtATime) {
+  start();
+  const Puppet puppet = nextWorker();
+  std::vector<Told> told = equip(puppet);
+  std::vector<kj::AutoCloseFd> links;
+  for (int round = 0; round < 20; ++round) {
+    puppet.say({.kind = ControlKind::VaultLost});
+    loop.await(loop.timer().afterDelay(20 * kj::MILLISECONDS));
+    for (Told& each : puppet.hear()) told.push_back(kj::mv(each));  // kept open, as a bad worker would
+    int fd;
+    while ((fd = accept4(vault, nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC)) >= 0) links.emplace_back(fd);
+  }
+  EXPECT_GT(links.size(), 1u);
+  EXPECT_EQ(links.size(), countOf(told, ControlKind::VaultLink));
+  EXPECT_LE(links.size(), 10u);  // of 20 that were asked for
+  std::byte byte;
+  const auto open = std::ranges::count_if(links, [&](const auto& link) { return recv(link, &byte, 1, 0) < 0; });
+  EXPECT_EQ(open, 1);
+  EXPECT_FALSE(hasEnded(puppet));
+}
+
+TEST_F(AMonitor, BindsAnewWhatAWorkerHasShutDown) {
+  start();
+  const Puppet puppet = nextWorker();
+  const auto lent = equip(puppet);
+  for (const ControlKind kind : LISTENERS) {
+    ASSERT_TRUE(test::accepts(fdOf(lent, kind))) << uint32_t(kind);
+    ASSERT_EQ(shutdown(fdOf(lent, kind), SHUT_RDWR), 0);
+  }
+  endNow(puppet);
+  const auto anew = equip(successorOf(puppet));
+  for (const ControlKind kind : LISTENERS) {
+    EXPECT_EQ(countOf(anew, kind), 1u) << uint32_t(kind);
+    EXPECT_TRUE(test::accepts(fdOf(anew, kind))) << uint32_t(kind);
+  }
+  for (const char* socket : {"net.sock", "metrics.sock", "out.sock"}) {
+    const kj::AutoCloseFd there(connectUnix(folder / socket));
+  }
+}
+
+TEST_F(AMonitor, KeepsTheListenersOfAWorkerThatJustDied) {  // what waits in their queues waits for its successor
+  start();
+  const Puppet puppet = nextWorker();
+  equip(puppet);
+  const kj::AutoCloseFd caller(connectUnix(folder / "out.sock"));
+  endNow(puppet);
+  const auto lent = equip(successorOf(puppet));
+  EXPECT_GE(accept4(fdOf(lent, ControlKind::PlainListener), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK), 0);
+}
+
+TEST_F(AMonitor, BindsAnewAlsoForTheWorkersBeside) {
+  start(2);
+  const Puppet bad = nextWorker();
+  const Puppet good = nextWorker();
+  const auto lent = equip(bad);
+  const auto kept = equip(good);
+  for (const ControlKind kind : {ControlKind::WireListener, ControlKind::PlainListener}) {
+    ASSERT_EQ(shutdown(fdOf(lent, kind), SHUT_RDWR), 0);
+  }
+  endNow(bad);
+  monitor->onChildExit();
+  turns();
+  const auto told = good.hear();
+  EXPECT_EQ(countOf(told, ControlKind::RemoveListener), 2u);
+  const auto anew = equip(nextWorker());
+  for (const ControlKind kind : {ControlKind::WireListener, ControlKind::PlainListener}) {
+    EXPECT_TRUE(test::accepts(fdOf(told, kind))) << uint32_t(kind);
+    EXPECT_TRUE(test::accepts(fdOf(anew, kind))) << uint32_t(kind);
+  }
+}
+
+}  // namespace
+}  // namespace sallyport::netd
