@@ -71,6 +71,9 @@ std::map<std::string, std::string> keysInUse(const Config& config) {
   std::map<std::string, std::string> keys;
   for (const auto& entry : config.listens) keys.emplace(entry.key, "[[listen]] `" + entry.name + "`");
   for (const auto& entry : config.connects) keys.emplace(entry.key, "[[connect]] `" + entry.name + "`");
+  for (const GrantEntry& grant : config.grants) {
+    for (const auto& key : grant.keys) keys.emplace(key, "[[grant]] `" + grant.name + "`");
+  }
   return keys;
 }
 
