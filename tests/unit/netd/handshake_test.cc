@@ -55,7 +55,7 @@ class AHandshake : public testing::Test {
   // Whether the server machine's memory holds these bytes.
   bool serverHolds(ByteSpan needle) const {
     const ByteSpan memory{reinterpret_cast<const std::byte*>(&server), sizeof server};
-    return std::ranges::search(memory, needle).begin() != memory.end();
+    return std::search(memory.begin(), memory.end(), needle.begin(), needle.end()) != memory.end();
   }
 };
 
