@@ -307,6 +307,7 @@ class VaultApp(SystemTest):
         port = site.listen("echo", allow=["alice"], service="echo", key="k")
         site.start()
         with site.connect(port, self.alice, key="k") as session:
+            self.assert_echo(session)  # the vault has verified the vouch
             self.lock("k")
             self.assert_echo(session)  # an established session needs no key
             with self.assertRaises(ct.Closed):
