@@ -38,6 +38,8 @@ int panicVault(const Arguments& arguments);
 int peerAdd(const Arguments& arguments);
 int peerList(const Arguments& arguments);
 int peerRemove(const Arguments& arguments);
+// cmd_policy.cc
+int policyCheck(const Arguments& arguments);
 // cmd_audit.cc
 int auditVerify(const Arguments& arguments);
 int auditTail(const Arguments& arguments);

@@ -326,6 +326,23 @@ const Command COMMANDS[] = {
      1,
      peerRemove,
      "Running daemons learn of it by `sallyport reload`, which ends the peer's sessions.\n"},
+    {"policy check",
+     "VERB KEY [PEER|DOMAIN] --user USER",
+     "may this user's programs do that with this key?",
+     {"--user=", "--group=", "--socket=", "--bytes="},
+     2,
+     3,
+     policyCheck,
+     "Says yes and by which [[grant]], or no and why; the exit status is 0 or 1. VERB is box, open, sign or "
+     "fresh_nonce; a\n"
+     "PEER is a name in [peers], a public key, or `any` (and for sealed boxes).\n"
+     "\n"
+     "  --user USER    whose programs: a name or a number; their groups are looked up\n"
+     "  --group GROUP  and a member of this one\n"
+     "  --socket NAME  connected to this [[vault_socket]]; without it to [vault] socket\n"
+     "  --bytes N      with a text of N bytes\n"
+     "\n"
+     "  sallyport policy check box backup alice --user 1001\n"},
 };
 
 int runCommand(const std::vector<std::string>& words) {

@@ -130,16 +130,17 @@ struct VaultClient::Call {
 template <typename Step>
 class VaultClient::Handle final : public Question {
  public:
-  Handle(std::shared_ptr<Call<Step>> call, Queue<Step>& queue) : call_(std::move(call)), queue_(queue) {}
+  Handle(std::shared_ptr<Call<Step>> call, std::shared_ptr<Queue<Step>> queue)
+      : call_(std::move(call)), queue_(std::move(queue)) {}
   ~Handle() override {
     if (!call_->onAnswer) return;
     call_->onAnswer = nullptr;
-    queue_.withdraw();
+    queue_->withdraw();
   }
 
  private:
   std::shared_ptr<Call<Step>> call_;
-  Queue<Step>& queue_;
+  std::shared_ptr<Queue<Step>> queue_;  // the client may die first
 };
 
 template <typename Step>
@@ -160,9 +161,9 @@ VaultClient::VaultClient(EventLoop& loop, Stats& stats, std::function<void()> on
     : loop_(loop),
       stats_(stats),
       onLost_(std::move(onLost)),
-      cookies_(std::make_unique<Queue<CookieStep>>()),
-      verifies_(std::make_unique<Queue<VerifyStep>>()),
-      makes_(std::make_unique<Queue<MakeStep>>()),
+      cookies_(std::make_shared<Queue<CookieStep>>()),
+      verifies_(std::make_shared<Queue<VerifyStep>>()),
+      makes_(std::make_shared<Queue<MakeStep>>()),
       alive_(std::make_shared<bool>(true)) {}
 
 VaultClient::~VaultClient() { *alive_ = false; }
@@ -196,26 +197,26 @@ void VaultClient::lost() {
 }
 
 template <typename Step>
-std::unique_ptr<VaultClient::Question> VaultClient::ask(Queue<Step>& queue, const std::string& entry,
-                                                        typename Step::Request request,
+std::unique_ptr<VaultClient::Question> VaultClient::ask(const std::shared_ptr<Queue<Step>>& queue,
+                                                        const std::string& entry, typename Step::Request request,
                                                         OnAnswer<typename Step::Answer> onAnswer) {
   auto call = std::make_shared<Call<Step>>(Call<Step>{entry, std::move(request), std::move(onAnswer)});
-  queue.waiting.push_back(call);
+  queue->waiting.push_back(call);
   schedule();
   return std::make_unique<Handle<Step>>(std::move(call), queue);
 }
 
 std::unique_ptr<VaultClient::Question> VaultClient::sealCookie(const std::string& entry, SealCookieRequest request,
                                                                OnAnswer<SealedCookie> onAnswer) {
-  return ask(*cookies_, entry, std::move(request), std::move(onAnswer));
+  return ask(cookies_, entry, std::move(request), std::move(onAnswer));
 }
 std::unique_ptr<VaultClient::Question> VaultClient::verifyVouch(const std::string& entry, VerifyVouchRequest request,
                                                                 OnAnswer<VerifiedVouch> onAnswer) {
-  return ask(*verifies_, entry, std::move(request), std::move(onAnswer));
+  return ask(verifies_, entry, std::move(request), std::move(onAnswer));
 }
 std::unique_ptr<VaultClient::Question> VaultClient::makeVouch(const std::string& entry, MakeVouchRequest request,
                                                               OnAnswer<MadeVouch> onAnswer) {
-  return ask(*makes_, entry, std::move(request), std::move(onAnswer));
+  return ask(makes_, entry, std::move(request), std::move(onAnswer));
 }
 
 // The questions of one turn leave together.

@@ -61,8 +61,8 @@ class VaultClient {
   struct MakeStep;
 
   template <typename Step>
-  std::unique_ptr<Question> ask(Queue<Step>& queue, const std::string& entry, typename Step::Request request,
-                                OnAnswer<typename Step::Answer> onAnswer);
+  std::unique_ptr<Question> ask(const std::shared_ptr<Queue<Step>>& queue, const std::string& entry,
+                                typename Step::Request request, OnAnswer<typename Step::Answer> onAnswer);
   template <typename Step>
   void pump(Queue<Step>& queue);
   void schedule();
@@ -75,9 +75,9 @@ class VaultClient {
   kj::Maybe<proto::Net::Client> net_;
   uint64_t generation_ = 0;
   bool scheduled_ = false;
-  std::unique_ptr<Queue<CookieStep>> cookies_;
-  std::unique_ptr<Queue<VerifyStep>> verifies_;
-  std::unique_ptr<Queue<MakeStep>> makes_;
+  std::shared_ptr<Queue<CookieStep>> cookies_;
+  std::shared_ptr<Queue<VerifyStep>> verifies_;
+  std::shared_ptr<Queue<MakeStep>> makes_;
   std::shared_ptr<bool> alive_;
 };
 

@@ -252,6 +252,33 @@ class VaultApp(SystemTest):
         self.assertEqual(self.admin(1, Struct(b"", [self.host.config.read_text()])).pointer(0).u16(2), 1)
         self.assertEqual(len(key.box([("alice", b"x")])[0]), 3)
 
+    def test_policy_check_says_what_the_vault_would(self):
+        self.host.grants.clear()
+        self.host.peer("alice")
+        self.host.peer("bob")
+        self.host.grant("narrow", users=[USER], keys=["k"], verbs=["box"], peers=["alice"], max_bytes=10, per_second=5)
+        self.host.grant("nonces", socket="side", groups=[GROUP], keys=["k"], verbs=["fresh_nonce"], domains=["minute-k"])
+        self.host.write_config()
+
+        def said(*words, user=USER):
+            done = self.host.cli("policy", "check", *words, "--user", str(user), check=False)
+            return done.returncode, done.stdout.decode().strip() or done.stderr.decode()
+        self.assertEqual(said("box", "k", "alice"), (0, "yes: [[grant]] narrow, at most 10 bytes, 5 a second"))
+        for words, user, reason in ((("box", "k", "bob"), USER, "not with this peer"), (("box", "k", "any"), USER, "not with this peer"),
+                                    (("box", "k", "alice"), USER + 7, "no grant"), (("open", "k", "alice"), USER, "no grant"),
+                                    (("box", "other", "alice"), USER, "no grant"),
+                                    (("box", "k", "alice", "--bytes", "11"), USER, "not for 11 bytes"),
+                                    (("box", "k", "alice", "--socket", "side"), USER, "no grant"),
+                                    (("fresh_nonce", "k", "minute-k", "--socket", "side"), USER, "no grant")):
+            status, text = said(*words, user=user)
+            self.assertEqual(status, 1, words)
+            self.assertRegex(text, "^no: .*" + reason)
+        nonce = ("fresh_nonce", "k", "minute-k", "--socket", "side", "--group", str(GROUP))
+        self.assertEqual(said(*nonce)[0], 0)
+        self.assertIn("not in the domain", said(*("other" if word == "minute-k" else word for word in nonce))[1])
+        for words in (("sign", "k", "alice"), ("box", "k"), ("scalarmult", "k", "alice"), ("box", "k", "alice", "--bytes", "x")):
+            self.assertEqual(said(*words)[0], 2, words)
+
     def test_a_grant_for_nobody_known_stops_the_start(self):
         self.host.grants["all"]["users"] = ["nobody-of-this-name"]
         process = self.host.start_vaultd(wait=False)
