@@ -355,6 +355,7 @@ class FullDisk(AuditTest):
         site.start_netd()
         session = site.connect(self.port, self.alice)
         self.addCleanup(session.close)
+        self.assert_echo(session)  # before it the vouch may not be verified yet
         self.assertIsNone(self.refusal())
         self.fill()
         recorded = self.verbs().count("box")
