@@ -259,5 +259,43 @@ class KeyLife(SystemTest):
             self.assertIn(b"the vault is not running", done.stderr)
 
 
+class RunningVault(SystemTest):
+    """What the command line does to a vault that is running, seen by a program that uses the key."""
+
+    def setUp(self):
+        self.host = self.site("keys-live")
+        self.host.write_config()
+        self.first = self.host.cli("key", "new", "server").stdout.decode().strip()
+        self.host.grant("all", keys=["server"], verbs=["box", "open"], peers=["*"])
+        self.host.start_vaultd()
+        self.app = self.host.app()
+        self.addCleanup(self.app.close)
+        self.box_key = self.app.key("server")
+
+    def version(self):
+        """The version that boxes, or the refusal."""
+        outcome = self.box_key.box([(bytes(range(1, 33)), b"text")])[0]
+        return outcome if isinstance(outcome, str) else outcome[2]
+
+    def state(self):
+        return self.host.vault_status()["keys"]["server"]["state"]
+
+    def test_a_rotation_reaches_it(self):
+        self.assertEqual(self.version(), 1)
+        second = self.host.cli("key", "rotate", "server", "--grace", "1h").stdout.decode().strip()
+        self.assertNotEqual(second, self.first)
+        self.assertEqual(self.version(), 2)
+        self.assertEqual(base64.b64encode(self.app.public_key("server")).decode(), second)
+
+    def test_lock_unlock_and_panic(self):
+        for locking in (["lock", "server"], ["lock"], ["panic"]):
+            self.host.cli(*locking)
+            self.assertEqual((self.version(), self.state()), ("locked", "locked"), locking)
+            self.host.cli("unlock", "server")
+            self.assertEqual((self.version(), self.state()), (1, "active"), locking)
+        self.assertNotEqual(self.host.cli("lock", "nobody", check=False).returncode, 0)
+        self.assertEqual(self.version(), 1)
+
+
 if __name__ == "__main__":
     unittest.main()
