@@ -137,11 +137,13 @@ TEST(LockDown, EmptiesTheRoot) {
     const Layer namespaces = enterNamespaces(ownMounts);
     const Layer root = emptyRoot(ownMounts);
     if (root.state != LayerState::Active) return std::string("unavailable");
-    return join({openingSays("/etc/passwd", O_RDONLY), openingSays("/file", O_CREAT | O_WRONLY),
+    return join({root.detail, openingSays("/etc/passwd", O_RDONLY), openingSays("/file", O_CREAT | O_WRONLY),
                  openingSays("../../etc/passwd", O_RDONLY), openingSays("/proc/self/status", O_RDONLY)});
   });
   if (end.text == "unavailable") GTEST_SKIP() << "this host offers no empty root";
-  EXPECT_EQ(end.text, "ENOENT EROFS ENOENT ENOENT");
+  // Inside somebody's chroot a root can't be exchanged, only left for another chroot: the next test's case.
+  if (end.text.starts_with("empty, by chroot")) GTEST_SKIP() << "this process is in a chroot";
+  EXPECT_TRUE(end.text.ends_with(" ENOENT EROFS ENOENT ENOENT")) << end.text;
 }
 
 TEST(LockDown, EmptiesTheRootByChrootWhereMountingIsRefused) {
