@@ -19,7 +19,9 @@ from fake_vault import FakeVault
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 PACKAGE = "clients/typescript"
-UNREACHABLE = re.compile(r"ENOTFOUND|EAI_AGAIN|ECONNREFUSED|ECONNRESET|ETIMEDOUT|ENETUNREACH|EHOSTUNREACH|E50[0-9]|CERT|network", re.I)
+# npm's own word for what went wrong; anything else is a failure of ours.
+UNREACHABLE = re.compile(r"\bcode (ENOTFOUND|EAI_AGAIN|ECONNREFUSED|ECONNRESET|ETIMEDOUT|ENETUNREACH|EHOSTUNREACH|E50[0-9]|"
+                         r"SELF_SIGNED_CERT_IN_CHAIN|UNABLE_TO_GET_ISSUER_CERT_LOCALLY)\b")
 
 
 def npm(folder, *words):
