@@ -247,6 +247,7 @@ std::optional<AuditHeader> parseHeader(std::string_view line) {
   if (!cursor.field("previous") || !cursor.hex(header.previous) || !cursor.skip("}") || !cursor.atEnd()) {
     return std::nullopt;
   }
+  if (headerLine(header) != line) return std::nullopt;  // one text a header
   return header;
 }
 
