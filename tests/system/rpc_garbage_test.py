@@ -170,7 +170,7 @@ class RpcGarbage(SystemTest):
             time.sleep(0.02)
             peak = max(peak, resident_kib(pid))
         print(f"# worker 0 grew by {peak - self.memory[pid]} KiB")
-        self.assertLess(peak - self.memory[pid], GROWTH_KIB)
+        self.assertLess(peak - self.memory[pid], memory_limit(64 * 1024))
         for sock in socks:
             sock.close()
         wait_until(lambda: self.host.counter("rpc_clients") <= 2, 10, "the clients are gone from the count")
