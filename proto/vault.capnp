@@ -135,8 +135,9 @@ interface App {
   # It ends with the lease (0: the longest that policy allows, which may be none: as long as the connection), with
   # close(), with the connection, or when the grant is revoked. At most 64 live ones a connection. Costs nothing.
 
-  keys @3 () -> (keys :List(GrantedKey));
-  # What this caller may do, key by key.
+  keys @3 (after :Text) -> (keys :List(GrantedKey), more :Bool);
+  # What this caller may do, key by key, in the order of their names, from the first one behind `after` on: as many as fit a
+  # message. `more`: ask again, with the last name that came.
 
   verify @4 (items :List(VerifyItem)) -> (outcomes :List(VerifyOutcome));
   # Ed25519 signatures of anybody. Needs no grant. About 100 us an item; 2,000 a second for all programs together.
@@ -164,7 +165,7 @@ struct GrantedKey {
   kind @1 :Text;               # "x25519" or "ed25519"
   publicKey @2 :Data;          # of the active version; empty if there is none
   verbs @3 :List(Verb);
-  grants @4 :List(Text);       # names of the [[grant]] sections that say so
+  grants @4 :List(Text);       # names of the [[grant]] sections that say so; the first ones, if they alone fill a message
 }
 
 interface Key {
