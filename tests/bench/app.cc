@@ -1,6 +1,6 @@
 // app.cc - what a vault does for programs per second. Part of: tests/bench.
 //
-//   app APP_SOCKET BOX_KEY SIGN_KEY KNOWN_PEER DOMAIN [--secs S] [--pids P,P]
+//   app APP_SOCKET BOX_KEY SIGN_KEY KNOWN_PEER DOMAIN [--secs S] [--pids P,P] [--only ROW]
 //
 // This program may do everything with BOX_KEY (X25519) and SIGN_KEY (Ed25519), and draw nonces in DOMAIN. Cold boxes
 // are to and from peers that nobody has named, another one each time; KNOWN_PEER is a name in [peers]. Beside them
@@ -26,6 +26,7 @@ struct Options {
   std::string domain;
   double secs = 1.0;
   std::vector<int> pids;
+  std::string only;  // for a profile: this row alone
 };
 
 struct PairTag;
@@ -126,6 +127,7 @@ class Program {
 
     std::vector<std::pair<std::string, double>> figures;
     const auto row = [&](const std::string& name, size_t width, uint items, auto& call) {
+      if (!options_.only.empty() && options_.only != name) return;
       const Rate rate = measure(loop_, options_.secs, options_.pids, width, items, call);
       figures.emplace_back(name, rate.perSecond);
       figures.emplace_back(name + "_p50_us", rate.p50);
@@ -138,6 +140,7 @@ class Program {
     row("box_batch", 2, MAX_ITEMS, coldBox);
     row("open_batch", 2, MAX_ITEMS, coldOpen);
     row("known_1", 1, 1, knownBox);
+    row("known_64", 64, 1, knownBox);
     row("known_batch", 2, MAX_ITEMS, knownBox);
     row("sign_1", 1, 1, sign);
     row("sign_64", 64, 1, sign);
@@ -201,10 +204,12 @@ class Program {
 int main(int argc, char** argv) {
   if (argc < 6) return std::fputs("usage: see the top of tests/bench/app.cc\n", stderr), 2;
   KJ_REQUIRE(sodium_init() >= 0);
-  Options options{.boxKey = argv[2], .signKey = argv[3], .knownPeer = argv[4], .domain = argv[5], .pids = {}};
+  Options options{
+      .boxKey = argv[2], .signKey = argv[3], .knownPeer = argv[4], .domain = argv[5], .pids = {}, .only = {}};
   for (int i = 6; i + 1 < argc; i += 2) {
     const std::string name = argv[i];
     if (name == "--secs") options.secs = std::atof(argv[i + 1]);
+    if (name == "--only") options.only = argv[i + 1];
     if (name == "--pids") options.pids = parsePids(argv[i + 1]);
   }
   Program(argv[1], std::move(options)).run();

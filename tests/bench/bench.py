@@ -71,9 +71,9 @@ TARGETS = {
 APP_ROWS = [("box to anybody, one in flight", "box_1", "box_direct"), ("open from anybody, one in flight", "open_1", "box_direct"),
             ("box to anybody, 64 in flight", "box_64", "box_direct"), ("box to anybody, 64 a call", "box_batch", "box_direct"),
             ("open from anybody, 64 a call", "open_batch", "box_direct"), ("box to a known peer, one in flight", "known_1", None),
-            ("box to a known peer, 64 a call", "known_batch", "known_direct"), ("signature, one in flight", "sign_1", "sign_direct"),
-            ("signature, 64 in flight", "sign_64", "sign_direct"), ("signature, 64 a call", "sign_batch", "sign_direct"),
-            ("fresh nonce, 64 a call", "nonces_batch", "nonces_direct")]
+            ("box to a known peer, 64 in flight", "known_64", None), ("box to a known peer, 64 a call", "known_batch", "known_direct"),
+            ("signature, one in flight", "sign_1", "sign_direct"), ("signature, 64 in flight", "sign_64", "sign_direct"),
+            ("signature, 64 a call", "sign_batch", "sign_direct"), ("fresh nonce, 64 a call", "nonces_batch", "nonces_direct")]
 AGENT_ROWS = [(SSH, "signature, one in flight", []), (SSH, "signature, 64 in flight", ["--width", 64]),
               (GPG, "open from anybody, one in flight", []), (GPG, "box to anybody, one in flight", [])]
 
