@@ -182,12 +182,10 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   Script script(input.byte() % 4 == 0 ? PeerMode::Base : PeerMode::Hard);
   while (!input.empty()) play(script, input);
   // All that is left arrives, and the wire ends.
-  for (size_t before = SIZE_MAX; script.stream.size() < before;) {
-    before = script.stream.size();
+  for (bool moved = true; moved && !script.fault;) {
+    const size_t before = script.stream.size();
     script.deliver(SIZE_MAX, true);
-    while (!script.fault) {
-      if (script.receive(MAX_FRAME_BYTES).frames == 0) break;
-    }
+    moved = script.receive(MAX_FRAME_BYTES).frames > 0 || script.stream.size() < before;
   }
   script.receiver.wireEnded();
   const auto last = script.receive(MAX_FRAME_BYTES);
