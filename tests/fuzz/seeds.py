@@ -246,5 +246,25 @@ def others():
     write("canary", "found", b"bird")
 
 
-for make in (packets, scripts, rpc, texts, files, others):
+def peers():
+    header = struct.pack(">3I", 100, 7, 5) + bytes(4)
+    for name, how in {"good": [1, 255, 255, 0], "unmade": [0, 255, 255, 0], "too-large": [1, 0, 99, 0], "wide": [1, 255, 255, 16]}.items():
+        write("peer_header", name, bytes([0, 9, 8, 7, 6]) + header + bytes(how))
+    for name, text in {"preamble": b"p2pf\x01\x01B\x00" + bytes(range(32)), "same": b"p2pf\x01\x01A\x00" + bytes(32),
+                       "other": b"GET / HTTP/1.1\r\n", "behind": b"p2pf\x01\x01B\x00" + bytes(60)}.items():
+        write("peer_header", name, bytes([1, 0, 49]) + text)
+    two, take = [0, 5, *b"first", 8, 6, *b"second"], [4, 1, 0, 5, 200]
+    # The first byte is the mode; see peer_frames_fuzz.cc for the rest.
+    scripts = {"two": two + take, "one-code": [0, 2, 1, 2, 0, 2, 3, 4] + take, "end": two + [130] + take + [5, 9], "open": [2] + two + take,
+               "large": [1, 0x40, 0, 4, 0xff, 0xff, 5, 9, 6, 0x40, 0], "slow": two + [3, 30, 5, 100, 132, 1, 0, 5, 100],
+               "too-big": two + [3, 30, 5, 4, 4, 1, 0, 5, 200, 5, 200], "flip": two + [15, 1, 0, 20, 1] + take,
+               "cut": two + [23, 10, 3] + take, "again": two + [31] + take, "reflected": [39, 1, 2, 3, 4] + take,
+               "lie": [47, 0xff, 0xff, 16, 1] + take, "lie-small": [47, 0, 100, 0, 1] + two + take, "garbage": [7, 40] + [9] * 40 + take,
+               "epochs": [0, 1, 1] * 20 + take, "after-end": [130, 7, 2, 1, 1] + take}
+    for name, script in scripts.items():
+        for mode in (0, 1):
+            write("peer_frames", f"{name}-{'base' if mode == 0 else 'hard'}", bytes([mode] + script))
+
+
+for make in (packets, scripts, rpc, texts, files, others, peers):
     make()
