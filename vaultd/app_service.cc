@@ -73,7 +73,10 @@ Result<void, Refusal> AppService::giveKey(proto::App::KeyParams::Reader params, 
   const VerbSet verbs = asked & verbsOf(grants);
   // A key that is not there is refused as one that isn't granted: which keys exist is nobody else's business.
   if (verbs.empty() || state_.keys.find(name) == nullptr) return refuse(Refusal::NOT_PERMITTED);
-  if (session_->liveKeys >= AppSession::MAX_LIVE_KEYS || session_->objects >= AppSession::MAX_OBJECTS) {
+  const auto ofUser = state_.objects.find(session_->caller.uid);
+  if (session_->liveKeys >= AppSession::MAX_LIVE_KEYS || session_->objects >= AppSession::MAX_OBJECTS ||
+      (ofUser != state_.objects.end() && ofUser->second >= AppSession::MAX_OBJECTS_OF_USER) ||
+      state_.allObjects >= AppSession::MAX_OBJECTS_OF_ALL) {
     return refuse(Refusal::TOO_MANY_OBJECTS);
   }
   if (state_.policy.isHoney(name)) state_.alarm(session_->caller, session_->pid, name, "key");

@@ -4,6 +4,7 @@
 
 #include <ctime>
 #include <functional>
+#include <map>
 
 #include "vaultd/authority.h"
 #include "vaultd/breaker.h"
@@ -29,6 +30,8 @@ struct VaultState {
   TokenBucket verifyRate{VERIFIES_PER_SECOND, 0};
   TokenBucket alarmRate{1, 0};
   Breakers breakers{};
+  std::map<uid_t, size_t> objects{};  // capabilities that programs hold, by user
+  size_t allObjects = 0;
   UseStats uses{};
   UseRecorder* recorder = nullptr;  // may be null
   // Nanoseconds of a monotonic clock: now, and at the begin of the loop's turn.
