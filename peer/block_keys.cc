@@ -58,8 +58,8 @@ class BaseSchedule : public KeySchedule {
 
  private:
   static void take(EpochKeys& keys, ByteSpan bytes) {
-    keys.cipher = CipherKey(bytes.first(CIPHER_KEY_BYTES));
-    keys.first = FirstBlock(bytes.subspan(CIPHER_KEY_BYTES, FIRST_BLOCK_BYTES));
+    keys.stream.key = CipherKey(bytes.first(CIPHER_KEY_BYTES));
+    keys.stream.first = FirstBlock(bytes.subspan(CIPHER_KEY_BYTES, FIRST_BLOCK_BYTES));
   }
 
   HalfView half_;

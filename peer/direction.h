@@ -15,8 +15,7 @@
 namespace sallyport::peer {
 
 struct EpochKeys {
-  CipherKey cipher;
-  FirstBlock first;
+  StreamKey stream;
   HmacKey tag;     // hard mode alone
   HmacKey header;  // hard mode alone
 };
@@ -56,6 +55,8 @@ class Direction {
   void skipToNumber(uint64_t number);
 
  private:
+  bool nextKeys();
+
   wire::PeerMode mode_;
   std::optional<wire::DropReason> dead_;
   uint32_t rotateFrames_;
