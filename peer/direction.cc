@@ -22,7 +22,8 @@ std::array<std::byte, 8> be64(uint64_t value) {
 Direction::Direction(PeerMode mode, std::unique_ptr<KeySchedule> schedule, uint32_t rotateFrames)
     : mode_(mode), rotateFrames_(rotateFrames), schedule_(std::move(schedule)) {
   CHECK(nextKeys());
-  if (rotateFrames_ == 0) schedule_ = nullptr;  // what would make further keys is not kept
+  // What would make further keys is not kept.
+  if (rotateFrames_ == 0 && mode_ == PeerMode::Hard) schedule_ = nullptr;
 }
 
 bool Direction::nextKeys() {
@@ -53,7 +54,11 @@ wire::PeerChecksumMask Direction::checksumMask(
 }
 
 uint64_t Direction::beginCipher(FrameCipher& cipher, uint64_t offset) const {
-  return cipher.begin(keys_.stream, blocks_, offset);
+  if (mode_ == PeerMode::Hard) return cipher.begin(keys_.stream, blocks_, offset);
+  StreamKey key;
+  schedule_->fetch(key);
+  key.id = keys_.stream.id;
+  return cipher.begin(key, blocks_, offset);
 }
 
 wire::PeerTag Direction::finishHash(Hash& hash) {
