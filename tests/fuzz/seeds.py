@@ -198,6 +198,25 @@ def texts():
     write("key_format", "hex", secret.hex().encode())
 
 
+def files():
+    # Recipients, size of the text, then what is done to the file: see box_file_fuzz.cc.
+    scripts = {"whole": [0, 0, 9], "two": [1, 0, 9], "blocks": [1, 3, 7], "empty": [0, 0, 0], "flip": [0, 0, 9, 1, 0, 60, 1],
+               "flip-tag": [1, 0, 9, 1, 2, 6, 128], "cut": [0, 2, 1, 2, 0, 80], "swap": [1, 3, 7, 3, 0, 1], "repeat": [0, 3, 7, 4, 1],
+               "drop": [1, 3, 7, 5, 1], "behind": [0, 1, 0, 6, 3, 1, 2, 3], "splice": [1, 2, 0, 7, 0], "splice-head": [0, 1, 5, 8]}
+    for name, script in scripts.items():
+        write("box_file", name, bytes([0]) + bytes(script))
+    head = b"sallyport box 1\n" + struct.pack(">I", 1) + bytes(range(32)) + b"\1" + bytes(range(1, 33)) + bytes(144 + 32 + 24)
+    write("box_file", "head", bytes([1]) + head)
+    write("box_file", "head-cut", bytes([1]) + head[:-1])
+    write("box_file", "head-many", bytes([1]) + head[:52] + b"\x40" + head[53:])
+    write("box_file", "head-format", bytes([1]) + b"sallyport box 2\n" + bytes(60))
+    signature = (b"sallyport signature 1\nkey: " + base64.b64encode(bytes(range(32))) + b"\nsignature: "
+                 + base64.b64encode(bytes(range(64))) + b"\n")
+    for name, text in {"good": signature, "cut": signature[:-1], "spelling": signature.replace(b"Pj8=", b"Pj9="),
+                       "behind": signature + b"\n", "crlf": signature.replace(b"\n", b"\r\n")}.items():
+        write("signature_file", name, text)
+
+
 def others():
     def slot(how, generation, bound, wall, instance=b"i"):
         return bytes([how]) + b"SPNONCE1" + struct.pack(">QQQ", generation, bound, wall) + instance * 16 + bytes(32)
@@ -247,5 +266,5 @@ def peers():
             write("peer_frames", f"{name}-{'base' if mode == 0 else 'hard'}", bytes([mode] + script))
 
 
-for make in (packets, scripts, rpc, texts, others, peers):
+for make in (packets, scripts, rpc, texts, files, others, peers):
     make()
