@@ -360,6 +360,21 @@ TEST(AnEndpointInHardMode, RefusesWhatComesAfterTheEnd) {
   EXPECT_EQ(wire.b.receive(in, 0).fault, R::AfterEnd);
 }
 
+TEST(AReceiver, HoldsNothingMoreOfABrokenStream) {
+  const Keys keys{};
+  FrameCipher cipher;
+  Receiver receiver(keys.opener(PeerMode::Hard, PeerParty::A, 0), 0);
+  const Block garbage(5000);
+  receiver.arrived(garbage);
+  EXPECT_EQ(receiver.heldBytes(), garbage.size());
+  Received received;
+  EXPECT_TRUE(receiver.gather(cipher, {}, received));
+  EXPECT_EQ(received.fault, R::BadChecksum);
+  EXPECT_EQ(receiver.heldBytes(), 0u);
+  EXPECT_EQ(receiver.roomBytes(), 0u);
+  EXPECT_TRUE(receiver.room().empty());
+}
+
 TEST(AnEndpointInHardMode, LendsReservedCodesToNobody) {
   Conversation wire(PeerMode::Hard);
   for (const uint32_t code : {wire::PEER_CODE_END, wire::PEER_CODE_OPEN}) {
