@@ -19,6 +19,15 @@ namespace sallyport::vaultd {
   X(VouchesRefused, "vouches_refused") \
   X(VouchesMade, "vouches_made") \
   X(VouchesNotMade, "vouches_not_made") \
+  X(PeerSaltsDrawn, "peer_salts_drawn") \
+  X(PeerSaltsRefused, "peer_salts_refused") \
+  X(PeerKeysDerived, "peer_keys_derived") \
+  X(PeerKeysRefused, "peer_keys_refused") \
+  X(PeerSessionsBegun, "peer_sessions_begun") \
+  X(PeerSessionsRefused, "peer_sessions_refused") \
+  X(PeerFaults, "peer_faults") \
+  X(BlocksClaimed, "blocks_claimed") \
+  X(BlocksNotClaimed, "blocks_not_claimed") \
   X(KeysGiven, "keys_given") \
   X(SignaturesVerified, "signatures_verified") \
   X(BreakersTripped, "breakers_tripped") \

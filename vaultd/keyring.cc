@@ -14,22 +14,30 @@ bool isOfUse(const KeyVersion& version, int64_t nowUnix) {
   return state == VersionState::Pending || state == VersionState::Active || state == VersionState::OpenOnly;
 }
 
+// What nonce keys are made of. A block draws no nonces: its ledger gives out none.
+std::span<const std::byte, 32> nonceSecret(KeyKind kind, const LongTermSecret& secret) {
+  static constexpr std::array<std::byte, 32> NONE{};
+  if (kind == KeyKind::PeerBlock) return NONE;
+  return secret.expose().first<32>();
+}
+
 }  // namespace
 
 VersionSecret::VersionSecret(SecretArena& arena, SharedKeyCache& cache, SharedKeyCache::KeyId id, KeyKind kind,
                              const LongTermSecret& secret, NonceLedger& ledger)
     : ledger_(ledger),
-      cookieNonces(ledger, secret.expose()),
-      vouchNonces(ledger, secret.expose()),
-      appNonces(ledger, secret.expose()) {
-  if (kind == KeyKind::X25519) {
-    box_.emplace(arena, cache, id, secret);
-  } else {
-    signer_.emplace(arena, secret);
+      cookieNonces(ledger, nonceSecret(kind, secret)),
+      vouchNonces(ledger, nonceSecret(kind, secret)),
+      appNonces(ledger, nonceSecret(kind, secret)) {
+  switch (kind) {
+    case KeyKind::X25519: box_.emplace(arena, cache, id, secret); break;
+    case KeyKind::Ed25519: signer_.emplace(arena, secret); break;
+    case KeyKind::PeerBlock: block_.emplace(arena, secret); break;
   }
 }
 
 std::span<const std::byte, 32> VersionSecret::secretForNonceKeys() const {
+  CHECK(!block_);
   return box_ ? box_->secretForNonceKeys() : signer_->secretForNonceKeys();
 }
 
@@ -43,12 +51,14 @@ VaultKey::VaultKey(KeyHeader keyHeader, std::unique_ptr<NonceLedger> nonceLedger
       ledger(std::move(nonceLedger)),
       sealRate(handshakesPerSecond, nowMs),
       verifyRate(handshakesPerSecond, nowMs),
-      makeRate(handshakesPerSecond, nowMs) {}
+      makeRate(handshakesPerSecond, nowMs),
+      peerRate(handshakesPerSecond, nowMs) {}
 
 void VaultKey::setRate(uint32_t handshakesPerSecond) {
   sealRate.setRate(handshakesPerSecond);
   verifyRate.setRate(handshakesPerSecond);
   makeRate.setRate(handshakesPerSecond);
+  peerRate.setRate(handshakesPerSecond);
 }
 
 Result<VaultVersion*, Refusal> VaultKey::active(int64_t nowUnix) {
@@ -73,7 +83,9 @@ Result<void, Problem> Keyring::give(VaultKey& key, OpenedKey opened, int64_t now
   for (const KeyVersion& facts : opened.header.versions) versions.push_back({facts, nextId_++, nullptr});
   for (const OpenedVersion& each : opened.versions) needed += isOfUse(each.version, nowUnix) ? 1 : 0;
   needed *= VersionSecret::arenaBytes(opened.header.kind);
-  if (arena_->freeBytes() < needed) return refuse(Problem{"more keys than the secret memory holds", {}});
+  const bool pairs = opened.header.kind == KeyKind::PeerBlock;
+  if ((pairs ? arena_->freePairBytes() : arena_->freeBytes()) < needed)
+    return refuse(Problem{"more keys than the secret memory holds", {}});
   for (OpenedVersion& each : opened.versions) {
     if (!isOfUse(each.version, nowUnix)) continue;
     const auto version =
@@ -103,6 +115,12 @@ Result<Keyring, Problem> Keyring::load(const Config& config, SecretArena& arena,
                           "seal it with `sallyport key passphrase " + name + "`"});
     }
 
+    if (opened->header.kind == KeyKind::PeerBlock) {
+      auto added = ring.add(std::move(*opened), NonceLedger::unusable("draws none"), config.vault.handshakesPerSecond,
+                            nowMs, nowUnix);
+      if (!added) return refuse(added.error());
+      continue;
+    }
     const std::filesystem::path path = noncePath(config.vault.keys, name);
     auto ledger = openNonceFile(path, opened->header.ledgerId, owners);
     bool usable = true;
@@ -144,6 +162,8 @@ Result<void, Problem> Keyring::unlock(VaultKey& key, OpenedKey opened, int64_t n
                               std::string(describe(key.header.kind)) + " key",
                           "restart vaultd"});
   }
+  if (opened.header.party != key.header.party)
+    return refuse(Problem{"in the file this host is the other party than in the vault", "restart vaultd"});
   if (opened.header.ledgerId != key.header.ledgerId) {
     return refuse(Problem{"the file is another key's than the one that vaultd was started with", "restart vaultd"});
   }
