@@ -41,7 +41,6 @@ enum Refusal {
   hsmUnavailable @23;    # the key lives in a token that doesn't answer now
   wrongProtocol @24;     # the entry speaks another protocol, or the peer protocol in another mode
   blockUsed @25;         # base mode: a connection was opened with this block before, or nobody can know that none was
-  badFrame @26;          # base mode: bytes that are no frame, or a frame that was changed: the direction is dead
 }
 
 interface Net {
@@ -219,7 +218,8 @@ enum Verb {
 
 interface App {
   publicKey @0 (key :Text) -> (outcome :PublicKeyOutcome);
-  # The public half of a key by its name (of its active version). Any program may ask.
+  # The public half of a key by its name (of its active version). Any program may ask. An answer to `box` under another
+  # `version` was made by a key that became active in between.
 
   ping @1 () -> (selfTest :Bool);
   # Answers after a known-answer self-test of the box; `selfTest` is false if it failed.
@@ -241,6 +241,8 @@ struct PublicKeyOutcome {
     refused @0 :Refusal;
     publicKey @1 :Data;        # 32 bytes
   }
+  version @2 :UInt32;          # of the key; 0 from a vault that doesn't tell
+  opening @3 :List(Data);      # the public halves of all versions that may open now, the active one first
 }
 struct KeyOutcome {
   union {

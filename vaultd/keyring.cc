@@ -14,30 +14,23 @@ bool isOfUse(const KeyVersion& version, int64_t nowUnix) {
   return state == VersionState::Pending || state == VersionState::Active || state == VersionState::OpenOnly;
 }
 
-// What nonce keys are made of. A block draws no nonces: its ledger gives out none.
-std::span<const std::byte, 32> nonceSecret(KeyKind kind, const LongTermSecret& secret) {
-  static constexpr std::array<std::byte, 32> NONE{};
-  if (kind == KeyKind::PeerBlock) return NONE;
-  return secret.expose().first<32>();
-}
-
 }  // namespace
 
 VersionSecret::VersionSecret(SecretArena& arena, SharedKeyCache& cache, SharedKeyCache::KeyId id, KeyKind kind,
                              const LongTermSecret& secret, NonceLedger& ledger)
     : ledger_(ledger),
-      cookieNonces(ledger, nonceSecret(kind, secret)),
-      vouchNonces(ledger, nonceSecret(kind, secret)),
-      appNonces(ledger, nonceSecret(kind, secret)) {
-  switch (kind) {
-    case KeyKind::X25519: box_.emplace(arena, cache, id, secret); break;
-    case KeyKind::Ed25519: signer_.emplace(arena, secret); break;
-    case KeyKind::PeerBlock: block_.emplace(arena, secret); break;
-  }
-}
+      box_(kind != KeyKind::X25519 ? std::nullopt
+                                   : std::optional<LongTermBox>(std::in_place, arena, cache, id, secret)),
+      signer_(kind != KeyKind::Ed25519 ? std::nullopt : std::optional<LongTermSigner>(std::in_place, arena, secret)),
+      block_(kind != KeyKind::PeerBlock ? std::nullopt : std::optional<SharedBlock>(std::in_place, arena, secret)),
+      cookieNonces(ledger, secretForNonceKeys()),
+      vouchNonces(ledger, secretForNonceKeys()),
+      appNonces(ledger, secretForNonceKeys()) {}
 
 std::span<const std::byte, 32> VersionSecret::secretForNonceKeys() const {
-  CHECK(!block_);
+  // A block draws no nonces: its ledger gives out none.
+  static constexpr std::array<std::byte, 32> NONE{};
+  if (block_) return NONE;
   return box_ ? box_->secretForNonceKeys() : signer_->secretForNonceKeys();
 }
 

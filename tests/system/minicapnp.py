@@ -24,7 +24,7 @@ VERBS = ["box", "open", "sign", "freshNonce"]
 VAULT_REFUSALS = ["unspecified", "unknownEntry", "unknownKey", "peerNotAllowed", "badBox", "badSize", "lowOrderKey", "rateLimited",
                   "nonceUnavailable", "locked", "tooMany", "notPermitted", "badConfig", "badNonce", "tooLong", "expired", "wrongKind",
                   "wrongVersion", "breakerOpen", "notRecorded", "tooManyObjects", "badSignature", "badDomain", "hsmUnavailable",
-                  "wrongProtocol", "blockUsed", "badFrame"]
+                  "wrongProtocol", "blockUsed"]
 
 
 # --- building -----------------------------------------------------------------------------------------------------------------

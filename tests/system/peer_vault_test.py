@@ -83,7 +83,7 @@ class Session:
 
 class PeerVault(SystemTest):
     def setUp(self):
-        self.site = site = self.site_of_blocks()
+        self.host = site = self.site_of_blocks()
         self.vault = site.start_vaultd()
 
     def site_of_blocks(self):
@@ -116,7 +116,7 @@ class PeerVault(SystemTest):
     def restart(self, how=signal.SIGKILL):
         self.vault.send_signal(how)
         self.vault.wait(30)
-        self.vault = self.site.start_vaultd()
+        self.vault = self.host.start_vaultd()
 
     def use(self, name="base"):
         """Uses the block up, as party B."""
@@ -156,11 +156,11 @@ class PeerVault(SystemTest):
         net = self.net()
         session, other = self.use()
         _, salt = net.salt("hard")
-        self.site.cli("lock")
+        self.host.cli("lock")
         self.assertEqual(self.refused(net.salt, "hard"), "locked")
         self.assertEqual(self.refused(net.keys, "hard", salt, bytes(32)), "locked")
         self.assertEqual(self.refused(session.open, other.frame(b"x", 1)), "expired")
-        self.site.cli("unlock")
+        self.host.cli("unlock")
         self.assertEqual(net.salt("hard")[0], "B")
 
     # -- base mode
@@ -210,13 +210,13 @@ class PeerVault(SystemTest):
     def test_without_its_claims_a_block_counts_as_used(self):
         self.vault.kill()
         self.vault.wait(30)
-        (self.site.dir / "keys/block-claims").unlink()
-        self.vault = self.site.start_vaultd()
+        (self.host.dir / "keys/block-claims").unlink()
+        self.vault = self.host.start_vaultd()
         self.assertEqual(self.refused(self.net().session, "base"), "blockUsed")
         self.assertEqual(self.net().salt("hard")[0], "B", "hard mode goes on")
 
     def test_copied_and_damaged_claims_are_not_believed(self):
-        claims = self.site.dir / "keys/block-claims"
+        claims = self.host.dir / "keys/block-claims"
         for spoil in ("copy", "damage", "cut"):
             with self.subTest(spoil):
                 self.vault.kill()
@@ -229,37 +229,37 @@ class PeerVault(SystemTest):
                     content = claims.read_bytes()
                     claims.write_bytes(content[:100] + b"x" + content[101:] if spoil == "damage" else content[:1000])
                 claims.chmod(0o600)
-                self.vault = self.site.start_vaultd()
+                self.vault = self.host.start_vaultd()
                 self.assertEqual(self.refused(self.net().session, "base"), "blockUsed")
-                self.assertIn("every block counts as used", self.site.log())
+                self.assertIn("every block counts as used", self.host.log())
                 self.assertEqual(self.net().salt("hard")[0], "B")
 
     def test_a_restored_block_is_not_for_base_mode(self):
-        passphrase = self.site.dir / "pass"
+        passphrase = self.host.dir / "pass"
         passphrase.write_text("for the drawer\n")
         passphrase.chmod(0o600)
-        self.site.cli("key", "backup", "base", str(self.site.dir / "base.backup"), "--new-passphrase-file", str(passphrase))
+        self.host.cli("key", "backup", "base", str(self.host.dir / "base.backup"), "--new-passphrase-file", str(passphrase))
         self.vault.kill()
         self.vault.wait(30)
-        (self.site.dir / "keys/base.key").unlink()
-        self.site.cli("key", "restore", str(self.site.dir / "base.backup"), "--backup-passphrase-file", str(passphrase))
-        self.vault = self.site.start_vaultd()
+        (self.host.dir / "keys/base.key").unlink()
+        self.host.cli("key", "restore", str(self.host.dir / "base.backup"), "--backup-passphrase-file", str(passphrase))
+        self.vault = self.host.start_vaultd()
         self.assertEqual(self.refused(self.net().session, "base"), "blockUsed")
 
     def test_two_vaults_dont_share_the_claims(self):
         second = self.site_of_blocks()
-        second.vault["keys"] = str(self.site.dir / "keys")
+        second.vault["keys"] = str(self.host.dir / "keys")
         process = second.start_vaultd(wait=False)
         self.assertNotEqual(process.wait(30), 0)
         self.assertIn("in use", second.log())
 
     def test_what_an_operator_sees(self):
         self.use()
-        status = self.site.cli("status", check=False)
+        status = self.host.cli("status", check=False)
         text, said = status.stdout.decode(), status.stderr.decode()
         self.assertRegex(text, r"base\s+active\s+plain file\s+party B, base mode: used")
         self.assertRegex(text, r"hard\s+active\s+plain file\s+party B, base mode: used")
-        for told in (said, self.site.cli("check", check=False).stderr.decode()):
+        for told in (said, self.host.cli("check", check=False).stderr.decode()):
             self.assertIn('mode = "base" is forgeable', told)
 
     def test_garbage_ends_no_vault(self):
