@@ -124,7 +124,7 @@ interface PeerSession {
   # One connection in base mode. What goes in and out is a piece of the direction's byte stream, at most 60 KiB, cut
   # anywhere: frames may go on in the next call, and a piece may hold many. Bytes of a header or a tag that isn't whole
   # yet are held back, and come with the next answer. Calls are answered in order. A frame is as on the wire: 16 bytes of
-  # header, LENGTH bytes, 8 bytes of tag. Refuses `locked` and `expired` when the key or the entry is gone or changed.
+  # header, LENGTH bytes, 8 bytes of tag. Refuses `expired` when it has ended: see docs/protocol.md §14.
 
   seal @0 (frames :Data) -> (outcome :SealedOutcome);
   # Plain frames. Of a header only LENGTH and CODE count; SEQ, CHECKSUM and the tag are any bytes (zeros), and the vault
