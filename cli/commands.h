@@ -34,6 +34,12 @@ int keyRestore(const Arguments& arguments);
 int lockVault(const Arguments& arguments);
 int unlockVault(const Arguments& arguments);
 int panicVault(const Arguments& arguments);
+// cmd_box.cc
+int boxFile(const Arguments& arguments);
+int openFile(const Arguments& arguments);
+// cmd_sign.cc
+int signFile(const Arguments& arguments);
+int verifyFile(const Arguments& arguments);
 // cmd_peer.cc
 int peerAdd(const Arguments& arguments);
 int peerList(const Arguments& arguments);
@@ -48,6 +54,8 @@ int auditExport(const Arguments& arguments);
 int up(const Arguments& arguments);
 // cmd_pipe.cc
 int pipeChannel(const Arguments& arguments);
+// cmd_pair.cc
+int pair(const Arguments& arguments);
 // cmd_status.cc
 int status(const Arguments& arguments);
 // cmd_config.cc

@@ -45,7 +45,23 @@ struct ChannelService {};  // local programs accept it by name
 struct EchoService {};     // each message is returned as it came
 using Service = std::variant<Address, ChannelService, EchoService>;
 
-enum class Protocol : uint8_t { Curve };
+enum class Protocol : uint8_t { Curve, Peer };
+
+// What a connection of `protocol = "peer"` can promise (docs/protocol.md §14).
+enum class PeerMode : uint8_t {
+  Hard,  // keys of its own for each connection, keyed tags (default)
+  Base   // the protocol's text to the letter: forgeable by who knows the plain text, one connection a block
+};
+inline constexpr uint32_t DEFAULT_MAX_FRAME_BYTES = 16 << 20;
+inline constexpr uint32_t DEFAULT_ROTATE_FRAMES = 65536;
+
+// Of an entry with `protocol = "peer"`; both hosts must say the same.
+struct PeerFraming {
+  PeerMode mode = PeerMode::Hard;
+  uint32_t maxFrameBytes = DEFAULT_MAX_FRAME_BYTES;  // the longest payload that is taken
+  uint32_t rotateFrames = DEFAULT_ROTATE_FRAMES;  // frames of a direction under one set of keys; 0: no rotation (base)
+  bool operator==(const PeerFraming&) const = default;
+};
 
 // What to do when a layer of the sandbox doesn't hold.
 enum class SandboxRequirement : uint8_t {
@@ -59,7 +75,8 @@ struct ListenEntry {
   Address address;
   Protocol protocol = Protocol::Curve;
   std::string key;                 // name of a key of the vault
-  std::vector<std::string> allow;  // names of peers; never empty: an entry that allows nobody is an error
+  std::vector<std::string> allow;  // Curve: names of peers, never empty: an entry that allows nobody is an error
+  PeerFraming framing;             // Peer
   Service service;
   unsigned line = 0;
 };
@@ -70,7 +87,8 @@ struct ConnectEntry {
   Address address;
   Protocol protocol = Protocol::Curve;
   std::string key;
-  std::string peer;  // name of the server in peers
+  std::string peer;     // Curve: name of the server in peers
+  PeerFraming framing;  // Peer
   unsigned line = 0;
 };
 
@@ -196,6 +214,7 @@ struct Config {
   std::vector<GrantEntry> grants;
   std::set<std::string, std::less<>> honeyKeys;  // [key.NAME] honey = true: any use is an alarm
   std::map<std::string, PublicKey, std::less<>> peers;
+  std::map<std::string, SigningKey, std::less<>> signers;      // whose signatures `sallyport verify` knows by name
   std::map<std::string, RotationRule, std::less<>> rotations;  // by the key's name
   std::vector<std::string> warnings;                           // legal but doubtful, for `sallyport check` and the log
 
@@ -236,6 +255,8 @@ bool isName(std::string_view text);
 bool isNonceDomain(std::string_view text);
 // Base64 of 32 bytes that are a usable X25519 public key; the error says why not, without a prefix.
 Result<PublicKey, std::string> parsePublicKey(std::string_view base64);
+// Base64 of 32 bytes that are an Ed25519 public key of the right order.
+Result<SigningKey, std::string> parseSigningKey(std::string_view base64);
 // "HOST:PORT" or "unix:PATH"; a relative path starts at `base`, which is absolute.
 Result<Address, ConfigError> parseAddress(std::string_view text, const std::filesystem::path& base);
 // Only this host can connect to it: 127.0.0.0/8, ::1, localhost, or a Unix socket.
