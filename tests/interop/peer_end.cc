@@ -2,7 +2,8 @@
 // tests/interop. What peer/endpoint gives a program, over two descriptors: the Python implementation is at the other
 // end.
 //
-// usage: peer_end base|hard A|B BLOCK_HEX ROTATE_FRAMES MAX_FRAME_BYTES FRAME_BYTES
+// usage: peer_end base|hard A|B BLOCK_HEX ROTATE_FRAMES MAX_FRAME_BYTES FRAME_BYTES FIRST_NUMBER
+// FIRST_NUMBER is that of the first frame, both ways: 1, or more to see the sequence wrap around.
 // Ends with 0 after an end of the peer's, with 3 after a fault, whose name is then the last word on standard error.
 #include <unistd.h>
 
@@ -73,7 +74,7 @@ void echo(Endpoint& endpoint, bool hard) {
   }
 }
 
-int run(char** argv) {
+int serve(char** argv) {
   const bool hard = argv[1] == std::string_view("hard");
   const auto own = argv[2] == std::string_view("A") ? wire::PeerParty::A : wire::PeerParty::B;
   const auto block = fromHex(argv[3]);
@@ -82,27 +83,29 @@ int run(char** argv) {
   const auto rotate = static_cast<uint32_t>(std::strtoul(argv[4], nullptr, 10));
   const auto limit = static_cast<uint32_t>(std::strtoul(argv[5], nullptr, 10));
   const auto frameBytes = static_cast<uint32_t>(std::strtoul(argv[6], nullptr, 10));
+  const uint64_t first = std::strtoull(argv[7], nullptr, 10);
 
   FrameCipher cipher;
   test::DescriptorTransport io(STDIN_FILENO, STDOUT_FILENO);
-  if (!hard) {
-    Endpoint endpoint(baseSealer(view, own, rotate), baseOpener(view, own, limit, rotate), cipher, io, frameBytes);
+  const auto run = [&](FrameSealer sealer, FrameOpener opener) {
+    sealer.skipToNumber(first);
+    opener.skipToNumber(first);
+    Endpoint endpoint(std::move(sealer), std::move(opener), cipher, io, frameBytes);
     echo(endpoint, hard);
     return 0;
-  }
+  };
+  if (!hard) return run(baseSealer(view, own, rotate), baseOpener(view, own, limit, rotate));
   wire::PeerSalt salt;
   fillRandom(salt.mutableSpan());
   const wire::PeerSalt theirs = exchange(io, own, salt);
-  Endpoint endpoint(hardSealer(hardSendSecret(view, own, salt, theirs), own, rotate),
-                    hardOpener(hardReceiveSecret(view, own, salt, theirs), own, limit, rotate), cipher, io, frameBytes);
-  echo(endpoint, hard);
-  return 0;
+  return run(hardSealer(hardSendSecret(view, own, salt, theirs), own, rotate),
+             hardOpener(hardReceiveSecret(view, own, salt, theirs), own, limit, rotate));
 }
 
 }  // namespace
 }  // namespace sallyport::peer
 
 int main(int argc, char** argv) {
-  if (argc != 7) return 2;
-  return sallyport::peer::run(argv);
+  if (argc != 8) return 2;
+  return sallyport::peer::serve(argv);
 }
