@@ -101,7 +101,7 @@ class PeerVault(SystemTest):
         return site
 
     def net(self):
-        net = Net(self.site)
+        net = Net(self.host)
         self.addCleanup(net.close)
         return net
 
