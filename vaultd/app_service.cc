@@ -22,9 +22,12 @@ kj::Promise<void> AppService::publicKey(PublicKeyContext context) {
   return guarded([&] {
     auto outcome = context.getResults().initOutcome();
     const VaultKey* key = state_.keys.find(view(context.getParams().getKey()));
-    const KeyVersion* version = key == nullptr ? nullptr : key->activeFacts(state_.nowUnix());
+    const bool isBlock = key != nullptr && key->header.kind == KeyKind::PeerBlock;  // it has no public half
+    const KeyVersion* version = key == nullptr || isBlock ? nullptr : key->activeFacts(state_.nowUnix());
     if (version == nullptr) {
-      const Refusal refusal = key == nullptr ? Refusal::UNKNOWN_KEY : Refusal::WRONG_VERSION;
+      const Refusal refusal = key == nullptr ? Refusal::UNKNOWN_KEY
+                              : isBlock      ? Refusal::WRONG_KIND
+                                             : Refusal::WRONG_VERSION;
       state_.counters.addRefusal(refusal);
       outcome.setRefused(refusal);
       return;
@@ -73,7 +76,10 @@ Result<void, Refusal> AppService::giveKey(proto::App::KeyParams::Reader params, 
   const VerbSet verbs = asked & verbsOf(grants);
   // A key that is not there is refused as one that isn't granted: which keys exist is nobody else's business.
   if (verbs.empty() || state_.keys.find(name) == nullptr) return refuse(Refusal::NOT_PERMITTED);
-  if (session_->liveKeys >= AppSession::MAX_LIVE_KEYS || session_->objects >= AppSession::MAX_OBJECTS) {
+  const auto ofUser = state_.objects.find(session_->caller.uid);
+  if (session_->liveKeys >= AppSession::MAX_LIVE_KEYS || session_->objects >= AppSession::MAX_OBJECTS ||
+      (ofUser != state_.objects.end() && ofUser->second >= AppSession::MAX_OBJECTS_OF_USER) ||
+      state_.allObjects >= AppSession::MAX_OBJECTS_OF_ALL) {
     return refuse(Refusal::TOO_MANY_OBJECTS);
   }
   if (state_.policy.isHoney(name)) state_.alarm(session_->caller, session_->pid, name, "key");
@@ -107,7 +113,7 @@ struct AppService::ListedKey {
 
   static constexpr size_t POINTER_BYTES = 8;
   static constexpr size_t GRANTED_KEY_BYTES = 5 * POINTER_BYTES;
-  static constexpr size_t MAX_KIND_BYTES = 8;  // "ed25519" and its zero
+  static constexpr size_t MAX_KIND_BYTES = 16;  // "peer-block" and its zero
 };
 
 kj::Promise<void> AppService::keys(KeysContext context) {
@@ -129,7 +135,8 @@ kj::Promise<void> AppService::keys(KeysContext context) {
       const ListedKey& key = found[i];
       list[i].setName({key.name.data(), key.name.size()});
       list[i].setKind(literal(describe(key.key->header.kind)));
-      if (const KeyVersion* version = key.key->activeFacts(state_.nowUnix())) {
+      const KeyVersion* version = key.key->activeFacts(state_.nowUnix());
+      if (version != nullptr && key.key->header.kind != KeyKind::PeerBlock) {
         copyInto(list[i].initPublicKey(PublicKey::SIZE), version->publicKey.span());
       }
       const auto verbs = toProto(verbsOf(key.grants));
