@@ -84,8 +84,10 @@ Found loadAndFind(const Birth& birth, const WorkerSettings& settings) {
   auto ready = token.open(LoginMode::Automatic);
   if (!ready && !isLocked(ready.error().status)) birth.die(ready.error().status);
   if (ready) {
-    if (inherited.settings.operatorMode) probeCapabilities(module, facts, board);
-    probeKeys(module, facts, board);
+    auto tried = inherited.settings.operatorMode ? probeCapabilities(module, facts, board) : Outcome<void>();
+    if (tried) tried = probeKeys(module, facts, board);
+    // Keys that the module does wrong are the board's; a token that went away has to be waited for.
+    if (!tried) birth.die(tried.error().status == Status::Ok ? Status::DeviceRemoved : tried.error().status);
   }
   birth.die(Status::Ok);
 }
