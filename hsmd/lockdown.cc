@@ -22,15 +22,15 @@ constexpr uint64_t MAX_OPEN_FILES = 1024;
 sandbox::Profile policyFor(ModuleProfile profile) {
   switch (profile) {
     case ModuleProfile::SoftHsm: return sandbox::Profile::HsmSoftHsm;
-    case ModuleProfile::Nss: return sandbox::Profile::HsmNss;
+    case ModuleProfile::Nss:
+    case ModuleProfile::Custom:
+    case ModuleProfile::Auto: return sandbox::Profile::HsmNss;
     case ModuleProfile::Tpm2:
     case ModuleProfile::Pcscd: return sandbox::Profile::HsmLocal;
     case ModuleProfile::YubiHsmConnector:
-    case ModuleProfile::Network:
-    case ModuleProfile::Custom:
-    case ModuleProfile::Auto: break;
+    case ModuleProfile::Network: return sandbox::Profile::HsmNetwork;
   }
-  return sandbox::Profile::HsmNetwork;
+  return sandbox::Profile::HsmNss;
 }
 
 std::string environment(const char* name) {
@@ -94,10 +94,10 @@ std::vector<PathRule> pathsOf(const WorkerSettings& settings) {
       add(environment("TPM2_PKCS11_STORE"), PathAccess::Modify);
       break;
     case ModuleProfile::Pcscd: addAll({"/etc/opensc", "/run/pcscd"}, PathAccess::Read); break;
+    case ModuleProfile::Custom:
+    case ModuleProfile::Auto: break;  // what the configuration names
     case ModuleProfile::YubiHsmConnector:
     case ModuleProfile::Network:
-    case ModuleProfile::Custom:
-    case ModuleProfile::Auto:
       // What a resolver reads, and libraries that it loads late.
       addAll({"/etc", "/usr/share", "/run/systemd/resolve"}, PathAccess::Read);
       addAll({"/usr/lib", "/lib", "/lib64"}, PathAccess::Execute);

@@ -199,8 +199,7 @@ TEST_P(LockedModule, MayHaveThreads) {
 }
 
 TEST_P(LockedModule, HasANetworkByItsProfileAlone) {
-  const bool network = GetParam() == ModuleProfile::Network || GetParam() == ModuleProfile::Custom ||
-                       GetParam() == ModuleProfile::YubiHsmConnector;
+  const bool network = GetParam() == ModuleProfile::Network || GetParam() == ModuleProfile::YubiHsmConnector;
   const bool local = network || GetParam() == ModuleProfile::Tpm2 || GetParam() == ModuleProfile::Pcscd;
   const auto outcome = lockedDown(settingsFor(GetParam(), token_.path()), [&] {
     std::string text;
