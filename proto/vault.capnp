@@ -38,6 +38,7 @@ enum Refusal {
   tooManyObjects @20;    # this connection holds as many capabilities as one may
   badSignature @21;      # verify: the signature is not of this message and key
   badDomain @22;         # freshNonces: not a domain that policy lists, or one that the vault itself uses
+  hsmUnavailable @23;    # the key lives in a token that doesn't answer, or not in time: try later; status tells more
 }
 
 interface Net {

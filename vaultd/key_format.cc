@@ -54,10 +54,12 @@ std::array<std::byte, 32> macOf(const std::array<std::byte, 32>& textHash, const
 // --- the lines ---
 
 std::string versionText(const KeyVersion& version) {
+  const std::string inToken =
+      version.tokenId.empty() ? "" : " id=" + toHex(version.tokenId) + " spelling=" + version.spelling;
   return std::to_string(version.number) + " public=" + toBase64(version.publicKey.span()) +
          " active=" + std::to_string(version.activeFrom) + " open-only=" + std::to_string(version.openOnlyFrom) +
          " retired=" + std::to_string(version.retiredFrom) + " deleted=" + std::to_string(version.deletedFrom) +
-         " destroy=" + std::to_string(version.destroyAt);
+         " destroy=" + std::to_string(version.destroyAt) + inToken;
 }
 
 bool parseTime(std::string_view& rest, std::string_view field, int64_t& time) {
@@ -67,7 +69,19 @@ bool parseTime(std::string_view& rest, std::string_view field, int64_t& time) {
   return true;
 }
 
-bool parseVersion(std::string_view text, KeyVersion& version) {
+// Which object of the token the version is.
+bool parseTokenObject(std::string_view& rest, KeyVersion& version) {
+  const auto id = takeField(rest, "id");
+  const auto spelling = takeField(rest, "spelling");
+  if (!id || id->size() > 2 * MAX_TOKEN_ID_BYTES || !spelling || !isSpelling(*spelling)) return false;
+  auto bytes = fromHex(*id);
+  if (!bytes || bytes->empty()) return false;
+  version.tokenId = std::move(*bytes);
+  version.spelling = std::string(*spelling);
+  return true;
+}
+
+bool parseVersion(std::string_view text, bool inToken, KeyVersion& version) {
   std::string_view rest = text;
   const auto number = parseNumber(takeWord(rest));
   const auto publicKey = takeField(rest, "public");
@@ -76,14 +90,17 @@ bool parseVersion(std::string_view text, KeyVersion& version) {
   return publicKey && decodeExactly(*publicKey, version.publicKey.mutableSpan()) &&
          parseTime(rest, "active", version.activeFrom) && parseTime(rest, "open-only", version.openOnlyFrom) &&
          parseTime(rest, "retired", version.retiredFrom) && parseTime(rest, "deleted", version.deletedFrom) &&
-         parseTime(rest, "destroy", version.destroyAt) && versionText(version) == text;
+         parseTime(rest, "destroy", version.destroyAt) && (!inToken || parseTokenObject(rest, version)) &&
+         versionText(version) == text;
 }
 
 std::string headText(const KeyHeader& header, KeyDocument document) {
   const auto yesNo = [](bool yes) { return std::string(yes ? "yes\n" : "no\n"); };
   const bool backup = document == KeyDocument::Backup;
   std::string text = std::string(backup ? BACKUP_LINE : KEY_LINE) + "\nname: " + header.name +
-                     "\nkind: " + std::string(describe(header.kind)) + "\ncreated: " + header.created + "\n";
+                     "\nkind: " + std::string(describe(header.kind)) + "\n";
+  if (!header.token.empty()) text += "token: " + header.token + "\n";
+  text += "created: " + header.created + "\n";
   if (!backup) text += "ledger: " + toBase64(header.ledgerId.span()) + "\n";
   text += "export: " + yesNo(header.exportable) + "backup: " + yesNo(header.backupAllowed);
   for (const KeyVersion& version : header.versions) text += "version: " + versionText(version) + "\n";
@@ -187,8 +204,10 @@ const KeyVersion* activeVersion(const KeyHeader& header, int64_t nowUnix) {
 
 std::string describeSlots(const KeyHeader& header) {
   std::string text;
+  if (!header.token.empty()) text = "in token " + header.token;
   for (const Slot& slot : header.slots) {
     text += (text.empty() ? "" : ", ") + std::string(describe(slot.kind));
+    if (slot.kind == SealKind::Token) text += " " + slot.token;
     if (slot.kind == SealKind::Shares) text += " " + std::to_string(slot.needed) + " of " + std::to_string(slot.total);
   }
   return text;
@@ -220,6 +239,10 @@ Result<SealedKey, Problem> parseKeyText(std::string_view text, KeyDocument docum
   const auto kind = keyKindOf(*kindWord);
   if (!kind) return refuse(Problem{"a key of a kind that this version doesn't know", "use a newer sallyport"});
   header.kind = *kind;
+  if (const auto token = lines.value("token")) {
+    if (!isKeyName(*token)) return wrong("token");
+    header.token = std::string(*token);
+  }
   const auto created = lines.value("created");
   if (!created || created->size() > 40 || created->find_first_not_of("0123456789-:TZ") != std::string_view::npos)
     return wrong("created");
@@ -233,7 +256,8 @@ Result<SealedKey, Problem> parseKeyText(std::string_view text, KeyDocument docum
   while (const auto line = lines.value("version")) {
     KeyVersion version;
     const bool rising =
-        parseVersion(*line, version) && (header.versions.empty() || version.number > header.versions.back().number);
+        parseVersion(*line, !header.token.empty(), version) &&
+        (header.versions.empty() || version.number > header.versions.back().number);
     if (!rising || header.versions.size() == MAX_VERSIONS) return wrong("version");
     header.versions.push_back(version);
   }
@@ -268,6 +292,7 @@ Result<FileKey, Problem> fileKeyOf(const SealedKey& sealed, const SlotSecret& se
   std::optional<Problem> refused;
   for (const Slot& slot : sealed.header.slots) {
     if (slot.kind != secret.kind || slot.credential != secret.credential) continue;
+    if (secret.slot != 0 && slot.number != secret.slot) continue;
     auto key = openSlot(sealed.header.name, slot, secret.text);
     if (key) return key;
     refused = key.error();
@@ -301,8 +326,9 @@ Result<OpenedKey, Problem> openKey(const SealedKey& sealed, const FileKey& key) 
     }
     LongTermSecret secret(rest.subspan(NUMBER_BYTES, LongTermSecret::SIZE));
     rest = rest.subspan(ITEM_BYTES);
-    // A public key that doesn't belong to the secret would make us answer as somebody else.
-    if (publicKeyOf(secret, sealed.header.kind) != version.publicKey)
+    // A public key that doesn't belong to the secret would make us answer as somebody else. Of a key in a token the vault
+    // proves it by a known answer, and uses nothing before.
+    if (sealed.header.token.empty() && publicKeyOf(secret, sealed.header.kind) != version.publicKey)
       return damaged("a public key doesn't belong to its secret");
     opened.versions.push_back({version, std::move(secret)});
   }
@@ -375,6 +401,26 @@ Result<NewKey, Problem> newKey(std::string_view name, KeyKind kind, const LongTe
   auto key = renewFileKey(made.opened, sealing);
   if (!key) return refuse(key.error());
   made.fileKey = std::move(*key);
+  return made;
+}
+
+bool isSpelling(std::string_view word) {
+  return !word.empty() && word.size() <= 32 &&
+         word.find_first_not_of("abcdefghijklmnopqrstuvwxyz0123456789-") == std::string_view::npos;
+}
+
+Result<NewKey, Problem> newTokenKey(std::string_view name, KeyKind kind, std::string_view token, const TokenKey& key,
+                                    const Sealing& sealing, int64_t nowUnix) {
+  CHECK(isKeyName(token) && !key.id.empty() && key.id.size() <= MAX_TOKEN_ID_BYTES && isSpelling(key.spelling));
+  auto made = newKey(name, kind, LongTermSecret::random(), sealing, nowUnix);
+  if (!made) return refuse(made.error());
+  KeyHeader& header = made->opened.header;
+  header.token = std::string(token);
+  KeyVersion& version = header.versions[0];
+  version.publicKey = key.publicKey;
+  version.tokenId = key.id;
+  version.spelling = key.spelling;
+  made->opened.versions[0].version = version;
   return made;
 }
 

@@ -15,6 +15,10 @@ struct Rotation {
 };
 // Adds a version with this secret. Refused while another one is pending, or when none is active.
 Result<void, Problem> rotate(OpenedKey& key, LongTermSecret secret, const Rotation& rotation, int64_t nowUnix);
+// The same for a key in a token, which has made `made` for it.
+Result<void, Problem> rotateInToken(OpenedKey& key, const TokenKey& made, const Rotation& rotation, int64_t nowUnix);
+// Would rotate() refuse? To be asked before a token makes a key that nobody can take out again.
+Result<void, Problem> mayRotate(const KeyHeader& header, int64_t nowUnix);
 // The active version is older than `every` seconds, and none is pending.
 bool rotationDue(const KeyHeader& header, int64_t every, int64_t nowUnix);
 

@@ -5,7 +5,9 @@
 
 #include <cstdint>
 #include <optional>
+#include <string>
 #include <string_view>
+#include <vector>
 
 #include "common/bytes.h"
 
@@ -25,6 +27,10 @@ struct KeyVersion {
   int64_t retiredFrom = 0;   // openOnlyFrom and the grace period, or when `key retire` was called
   int64_t deletedFrom = 0;   // `key delete` was called: not used any more; `key undelete` takes it back until destroyAt
   int64_t destroyAt = 0;
+  // Of a key that lives in a token (docs/hsm.md): the object's CKA_ID, and how the token spells its curve. The file
+  // holds no secret of it then.
+  std::vector<std::byte> tokenId{};
+  std::string spelling{};
 
   bool operator==(const KeyVersion&) const = default;
 };
