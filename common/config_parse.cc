@@ -317,7 +317,7 @@ void screen(std::string_view text, Reader& reader) {
 void readAll(const toml::table& table, Config& config, Reader& reader) {
   const Section root(reader, table, "",
                      {"vault", "net", "listen", "connect", "vault_socket", "grant", "key", "peers", "limits",
-                      "require_sandbox", "audit"});
+                      "require_sandbox", "audit", "token"});
   auto sandbox = SandboxRequirement::Full;
   root.sandbox(sandbox);
   config.vault.requireSandbox = sandbox;
@@ -332,6 +332,8 @@ void readAll(const toml::table& table, Config& config, Reader& reader) {
   readVaultSockets(root, config);
   readGrants(root, config);
   readKeys(root, config);
+  readTokens(root, config);
+  for (auto& [name, token] : config.tokens) token.requireSandbox = sandbox;
   checkHoneyKeys(root, config);
   checkBoundOnce(config, reader);
   if (config.listens.empty() && config.connects.empty() && config.grants.empty()) {
@@ -347,6 +349,10 @@ void readVaultAndPeers(const toml::table& table, Config& config, Reader& reader)
   readAudit(root, config.audit);
   readPeers(root, config);
   readKeys(root, config);
+  readTokens(root, config);
+  auto sandbox = SandboxRequirement::Full;
+  root.sandbox(sandbox);
+  for (auto& [name, token] : config.tokens) token.requireSandbox = sandbox;
 }
 
 template <typename Read>

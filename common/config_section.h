@@ -280,4 +280,8 @@ void readVaultSockets(const Section& root, Config& config);
 void readGrants(const Section& root, Config& config);            // after the peers and the sockets
 void checkHoneyKeys(const Section& root, const Config& config);  // after the entries and [key.NAME]
 
+// --- config_token.cc: hardware tokens --------------------------------------------------------------------------------
+
+void readTokens(const Section& root, Config& config);
+
 }  // namespace sallyport::config
