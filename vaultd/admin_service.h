@@ -40,10 +40,12 @@ class AdminService final : public proto::Admin::Server {
   kj::Promise<void> lock(LockContext context) override;
   kj::Promise<void> unlock(UnlockContext context) override;
   kj::Promise<void> panic(PanicContext context) override;
+  kj::Promise<void> unlockToken(UnlockTokenContext context) override;
   kj::Promise<void> auditExported(AuditExportedContext context) override;
 
  private:
   void fillKeys(proto::VaultStatus::Builder status);
+  void fillTokens(proto::VaultStatus::Builder status);
   void fillUses(proto::VaultStatus::Builder status);
   Result<std::string, Problem> unlockKey(std::string_view keyFile, ByteSpan fileKey, Refusal& reason);
   void refuseReload(proto::ReloadOutcome::Builder outcome, const ConfigError& error);

@@ -213,6 +213,10 @@ std::string describeSlots(const KeyHeader& header) {
   return text;
 }
 
+bool hasTokenSlot(const KeyHeader& header) {
+  return std::ranges::find(header.slots, SealKind::Token, &Slot::kind) != header.slots.end();
+}
+
 Result<SealedKey, Problem> parseKeyText(std::string_view text, KeyDocument document) {
   Lines lines(text);
   const auto first = lines.next();

@@ -101,6 +101,8 @@ const KeyVersion* activeVersion(const KeyHeader& header, int64_t nowUnix);
 // "in token a", and how the rest of the file is protected.
 std::string describeSlots(const KeyHeader& header);
 
+bool hasTokenSlot(const KeyHeader& header);
+
 // Problems of this file don't name the file: the caller puts its path in front.
 Problem damagedKeyFile(std::string_view what);
 Result<SealedKey, Problem> parseKeyText(std::string_view text, KeyDocument document = KeyDocument::Key);

@@ -244,6 +244,14 @@ Result<FileKey, Problem> openSlot(std::string_view keyName, const Slot& slot, co
   return key;
 }
 
+std::array<std::byte, 32> tokenBound(std::string_view keyName) {
+  const std::string text = "sallyport token slot\n" + std::string(keyName);
+  std::array<std::byte, 32> bound;
+  CHECK(crypto_generichash_blake2b(uchars(MutableByteSpan(bound)), bound.size(), uchars(asBytes(text)), text.size(),
+                                   nullptr, 0) == 0);
+  return bound;
+}
+
 Problem wrongSecret(const Slot& slot) {
   switch (slot.kind) {
     case SealKind::SystemdCredential:

@@ -101,6 +101,8 @@ bool parseSlotText(std::string_view text, Slot& slot);
 Result<FileKey, Problem> stretch(const Slot& slot, const SecretText& secret);
 Result<Slot, Problem> makeSlot(std::string_view keyName, uint32_t number, const Sealing& sealing, const FileKey& key);
 Result<FileKey, Problem> openSlot(std::string_view keyName, const Slot& slot, const SecretText& secret);
+// What a token's blob is bound to where its cipher can (AES-GCM): the blob of one key is none of another.
+std::array<std::byte, 32> tokenBound(std::string_view keyName);
 // What is said when a secret doesn't open its slot.
 Problem wrongSecret(const Slot& slot);
 

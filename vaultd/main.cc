@@ -22,6 +22,7 @@
 #include "vaultd/listeners.h"
 #include "vaultd/metrics.h"
 #include "vaultd/passphrase.h"
+#include "vaultd/tokens.h"
 #include "vaultd/vault_service.h"
 
 namespace sallyport::vaultd {
@@ -44,6 +45,9 @@ constexpr const char* HELP =
 constexpr size_t MAX_ADMIN_MESSAGE_BYTES = MAX_CONFIG_BYTES + 64 * 1024;
 constexpr uint64_t MAX_OPEN_FILES =
     1024;  // three sockets of at most 256 clients each, the nonce files, and what the loop needs
+
+// How long a start waits for tokens to come up or to say why not; they may still come later.
+constexpr uint64_t TOKEN_START_MS = 10'000;
 
 struct Arguments {
   std::filesystem::path configFile;
@@ -123,6 +127,8 @@ int serve(const Config& config) {
   const sandbox::Options options = sandboxOptions(config.vault);
   const FileOwners owners = keyOwners(options);
   sandbox::Sandbox sandbox(options);
+  // Programs are started here or never: afterwards the vault holds secrets, and has no such system call.
+  Keepers keepers = startKeepers(config);
   // Root opens its files as root, and becomes another user later. Others need an own user namespace, and may make one
   // only while they can be traced: before there is a secret.
   if (geteuid() != 0) sandbox.enter();
@@ -133,9 +139,16 @@ int serve(const Config& config) {
   EventLoop loop;
   const auto nowMs = [&loop] { return loop.nowMs(); };
 
+  std::optional<Tokens> tokens;
+  if (!keepers.empty()) {
+    tokens.emplace(loop, config, std::move(keepers));
+    tokens->settle(TOKEN_START_MS);
+  }
+
   std::vector<Problem> warnings;
-  auto keys = Keyring::load(config, **arena, cache, unlockerFor(config.vault.passphraseFile, owners), owners, nowMs(),
-                            warnings);
+  auto unlock = unlockerFor(config.vault.passphraseFile, owners);
+  if (tokens) unlock = tokens->unlocker(std::move(unlock));
+  auto keys = Keyring::load(config, **arena, cache, unlock, owners, nowMs(), warnings);
   if (!keys) return fail(keys.error());
   for (const Problem& warning : warnings) warn(warning);
   if (keys->noneUsable()) return fail({"no key can be used", "see the warnings above"});
@@ -152,6 +165,7 @@ int serve(const Config& config) {
   state.preciseNs = [] {
     return static_cast<uint64_t>(std::chrono::nanoseconds(std::chrono::steady_clock::now().time_since_epoch()).count());
   };
+  if (tokens) state.tokens = &*tokens;
   facts.configFile = config.file;
   facts.memory = (*arena)->describe();
   facts.pid = static_cast<uint32_t>(getpid());
@@ -164,6 +178,11 @@ int serve(const Config& config) {
     audit.emplace(loop, std::move(*log), config.audit);
     state.recorder = facts.audit = &*audit;
     facts.auditRequired = config.audit.required;
+  }
+
+  if (tokens) {
+    tokens->attach(state);
+    tokens->settle(TOKEN_START_MS);
   }
 
   const auto sockets = openListeners(config, options, facts.accounts);

@@ -4,6 +4,7 @@
 #pragma once
 
 #include "proto/vault.capnp.h"
+#include "vaultd/token_batch.h"
 #include "vaultd/vault_state.h"
 
 namespace sallyport::vaultd {
@@ -22,9 +23,15 @@ class NetService final : public proto::Net::Server {
   // Carries out one step, `step(record)`, unless it couldn't be recorded, and writes it down.
   template <typename Step>
   Result<void, Refusal> recordedStep(std::string_view verb, std::string_view entry, Step&& step);
-  Result<void, Refusal> sealCookie(proto::Hello::Reader hello, proto::CookieOutcome::Builder outcome);
-  Result<void, Refusal> verifyVouch(proto::Vouch::Reader vouch, proto::VouchOutcome::Builder outcome);
-  Result<void, Refusal> makeVouch(proto::VouchRequest::Reader request, proto::MadeVouchOutcome::Builder outcome);
+  // `paid`: the rate was, in the first look at a batch that needs a token.
+  Result<void, Refusal> sealCookie(proto::Hello::Reader hello, proto::CookieOutcome::Builder outcome, bool paid);
+  Result<void, Refusal> verifyVouch(proto::Vouch::Reader vouch, proto::VouchOutcome::Builder outcome, bool paid);
+  Result<void, Refusal> makeVouch(proto::VouchRequest::Reader request, proto::MadeVouchOutcome::Builder outcome,
+                                  bool paid);
+  // The first look: `rate` of the entry's key, and then `need` what it takes. Nothing for what is refused anyway.
+  template <typename Need>
+  void admit(VaultKey* key, TokenBucket VaultKey::*rate, unsigned place, Need& need,
+             void (TokenBatch::*what)(VaultKey&, const PublicKey&), const std::optional<PublicKey>& peer);
 
   VaultState& state_;
 };
