@@ -226,6 +226,10 @@ Outcome<void> prove(const Session& session, TokenKey& key, const KeyTrial& trial
 void settle(const Session& session, TokenKey& key, const Board& board) {
   key.info.proof = Status::Unsupported;
   key.info.gcm = key.info.gcm && key.info.kind == KeyKind::Aes;
+  // A way that isn't offered says less than one that gave a wrong result or an end.
+  const auto note = [&key](Status status) {
+    if (key.info.proof == Status::Unsupported) key.info.proof = status;
+  };
   bool sha256 = false;
   bool sha1 = false;
   bool gcm = false;
@@ -233,12 +237,12 @@ void settle(const Session& session, TokenKey& key, const Board& board) {
     const auto seen = board.find(trial.name);
     if (!seen) continue;
     if (seen->trial != hsm::Trial::Works) {
-      if (key.info.proof != Status::Ok) key.info.proof = statusOfTrial(*seen);
+      note(statusOfTrial(*seen));
       continue;
     }
     const auto proved = prove(session, key, trial);
     if (!proved) {
-      if (key.info.proof != Status::Ok) key.info.proof = proved.error().status;
+      note(proved.error().status);
       continue;
     }
     key.info.proof = Status::Ok;

@@ -20,7 +20,7 @@ class RestartPlan {
     upSinceMs_ = 0;
     if (stable) delayMs_ = 0;
     // Wanted ends come at once, but not in a loop.
-    if (wanted && delayMs_ == 0 && nowMs - lastWantedMs_ >= FIRST_MS) {
+    if (wanted && nowMs - lastWantedMs_ >= FIRST_MS) {
       lastWantedMs_ = nowMs;
       return 0;
     }

@@ -13,6 +13,7 @@ static_assert(crypto_box_NONCEBYTES == wire::BOX_NONCE_BYTES);
 
 // What one operation leaves below our frame: measured less than 2 KiB for X25519 and for a box.
 constexpr size_t DEAD_STACK_BYTES = 8192;
+constexpr size_t LOADING_STACK_BYTES = 256 * 1024;
 
 using BoxNonce = std::array<unsigned char, crypto_box_NONCEBYTES>;
 
@@ -79,6 +80,7 @@ bool isLowOrder(const PublicKey& point) {
 }
 
 void wipeDeadStack() { sodium_stackzero(DEAD_STACK_BYTES); }
+void wipeDeadStackOfLoading() { sodium_stackzero(LOADING_STACK_BYTES); }
 
 LongTermBox::LongTermBox(SecretArena& arena, SharedKeyCache& cache, SharedKeyCache::KeyId id,
                          const LongTermSecret& secret)
@@ -182,12 +184,12 @@ bool isAppNonce(const AppNonceBytes& nonce) {
 }
 
 Result<AppNonceBytes, Refusal> LongTermBox::sealText(const PublicKey& peer, ByteSpan text,
-                                                     NonceSource<BoxRole::Application>& nonces, RandomHalves& random,
+                                                     NonceSource<BoxRole::Application>& nonces, NonceBatch& batch,
                                                      MutableByteSpan out, bool mayRemember, bool& cached) {
   WipedAtEnd wiped(scratch_);
   const auto key = sharedKey(peer, cached);
   if (!key) return refuse(key.error());
-  auto drawn = nonces.draw(random);
+  auto drawn = nonces.draw(batch);
   if (!drawn) return refuse(Refusal::NONCE_UNAVAILABLE);
   const BoxNonce nonce = nonceOf(BoxRole::Application, std::move(*drawn).spend());
   seal(out, text, nonce, *key);

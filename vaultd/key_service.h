@@ -84,7 +84,7 @@ class KeyService final : public proto::Key::Server {
     std::optional<Refusal> refused() const { return admissions.refused(place); }
   };
   Result<void, Refusal> boxOne(const Call& call, Admitted admitted, proto::BoxItem::Reader item,
-                               proto::BoxOutcome::Builder outcome, AnswerRoom& room, RandomHalves& random);
+                               proto::BoxOutcome::Builder outcome, AnswerRoom& room, NonceBatch& batch);
   Result<void, Refusal> openOne(const Call& call, Admitted admitted, proto::OpenItem::Reader item,
                                 proto::OpenOutcome::Builder outcome, AnswerRoom& room);
   Result<void, Refusal> openSealedOne(const Call& call, Admitted admitted, ByteSpan box,

@@ -14,30 +14,32 @@ bool isOfUse(const KeyVersion& version, int64_t nowUnix) {
   return state == VersionState::Pending || state == VersionState::Active || state == VersionState::OpenOnly;
 }
 
+SecretSlot slotWith(SecretArena& arena, const LongTermSecret& secret) {
+  SecretSlot slot = arena.takeSlot();
+  std::ranges::copy(secret.expose(), slot.exposeMutable<32>().begin());
+  return slot;
+}
+
 }  // namespace
 
 VersionSecret::VersionSecret(SecretArena& arena, SharedKeyCache& cache, SharedKeyCache::KeyId id, KeyKind kind,
                              const LongTermSecret& secret, NonceLedger& ledger)
     : ledger_(ledger),
-      cookieNonces(ledger, secret.expose()),
-      vouchNonces(ledger, secret.expose()),
-      appNonces(ledger, secret.expose()) {
-  if (kind == KeyKind::X25519) {
-    box_.emplace(arena, cache, id, secret);
-  } else {
-    signer_.emplace(arena, secret);
-  }
-}
+      box_(kind != KeyKind::X25519 ? std::nullopt
+                                   : std::optional<LongTermBox>(std::in_place, arena, cache, id, secret)),
+      signer_(kind != KeyKind::Ed25519 ? std::nullopt : std::optional<LongTermSigner>(std::in_place, arena, secret)),
+      cookieNonces(ledger, secretForNonceKeys()),
+      vouchNonces(ledger, secretForNonceKeys()),
+      appNonces(ledger, secretForNonceKeys()) {}
 
 VersionSecret::VersionSecret(SecretArena& arena, SharedKeyCache& cache, SharedKeyCache::KeyId id, KeyKind kind,
                              const PublicKey& publicKey, const TokenResults& results, const LongTermSecret& seed,
                              NonceLedger& ledger)
     : ledger_(ledger),
-      seed_(arena.takeSlot()),
-      cookieNonces(ledger, seed.expose()),
-      vouchNonces(ledger, seed.expose()),
-      appNonces(ledger, seed.expose()) {
-  std::ranges::copy(seed.expose(), seed_->exposeMutable<32>().begin());
+      seed_(slotWith(arena, seed)),
+      cookieNonces(ledger, secretForNonceKeys()),
+      vouchNonces(ledger, secretForNonceKeys()),
+      appNonces(ledger, secretForNonceKeys()) {
   if (kind == KeyKind::X25519) {
     box_.emplace(arena, cache, id, results, publicKey);
   } else {
