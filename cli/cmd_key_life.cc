@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "cli/commands.h"
+#include "cli/hsm_session.h"
 #include "cli/key_access.h"
 #include "cli/terminal.h"
 #include "common/config_key.h"
@@ -56,6 +57,19 @@ std::string titled(const std::string& name, const std::optional<uint32_t>& numbe
   return number ? "version " + std::to_string(*number) + " of `" + name + "`" : "`" + name + "`";
 }
 
+// A version with a new secret: in the file, or in the token where the key lives.
+Result<void, Problem> addVersion(const Arguments& arguments, const KeyFolder& folder, vaultd::OpenedKey& key,
+                                 const vaultd::Rotation& rotation, int64_t now) {
+  if (key.header.token.empty()) return vaultd::rotate(key, vaultd::LongTermSecret::random(), rotation, now);
+  // What a token has made can't be made undone from here: asked first.
+  if (auto may = vaultd::mayRotate(key.header, now); !may) return may;
+  auto session = HsmSession::open(arguments, folder, key.header.token, true);
+  if (!session) return refuse(session.error());
+  const auto made = makeTokenKey(**session, key.header.kind, key.header.name);
+  if (!made) return refuse(made.error());
+  return vaultd::rotateInToken(key, *made, rotation, now);
+}
+
 // One key of `rotate --due`: rotated if its period is over, and destroyed secrets dropped. What failed is returned.
 std::optional<Problem> rotateIfDue(const Arguments& arguments, const KeyFolder& folder,
                                    const vaultd::KeyHeader& header) {
@@ -71,8 +85,7 @@ std::optional<Problem> rotateIfDue(const Arguments& arguments, const KeyFolder& 
       folder.path, header.name, unlocker(arguments, folder),
       [&](EditedKey& key) -> RewriteOrProblem {
         if (!due) return Rewrite::Nothing;  // but for what is destroyed
-        const auto done =
-            vaultd::rotate(key.opened, vaultd::LongTermSecret::random(), rotationFor(folder, header.name), now);
+        const auto done = addVersion(arguments, folder, key.opened, rotationFor(folder, header.name), now);
         if (!done) return refuse(done.error());
         return Rewrite::All;
       },
@@ -119,7 +132,7 @@ int keyRotate(const Arguments& arguments) {
   if (!activateIn || !grace) return EXIT_USAGE;
   rotation = {*activateIn, *grace};
   const auto changed = changeOpened(arguments, *folder, name, [&](vaultd::OpenedKey& key) {
-    return vaultd::rotate(key, vaultd::LongTermSecret::random(), rotation, vaultd::unixNow());
+    return addVersion(arguments, *folder, key, rotation, vaultd::unixNow());
   });
   if (!changed) return failProblem(changed.error());
   const auto& added = changed->header.versions.back();

@@ -1,5 +1,5 @@
 // token.h - one hardware token as the vault sees it: its hsmd watched, its keys proved, what is asked of it bounded.
-// Process: vaultd alone. docs/protocol.md §12, docs/hsm.md, docs/decisions/0016-hardware-tokens.md.
+// Process: vaultd alone. docs/protocol.md §12, docs/hsm.md, docs/decisions/0017-keys-in-tokens.md.
 //
 //   Starting --up--> Proving --all keys tried--> Up --proof failed--> Resting --pause over--> Proving
 //   any      --the worker died--> Down --up--> Proving        any --the keeper died--> Ended
