@@ -176,6 +176,28 @@ std::string advice(const Found& found) {
   return "none: it neither derives by X25519 nor wraps by AES-GCM or RSA-OAEP";
 }
 
+// The module's process begins anew with its PIN, and proves its keys: who waits for them wants to know when.
+int waitUntilUp(const KeyFolder& folder, const std::string& token) {
+  constexpr int TRIES = 150;
+  constexpr int PAUSE_MS = 100;
+  std::string last = "its vault doesn't know it";
+  EventLoop loop;
+  auto client = DaemonClient::connect(loop, folder.adminSocket);
+  if (!client) return fail("the vault " + client.error());
+  for (int i = 0; i < TRIES; ++i) {
+    auto answer = answerOf(loop, (*client)->as<proto::Admin>().statusRequest().send());
+    if (!answer) return fail("the vault " + answer.error());
+    for (const auto each : answer->getStatus().getTokens()) {
+      if (token != each.getName().cStr()) continue;
+      const std::string state = each.getState().cStr();
+      if (state == "up") return EXIT_DONE;
+      last = sanitized(state) + ": " + sanitized(each.getWhy().cStr());
+    }
+    loop.await(loop.timer().afterDelay(PAUSE_MS * kj::MILLISECONDS));
+  }
+  return fail("token " + token + " isn't up yet, but " + last, "sallyport hsm status");
+}
+
 }  // namespace
 
 int hsmProbe(const Arguments& arguments) {
@@ -318,7 +340,7 @@ int hsmUnlock(const Arguments& arguments) {
   const auto outcome = answer->getOutcome();
   if (!outcome.isDone()) return fail(sanitized(outcome.getRefused().getProblem().cStr()));
   say(sanitized(outcome.getDone().cStr()));
-  return EXIT_DONE;
+  return waitUntilUp(*folder, token);
 }
 
 }  // namespace sallyport::cli

@@ -65,7 +65,9 @@ Result<void, Problem> addVersion(const Arguments& arguments, const KeyFolder& fo
   if (auto may = vaultd::mayRotate(key.header, now); !may) return may;
   auto session = HsmSession::open(arguments, folder, key.header.token, true);
   if (!session) return refuse(session.error());
-  const auto made = makeTokenKey(**session, key.header.kind, key.header.name);
+  // Labels are for people, but no two of a token's keys have the same.
+  const auto number = key.header.versions.back().number + 1;
+  const auto made = makeTokenKey(**session, key.header.kind, key.header.name + "-" + std::to_string(number));
   if (!made) return refuse(made.error());
   return vaultd::rotateInToken(key, *made, rotation, now);
 }

@@ -140,7 +140,8 @@ void Token::onControl(const hsm::Control& control) {
     ++facts_.restarts;
     facts_.pid = 0;
     resting_.unset();
-    std::string why(hsm::describe(died->status));
+    // Ok: it ended itself because it was told to, to begin anew with another PIN or none.
+    std::string why(died->status == Status::Ok ? "its process has ended" : hsm::describe(died->status));
     if (died->restartInMs > 0) why += ", started again in " + std::to_string(died->restartInMs) + " ms";
     enter(TokenState::Down, std::move(why));
     if (isGone(died->status)) lose(why_);
