@@ -184,7 +184,7 @@ struct RotationRule {
   int64_t graceS = 7 * 86'400;
 };
 
-// --- [token.NAME]: a PKCS#11 module and the one token of it that an hsmd of its own logs in to ------------------------
+// --- [token.NAME]: a PKCS#11 module and the one token of it that an hsmd of its own logs in to -----------------------
 
 // Where the PIN comes from; never from the file itself, an argument or the environment.
 struct PinCredential {  // of systemd: LoadCredential=, LoadCredentialEncrypted=

@@ -58,6 +58,13 @@ bool Board::abandon(hsm::Trial outcome) {
   return any;
 }
 
+void Board::retryTimedOut() {
+  for (size_t i = 0; i < size(); ++i) {
+    if (static_cast<hsm::Trial>(entries[i].trial) == hsm::Trial::TimedOut)
+      entries[i].trial = static_cast<uint32_t>(hsm::Trial::Untried);
+  }
+}
+
 Board::Seen Board::at(size_t index) const {
   CHECK(index < MAX_ENTRIES);
   const TrialEntry entry = entries[index];

@@ -32,6 +32,8 @@ struct Board {
   void end(std::string_view name, hsm::Trial outcome, uint32_t ckr, uint32_t microseconds);
   // For the keeper, when a probe has ended: what was running becomes `outcome`. True if there was something.
   bool abandon(hsm::Trial outcome);
+  // A new round: what had hung may be tried once more.
+  void retryTimedOut();
 
   struct Seen {
     std::string name;

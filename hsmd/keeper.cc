@@ -12,6 +12,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <chrono>
+#include <csignal>
 #include <cstdlib>
 #include <cstring>
 
@@ -27,6 +28,7 @@ namespace {
 constexpr uint64_t PROBE_STEP_MS = 30'000;
 constexpr uint64_t START_MS = 60'000;
 constexpr uint64_t DENIALS_EVERY_MS = 1000;
+constexpr int MAX_FRAMES_A_TURN = 64;
 
 // A datagram and one descriptor, if it carries one.
 struct Heard {
@@ -122,6 +124,12 @@ void Keeper::checkTime() {
 
 // Each worker has a probe before it: what the board knows already is not tried again.
 void Keeper::begin() {
+  // What didn't come back may have waited for something that is there now.
+  board_.as<Board>().retryTimedOut();
+  probe();
+}
+
+void Keeper::probe() {
   ++epoch_;
   pid_ = 0;
   lastWords_.reset();
@@ -165,7 +173,11 @@ void Keeper::childEnded(int waitStatus) {
     const Status fault = state_ == State::Starting ? Status::Starting : Status::ModuleFailed;
     return workerDied(words.value_or(fault), waitStatus, wanted);
   }
-  const bool cut = board_.as<Board>().abandon(gaveUp_ ? hsm::Trial::TimedOut : hsm::Trial::Crashed);
+  // Killed, and not by us: somebody else's doing says nothing of the trial.
+  const bool bystander = !gaveUp_ && WIFSIGNALED(waitStatus) && WTERMSIG(waitStatus) == SIGKILL;
+  const bool cut = board_.as<Board>().abandon(bystander ? hsm::Trial::Untried
+                                              : gaveUp_ ? hsm::Trial::TimedOut
+                                                        : hsm::Trial::Crashed);
   if (words == Status::Ok && !cut) {
     lastWords_.reset();
     gaveUp_ = false;
@@ -174,10 +186,10 @@ void Keeper::childEnded(int waitStatus) {
     return order(Order::Serve);
   }
   if (words && *words != Status::Ok) return workerDied(*words, waitStatus, false);
-  if (!cut) return workerDied(Status::Starting, waitStatus, false);
+  if (!cut || bystander) return workerDied(Status::Starting, waitStatus, false);
   logWarning("token=" + token_ + " its module " + ended(waitStatus) + " on a trial that is not repeated");
   // The next one goes on behind it. The board is finite, so this ends.
-  begin();
+  probe();
 }
 
 void Keeper::workerDied(Status status, int waitStatus, bool wanted) {
@@ -194,7 +206,10 @@ void Keeper::workerDied(Status status, int waitStatus, bool wanted) {
 
 void Keeper::hearChild() {
   hsm::ControlFrame frame;
-  while (const auto heard = receive(sockets_.birth, frame)) {
+  // A module that never stops talking may not keep us from the rest.
+  for (int i = 0; i < MAX_FRAMES_A_TURN; ++i) {
+    const auto heard = receive(sockets_.birth, frame);
+    if (!heard) return;
     const auto control = heard->bytes == 0 ? Result<hsm::Control, hsm::FrameProblem>(refuse(hsm::FrameProblem::Length))
                                            : hsm::parseControl(ByteSpan(frame).first(heard->bytes));
     bool fdKept = false;

@@ -33,6 +33,7 @@ class Keeper {
   int timeoutMs() const;
   void checkTime();
   void begin();
+  void probe();
   void order(Order what);
   void tell(const hsm::Control& control);
   bool hearClient();

@@ -111,8 +111,8 @@ Status statusOfTrial(const Board::Seen& seen) {
   switch (seen.trial) {
     case hsm::Trial::Works: return Status::Ok;
     case hsm::Trial::Wrong: return Status::BadResult;
-    case hsm::Trial::Refused: return seen.ckr == CKR_OK ? Status::Unsupported : statusOf(seen.ckr);
-    case hsm::Trial::Untried: return Status::Unsupported;
+    case hsm::Trial::Refused:
+    case hsm::Trial::Untried: return seen.ckr == CKR_OK ? Status::Unsupported : statusOf(seen.ckr);
     case hsm::Trial::Crashed:
     case hsm::Trial::TimedOut: return Status::ModuleFailed;
   }

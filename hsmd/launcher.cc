@@ -78,6 +78,9 @@ class Launcher {
     setpgid(0, 0);
     prctl(PR_SET_PDEATHSIG, SIGKILL);
     if (getppid() != parent) _exit(1);
+    // What a module prints is nobody's output.
+    const int nothing = open("/dev/null", O_RDONLY | O_CLOEXEC);
+    if (nothing < 0 || dup2(nothing, STDIN_FILENO) < 0 || dup2(STDERR_FILENO, STDOUT_FILENO) < 0) _exit(126);
     const int count = static_cast<int>(options_.childFds.size());
     for (int i = 0; i < count; ++i) {
       if (dup2(options_.childFds[static_cast<size_t>(i)], FIRST_CHILD_FD + i) < 0) _exit(126);

@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include <cstdlib>
+#include <filesystem>
 #include <fstream>
 
 #include "common/log.h"
@@ -21,15 +22,15 @@ constexpr uint64_t MAX_OPEN_FILES = 1024;
 sandbox::Profile policyFor(ModuleProfile profile) {
   switch (profile) {
     case ModuleProfile::SoftHsm: return sandbox::Profile::HsmSoftHsm;
-    case ModuleProfile::Nss: return sandbox::Profile::HsmNss;
+    case ModuleProfile::Nss:
+    case ModuleProfile::Custom:
+    case ModuleProfile::Auto: return sandbox::Profile::HsmNss;
     case ModuleProfile::Tpm2:
     case ModuleProfile::Pcscd: return sandbox::Profile::HsmLocal;
     case ModuleProfile::YubiHsmConnector:
-    case ModuleProfile::Network:
-    case ModuleProfile::Custom:
-    case ModuleProfile::Auto: break;
+    case ModuleProfile::Network: return sandbox::Profile::HsmNetwork;
   }
-  return sandbox::Profile::HsmNetwork;
+  return sandbox::Profile::HsmNss;
 }
 
 std::string environment(const char* name) {
@@ -49,6 +50,15 @@ std::string softHsmFolder() {
     if (begin != line.npos) return line.substr(begin, end - begin + 1);
   }
   return "/var/lib/softhsm/tokens";
+}
+
+// Threads that are here already: Landlock will not hold for them.
+size_t otherThreads() {
+  std::error_code fault;
+  size_t count = 0;
+  for (std::filesystem::directory_iterator at("/proc/self/task", fault), end; !fault && at != end; at.increment(fault))
+    ++count;
+  return count > 1 ? count - 1 : 0;
 }
 
 }  // namespace
@@ -84,10 +94,10 @@ std::vector<PathRule> pathsOf(const WorkerSettings& settings) {
       add(environment("TPM2_PKCS11_STORE"), PathAccess::Modify);
       break;
     case ModuleProfile::Pcscd: addAll({"/etc/opensc", "/run/pcscd"}, PathAccess::Read); break;
+    case ModuleProfile::Custom:
+    case ModuleProfile::Auto: break;  // what the configuration names
     case ModuleProfile::YubiHsmConnector:
     case ModuleProfile::Network:
-    case ModuleProfile::Custom:
-    case ModuleProfile::Auto:
       // What a resolver reads, and libraries that it loads late.
       addAll({"/etc", "/usr/share", "/run/systemd/resolve"}, PathAccess::Read);
       addAll({"/usr/lib", "/lib", "/lib64"}, PathAccess::Execute);
@@ -115,6 +125,7 @@ bool lockDown(const Birth& birth, const WorkerSettings& settings, hsm::Status lo
   options.maxOpenFiles = MAX_OPEN_FILES;
   options.countRefusals = true;
   sandbox::Sandbox sandbox(options);
+  const size_t threads = otherThreads();
   // Before it is up a call that is refused would wait for a keeper that doesn't know where to listen: nothing but the
   // sending of that descriptor comes between.
   auto report = sandbox.lockDown();
@@ -128,8 +139,12 @@ bool lockDown(const Birth& birth, const WorkerSettings& settings, hsm::Status lo
   }
   birth.up(login);
   birth.layer("profile", static_cast<uint8_t>(sandbox::LayerState::Active), name(settings.profile));
-  for (const sandbox::Layer& layer : report->layers)
-    birth.layer(layer.name, static_cast<uint8_t>(layer.state), layer.detail);
+  for (const sandbox::Layer& layer : report->layers) {
+    std::string detail = layer.detail;
+    if (layer.name == "landlock" && threads > 0)
+      detail = "not for " + std::to_string(threads) + " threads of the module that were there before; " + detail;
+    birth.layer(layer.name, static_cast<uint8_t>(layer.state), detail);
+  }
   return true;
 }
 

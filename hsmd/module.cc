@@ -33,6 +33,17 @@ CK_ULONG limitOf(CK_ULONG value) {
   return value == CK_UNAVAILABLE_INFORMATION || value == CK_EFFECTIVELY_INFINITE ? 0 : value;
 }
 
+// All that we call. A module without one of them isn't finished.
+bool isComplete(const CK_FUNCTION_LIST& list) {
+  const auto are = [](auto... functions) { return ((functions != nullptr) && ...); };
+  return are(list.C_Initialize, list.C_GetInfo, list.C_GetSlotList, list.C_GetTokenInfo, list.C_GetMechanismInfo,
+             list.C_OpenSession, list.C_CloseSession, list.C_CloseAllSessions, list.C_Login, list.C_Logout) &&
+         are(list.C_FindObjectsInit, list.C_FindObjects, list.C_FindObjectsFinal, list.C_GetAttributeValue,
+             list.C_CreateObject, list.C_CopyObject, list.C_DestroyObject) &&
+         are(list.C_GenerateKey, list.C_GenerateKeyPair, list.C_DeriveKey, list.C_SignInit, list.C_Sign,
+             list.C_EncryptInit, list.C_Encrypt, list.C_DecryptInit, list.C_Decrypt, list.C_GenerateRandom);
+}
+
 }  // namespace
 
 Outcome<Module> Module::load(const std::filesystem::path& path, const std::string& initArguments) {
@@ -52,6 +63,10 @@ Outcome<Module> Module::load(const std::filesystem::path& path, const std::strin
   }
   if (const CK_RV rv = getFunctionList(&functions); rv != CKR_OK || functions == nullptr)
     return failed(Status::NoModule, rv);
+  if (!isComplete(*functions)) {
+    logError("module lacks functions that every PKCS#11 module has");
+    return failed(Status::NoModule);
+  }
   Module module(functions);
   if (auto ready = module.initialise(initArguments); !ready) return refuse(ready.error());
   return module;

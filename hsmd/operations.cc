@@ -127,8 +127,11 @@ Outcome<void> sign(const Session& session, CK_OBJECT_HANDLE key, ByteSpan messag
   CK_MECHANISM mechanism{.mechanism = CKM_EDDSA, .pParameter = nullptr, .ulParameterLen = 0};
   if (const CK_RV rv = session.module->C_SignInit(session.handle, &mechanism, key); rv != CKR_OK) return failed(rv);
   CK_ULONG length = signature.size();
-  const CK_RV rv = session.module->C_Sign(session.handle, const_cast<unsigned char*>(uchars(message)), message.size(),
-                                          uchars(MutableByteSpan(signature)), &length);
+  // SoftHSM takes a null pointer for a mistake, also where there is nothing to point at.
+  static constexpr std::byte NOTHING{};
+  const std::byte* data = message.empty() ? &NOTHING : message.data();
+  const CK_RV rv = session.module->C_Sign(session.handle, const_cast<unsigned char*>(uchars(ByteSpan(data, 1))),
+                                          message.size(), uchars(MutableByteSpan(signature)), &length);
   if (rv != CKR_OK) return failed(rv);
   if (length != signature.size()) return failed(Status::BadResult);
   return {};

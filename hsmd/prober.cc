@@ -45,7 +45,7 @@ class Prober {
 
   // True if it works, now or by an earlier probe.
   bool tryOnce(const std::string& name, const Try& what) {
-    if (!board_.begin(name)) return board_.works(name);
+    if (lost_ || !board_.begin(name)) return board_.works(name);
     const TrialSession session(module_, token_, writable_);
     auto done = session.rv() == CKR_OK ? what(*session) : Outcome<Clock::duration>(failed(session.rv()));
     if (done) {
@@ -53,16 +53,28 @@ class Prober {
       board_.end(name, Trial::Works, 0, static_cast<uint32_t>(microseconds));
       return true;
     }
+    // Such a code may mean this key or the whole token; another probe will try it again.
+    const bool passing = needsRecovery(done.error().rv);
+    if (done.error().status == Status::SessionLimit) lost_ = done.error();
+    if (const auto there = tokenFacts(module_, token_.slot); passing && !there) lost_ = there.error();
+    if (lost_ || passing) {
+      board_.end(name, Trial::Untried, static_cast<uint32_t>(done.error().rv), 0);
+      return false;
+    }
     const bool wrong = done.error().status == Status::BadResult;
     board_.end(name, wrong ? Trial::Wrong : Trial::Refused, static_cast<uint32_t>(done.error().rv), 0);
     return false;
   }
+
+  // The token went away meanwhile; nothing more is tried.
+  Outcome<void> outcome() const { return lost_ ? Outcome<void>(refuse(*lost_)) : Outcome<void>(); }
 
  private:
   const Module& module_;
   const TokenFacts& token_;
   Board& board_;
   bool writable_;
+  std::optional<Failure> lost_;
 };
 
 Outcome<Clock::duration> timed(const std::function<Outcome<void>()>& operation) {
@@ -131,13 +143,13 @@ void probeWraps(Prober& prober) {
 
 }  // namespace
 
-void probeKeys(const Module& module, const TokenFacts& token, Board& board) {
+Outcome<void> probeKeys(const Module& module, const TokenFacts& token, Board& board) {
   std::vector<TokenKey> keys;
   {
     const TrialSession session(module, token, false);
-    if (session.rv() != CKR_OK) return;
+    if (session.rv() != CKR_OK) return failed(session.rv());
     auto found = findKeys(*session, false);
-    if (!found) return;
+    if (!found) return refuse(found.error());
     keys = std::move(*found);
   }
   Prober prober(module, token, board, false);
@@ -148,9 +160,10 @@ void probeKeys(const Module& module, const TokenFacts& token, Board& board) {
       if (works && key.info.kind == KeyKind::X25519) break;  // one form of the point is enough
     }
   }
+  return prober.outcome();
 }
 
-void probeCapabilities(const Module& module, const TokenFacts& token, Board& board) {
+Outcome<void> probeCapabilities(const Module& module, const TokenFacts& token, Board& board) {
   Prober prober(module, token, board, true);
   probeX25519(prober);
   for (const auto& spelling : ed25519Spellings()) {
@@ -171,6 +184,7 @@ void probeCapabilities(const Module& module, const TokenFacts& token, Board& boa
       return {};
     });
   });
+  return prober.outcome();
 }
 
 std::vector<Board::Seen> capabilityTrials(const Board& board) {

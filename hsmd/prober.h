@@ -6,10 +6,11 @@
 
 namespace sallyport::hsmd {
 
-// Every way of using every key of the token that the board doesn't know yet.
-void probeKeys(const Module& module, const TokenFacts& token, Board& board);
+// Every way of using every key of the token that the board doesn't know yet. A failure is the token's, not a key's:
+// what was being tried is as untried as before.
+Outcome<void> probeKeys(const Module& module, const TokenFacts& token, Board& board);
 // What the module could do with new keys: made for the session, used once, and destroyed. For operators.
-void probeCapabilities(const Module& module, const TokenFacts& token, Board& board);
+Outcome<void> probeCapabilities(const Module& module, const TokenFacts& token, Board& board);
 
 // The lines of the board that are about the module, in the order in which they were tried.
 std::vector<Board::Seen> capabilityTrials(const Board& board);

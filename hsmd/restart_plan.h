@@ -20,9 +20,10 @@ class RestartPlan {
     upSinceMs_ = 0;
     if (stable) delayMs_ = 0;
     // Wanted ends come at once, but not in a loop.
-    if (wanted && nowMs - lastWantedMs_ >= FIRST_MS) {
+    if (wanted) {
+      const bool loops = nowMs - lastWantedMs_ < FIRST_MS;
       lastWantedMs_ = nowMs;
-      return 0;
+      return loops ? FIRST_MS : 0;
     }
     delayMs_ = delayMs_ == 0 ? FIRST_MS : std::min(delayMs_ * 2, MOST_MS);
     return delayMs_;

@@ -255,7 +255,6 @@ Service::Result Service::answer(const hsm::Login& ask, Line&) {
 
 Service::Result Service::answer(const hsm::Logout&, Line&) {
   const std::lock_guard lock(single_);
-  pin_.forget(PinState::Missing);
   token_.logOut();
   ending_ = true;
   return hsm::Answer(hsm::Done{});

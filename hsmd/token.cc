@@ -34,6 +34,7 @@ Outcome<void> Token::open(LoginMode mode) {
 
 void Token::logOut() {
   const std::unique_lock lock(mutex_);
+  pin_.forget(PinState::Missing);
   if (loggedIn_) module_->C_Logout(anchor_);
   loggedIn_ = false;
 }
@@ -49,6 +50,9 @@ Outcome<void> Token::findKeys() {
     if (!session) return refuse(session.error());
     settle(inSession(*session), key, board_);
     module_->C_CloseSession(*session);
+    // Not the key's fault: the start is repeated.
+    if (key.info.proof == Status::DeviceRemoved && !tokenFacts(module_, facts_.slot))
+      return failed(Status::DeviceRemoved);
   }
   for (size_t i = 0; i < keys_.size(); ++i) {
     keys_[i].info.index = static_cast<uint16_t>(i);

@@ -33,7 +33,7 @@ class Token {
 
   // Opens the anchor and logs in.
   Outcome<void> open(LoginMode mode);
-  void logOut();
+  void logOut();  // and forgets the PIN
   // Finds and proves the keys. After open().
   Outcome<void> findKeys();
   // Only while no other thread is in run(): its keys, each with index and count.

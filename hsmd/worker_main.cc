@@ -61,6 +61,13 @@ bool isLocked(Status status) {
   }
 }
 
+// A login that failed for a reason of the module's own leaves its PIN in doubt: then, too, it is an operator's.
+Status lockedAs(Status status, const PinRecord& pin) {
+  if (isLocked(status)) return status;
+  const bool canBeTried = pin.state == PinState::Untried || pin.state == PinState::Good;
+  return canBeTried ? Status::Ok : Status::NotLoggedIn;
+}
+
 struct Found {
   Module module;
   TokenFacts token;
@@ -82,10 +89,13 @@ Found loadAndFind(const Birth& birth, const WorkerSettings& settings) {
   Token token(module, facts, inherited.pin.as<PinRecord>(), board,
               {.copies = false, .writable = inherited.settings.operatorMode});
   auto ready = token.open(LoginMode::Automatic);
-  if (!ready && !isLocked(ready.error().status)) birth.die(ready.error().status);
+  const auto& pin = inherited.pin.as<PinRecord>();
+  if (!ready && lockedAs(ready.error().status, pin) == Status::Ok) birth.die(ready.error().status);
   if (ready) {
-    if (inherited.settings.operatorMode) probeCapabilities(module, facts, board);
-    probeKeys(module, facts, board);
+    auto tried = inherited.settings.operatorMode ? probeCapabilities(module, facts, board) : Outcome<void>();
+    if (tried) tried = probeKeys(module, facts, board);
+    // Keys that the module does wrong are the board's; a token that went away has to be waited for.
+    if (!tried) birth.die(tried.error().status == Status::Ok ? Status::DeviceRemoved : tried.error().status);
   }
   birth.die(Status::Ok);
 }
@@ -114,8 +124,8 @@ void answerCalls(Service& service, const Birth& birth, Token& token, Line line) 
   auto [module, facts] = loadAndFind(birth, settings);
   Token token(module, facts, pin, board, {.copies = settings.sessionCopy, .writable = settings.operatorMode});
   auto ready = token.open(LoginMode::Automatic);
-  const Status login = ready ? Status::Ok : ready.error().status;
-  if (!ready && !isLocked(login)) birth.die(login);
+  const Status login = ready ? Status::Ok : lockedAs(ready.error().status, pin);
+  if (!ready && login == Status::Ok) birth.die(ready.error().status);
   if (ready) {
     if (auto found = token.findKeys(); !found) birth.die(found.error().status);
   }

@@ -38,9 +38,9 @@ enum class Profile : uint8_t {
   NetdResolver,  // one getaddrinfo and gone
   HsmKeeper,     // watches over the processes that load a module; three sockets, and no way to a fourth
   HsmSoftHsm,    // a worker with a module loaded: what SoftHSM calls
-  HsmNss,        // ... what NSS's softoken calls
+  HsmNss,        // ... what NSS's softoken calls: files; also modules that nobody has described
   HsmLocal,      // ... what modules of TPMs and smart cards call: devices, Unix sockets
-  HsmNetwork,    // ... and connections to elsewhere; also modules that nobody has described
+  HsmNetwork,    // ... and connections to elsewhere
 };
 // A worker of hsmd: foreign code runs in it, so what it may not do is refused and counted instead of killed.
 constexpr bool loadsModule(Profile profile) { return profile >= Profile::HsmSoftHsm; }

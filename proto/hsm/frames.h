@@ -257,7 +257,8 @@ struct Login {
   uint16_t pinBytes = 0;
   bool force = false;
 };
-// Forgets the PIN everywhere and logs out; only Login comes back from there.
+// Forgets the PIN everywhere and logs out; only Login comes back from there. After Ok to either (unless it was logged
+// in already) the worker ends: WorkerDied with Ok, then WorkerUp of a new epoch, with keys found and proved or without.
 struct Logout {};
 
 // One line of what the module can do, 0 <= index < count; with --operator only, else Unsupported.

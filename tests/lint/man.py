@@ -12,7 +12,7 @@ import shutil
 import subprocess
 import sys
 
-PAGES = ["vaultd.8", "netd.8", "sallyport.1", "sallyport.toml.5", "libsallyport.3"]
+PAGES = ["vaultd.8", "netd.8", "hsmd.8", "sallyport.1", "sallyport.toml.5", "libsallyport.3"]
 SECTIONS = ["NAME", "DESCRIPTION", "EXAMPLES", "SECURITY CONSIDERATIONS", "SEE ALSO"]
 
 
@@ -36,7 +36,7 @@ def undocumented(root):
     for option in sorted(options):
         if option not in pages["sallyport.1"]:
             yield "sallyport.1", f"the option {option}"
-    for daemon in ("vaultd", "netd"):
+    for daemon in ("vaultd", "netd", "hsmd"):
         for option in re.findall(r'"  (--[a-z-]+)', (root / daemon / "main.cc").read_text()):
             if option not in pages[f"{daemon}.8"]:
                 yield f"{daemon}.8", f"the option {option}"

@@ -44,6 +44,17 @@ TEST(BoardTest, WhatAProbeDiedOfIsNotBegunAgain) {
   EXPECT_FALSE(board.begin("a"));
 }
 
+TEST(BoardTest, WhatHungMayBeTriedOnceMoreInANewRound) {
+  Board board{};
+  ASSERT_TRUE(board.begin("hangs"));
+  board.abandon(Trial::TimedOut);
+  ASSERT_TRUE(board.begin("crashes"));
+  board.abandon(Trial::Crashed);
+  board.retryTimedOut();
+  EXPECT_TRUE(board.begin("hangs"));
+  EXPECT_FALSE(board.begin("crashes"));
+}
+
 TEST(BoardTest, GrowsItsStepsWithEachBeginAndEnd) {
   Board board{};
   board.begin("a");

@@ -30,7 +30,7 @@ class TokenTest : public testing::Test {
     ASSERT_TRUE(facts);
     token_.emplace(module_, *facts, pin_, board_, options);
     ASSERT_TRUE(token_->open(LoginMode::Automatic));
-    probeKeys(module_, *facts, board_);
+    ASSERT_TRUE(probeKeys(module_, *facts, board_));
     ASSERT_TRUE(token_->findKeys());
   }
   Outcome<void> deriveOnce(size_t key = 0) {
@@ -201,12 +201,49 @@ TEST_F(TokenTest, AKeyThatTheProbeDiedOfIsNotTouched) {
     ASSERT_TRUE(board_.begin(trial.name));
     ASSERT_TRUE(board_.abandon(hsm::Trial::Crashed));
   }
-  probeKeys(module_, *facts, board_);
+  ASSERT_TRUE(probeKeys(module_, *facts, board_));
   fake().calls.clear();
   ASSERT_TRUE(token_->findKeys());
   EXPECT_EQ(token_->keys()[0].info.proof, Status::ModuleFailed);
   EXPECT_EQ(token_->keys()[1].info.proof, Status::Ok);
   EXPECT_EQ(fake().calls["C_DeriveKey"], 2) << "the second key's public key and proof alone";
+}
+
+TEST_F(TokenTest, ATokenThatGoesAwayWhileItIsProbedIsProbedAgain) {
+  auto facts = findToken(module_, *parsePkcs11Uri("pkcs11:token=fake"));
+  token_.emplace(module_, *facts, pin_, board_, Token::Options{});
+  ASSERT_TRUE(token_->open(LoginMode::Automatic));
+  failNext("C_DeriveKey", CKR_OBJECT_HANDLE_INVALID);  // SoftHSM's way to say it
+  failNext("C_GetTokenInfo", CKR_GENERAL_ERROR);
+  const auto probed = probeKeys(module_, *facts, board_);
+  ASSERT_FALSE(probed);
+  EXPECT_EQ(probed.error().status, Status::DeviceRemoved);
+  EXPECT_EQ(fake().calls["C_DeriveKey"], 1) << "nothing more is tried";
+  ASSERT_TRUE(probeKeys(module_, *facts, board_));
+  ASSERT_TRUE(token_->findKeys());
+  for (const TokenKey& key : token_->keys()) EXPECT_EQ(key.info.proof, Status::Ok);
+}
+
+TEST_F(TokenTest, AKeyThatTheTokenHandlesBadlyDoesntKeepTheOthersFromStarting) {
+  auto facts = findToken(module_, *parsePkcs11Uri("pkcs11:token=fake"));
+  token_.emplace(module_, *facts, pin_, board_, Token::Options{});
+  ASSERT_TRUE(token_->open(LoginMode::Automatic));
+  fake().answers["C_DeriveKey"] = {CKR_DEVICE_ERROR, CKR_DEVICE_ERROR};  // the first key's two forms
+  ASSERT_TRUE(probeKeys(module_, *facts, board_));
+  ASSERT_TRUE(token_->findKeys());
+  EXPECT_EQ(token_->keys()[0].info.proof, Status::DeviceRemoved);
+  EXPECT_EQ(token_->keys()[1].info.proof, Status::Ok);
+  // The next start tries it again.
+  ASSERT_TRUE(probeKeys(module_, *facts, board_));
+  ASSERT_TRUE(token_->findKeys());
+  EXPECT_EQ(token_->keys()[0].info.proof, Status::Ok);
+}
+
+TEST_F(TokenTest, LoggingOutForgetsThePin) {
+  start();
+  token_->logOut();
+  EXPECT_EQ(pin_.state, PinState::Missing);
+  EXPECT_EQ(pin_.length, 0U);
 }
 
 TEST_F(TokenTest, NeverDerivesWithCkkEcOfOtherParameters) {
