@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "cli/commands.h"
+#include "cli/hsm_session.h"
 #include "cli/key_access.h"
 #include "cli/passphrase_prompt.h"
 #include "cli/terminal.h"
@@ -57,6 +58,22 @@ std::string titled(const std::string& name, const std::optional<uint32_t>& numbe
   return number ? "version " + std::to_string(*number) + " of `" + name + "`" : "`" + name + "`";
 }
 
+// A version with a new secret: in the file, or in the token where the key lives.
+Result<void, Problem> addVersion(const Arguments& arguments, const KeyFolder& folder, vaultd::OpenedKey& key,
+                                 const vaultd::Rotation& rotation, int64_t now) {
+  if (key.header.token.empty())
+    return vaultd::rotate(key, vaultd::LongTermSecret::random(key.header.kind), rotation, now);
+  // What a token has made can't be made undone from here: asked first.
+  if (auto may = vaultd::mayRotate(key.header, now); !may) return may;
+  auto session = HsmSession::open(arguments, folder, key.header.token, true);
+  if (!session) return refuse(session.error());
+  // Labels are for people, but no two of a token's keys have the same.
+  const auto number = key.header.versions.back().number + 1;
+  const auto made = makeTokenKey(**session, key.header.kind, key.header.name + "-" + std::to_string(number));
+  if (!made) return refuse(made.error());
+  return vaultd::rotateInToken(key, *made, rotation, now);
+}
+
 // One key of `rotate --due`: rotated if its period is over, and destroyed secrets dropped. What failed is returned.
 std::optional<Problem> rotateIfDue(const Arguments& arguments, const KeyFolder& folder,
                                    const vaultd::KeyHeader& header) {
@@ -76,8 +93,7 @@ std::optional<Problem> rotateIfDue(const Arguments& arguments, const KeyFolder& 
       folder.path, header.name, unlocker(arguments, folder),
       [&](EditedKey& key) -> RewriteOrProblem {
         if (!due) return Rewrite::Nothing;  // but for what is destroyed
-        const auto done =
-            vaultd::rotate(key.opened, vaultd::LongTermSecret::random(), rotationFor(folder, header.name), now);
+        const auto done = addVersion(arguments, folder, key.opened, rotationFor(folder, header.name), now);
         if (!done) return refuse(done.error());
         return Rewrite::All;
       },
@@ -131,8 +147,8 @@ int keyRotate(const Arguments& arguments) {
   }
   const auto changed = changeOpened(arguments, *folder, name, [&](vaultd::OpenedKey& key) -> Result<void, Problem> {
     rotation.unused = key.header.kind == vaultd::KeyKind::PeerBlock && (!given || arguments.has("--unused"));
-    auto secret = given ? vaultd::parseSecret(given->expose(), key.header.kind)
-                        : Result<vaultd::LongTermSecret, Problem>(vaultd::LongTermSecret::random(key.header.kind));
+    if (!given) return addVersion(arguments, *folder, key, rotation, vaultd::unixNow());
+    auto secret = vaultd::parseSecret(given->expose(), key.header.kind);
     if (!secret) return refuse(secret.error());
     return vaultd::rotate(key, std::move(*secret), rotation, vaultd::unixNow());
   });

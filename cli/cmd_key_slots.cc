@@ -21,26 +21,6 @@ using vaultd::Slot;
 
 using RewriteOrProblem = Result<Rewrite, Problem>;
 
-uint32_t nextNumber(const std::vector<Slot>& slots) { return slots.back().number + 1; }
-
-// Puts a slot beside the others. A plain file has its file key in the open: it gets another one with its first seal.
-RewriteOrProblem addSlot(EditedKey& key, const vaultd::Sealing& sealing) {
-  auto& slots = key.opened.header.slots;
-  if (slots[0].kind == SealKind::Plain) {
-    auto fileKey = vaultd::renewFileKey(key.opened, sealing);
-    if (!fileKey) return refuse(fileKey.error());
-    key.fileKey = std::move(*fileKey);
-    return Rewrite::All;
-  }
-  if (slots.size() == vaultd::MAX_SLOTS)
-    return refuse(Problem{"it has " + std::to_string(vaultd::MAX_SLOTS) + " slots, as many as fit",
-                          "remove one with `sallyport key slot remove`"});
-  auto slot = vaultd::makeSlot(key.opened.header.name, nextNumber(slots), sealing, key.fileKey);
-  if (!slot) return refuse(slot.error());
-  slots.push_back(std::move(*slot));
-  return Rewrite::Slots;
-}
-
 // Another passphrase in the place of the one there is.
 RewriteOrProblem changePassphrase(EditedKey& key, const vaultd::Sealing& sealing) {
   auto& slots = key.opened.header.slots;
@@ -172,6 +152,8 @@ int keySlotList(const Arguments& arguments) {
   for (const auto& slot : key->header.slots) {
     std::string detail = "-";
     if (slot.kind == SealKind::SystemdCredential) detail = slot.credential;
+    if (slot.kind == SealKind::Token)
+      detail = slot.token + ", " + std::string(vaultd::describe(slot.tokenWrap.cipher));
     if (slot.kind == SealKind::Shares)
       detail = std::to_string(slot.needed) + " of " + std::to_string(slot.total) + " needed";
     table.add({std::to_string(slot.number), std::string(vaultd::describe(slot.kind)), detail});
@@ -187,7 +169,8 @@ int keySlotAdd(const Arguments& arguments) {
       {"passphrase", ""}, {"recovery", ""}, {"credential", "--new-credential"}, {"shares", "--split"}};
   const auto* known = std::ranges::find(needs, kind, [](const auto& need) { return std::string(need.first); });
   if (known == std::end(needs))
-    return failUsage("no slot is called `" + kind + "`", "one of: passphrase, recovery, credential, shares");
+    return failUsage("no slot is called `" + kind + "`",
+                     "one of: passphrase, recovery, credential, shares; of a token: `sallyport hsm seal`");
   if (*known->second != '\0' && !arguments.has(known->second))
     return failUsage("a slot of " + kind + " needs " + known->second, "sallyport key slot add --help");
   const auto folder = keyFolder(arguments);

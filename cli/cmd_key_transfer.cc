@@ -111,6 +111,10 @@ int keyExport(const Arguments& arguments) {
   if (!folder) return EXIT_FAILED;
   const auto opened = openIfAllowed(arguments, *folder, &vaultd::KeyHeader::exportable, "export");
   if (!opened) return EXIT_FAILED;
+  if (!opened->header.token.empty()) {
+    return fail("`" + opened->header.name + "` lives in token " + opened->header.token + ": nobody can take it out",
+                "a copy of the token, or another key, is the way");
+  }
   const auto* version = versionToExport(*opened, number);
   if (version == nullptr) {
     return fail("`" + opened->header.name + "` has no such version with a secret",

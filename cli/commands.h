@@ -40,6 +40,13 @@ int openFile(const Arguments& arguments);
 // cmd_sign.cc
 int signFile(const Arguments& arguments);
 int verifyFile(const Arguments& arguments);
+// cmd_hsm.cc
+int hsmProbe(const Arguments& arguments);
+int hsmInitKey(const Arguments& arguments);
+int hsmImport(const Arguments& arguments);
+int hsmSeal(const Arguments& arguments);
+int hsmStatus(const Arguments& arguments);
+int hsmUnlock(const Arguments& arguments);
 // cmd_peer.cc
 int peerAdd(const Arguments& arguments);
 int peerList(const Arguments& arguments);

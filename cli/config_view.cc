@@ -8,6 +8,7 @@
 #include <set>
 
 #include "common/socket_group.h"
+#include "hsmlink/keeper.h"
 #include "vaultd/key_file.h"
 
 namespace sallyport::cli {
@@ -52,6 +53,43 @@ void inspectKinds(const Entries& entries, std::string_view title, const vaultd::
   }
 }
 
+// What tokens need before a daemon can use them, and keys that need one.
+void inspectTokens(const Config& config, Findings& findings) {
+  if (config.tokens.empty()) return;
+  if (hsmlink::findHsmd().empty())
+    findings.errors.push_back({"[token] needs hsmd, which isn't installed beside this program", {}});
+  for (const auto& [name, token] : config.tokens) {
+    std::error_code failure;
+    if (!fs::is_regular_file(token.module, failure) && !failure)
+      findings.errors.push_back({"[token." + name + "]: there is no module " + token.module.string(), {}});
+    if (std::holds_alternative<PinAsk>(token.pin) || std::holds_alternative<PinDescriptor>(token.pin))
+      findings.warnings.push_back("[token." + name + "]: its keys wait for `sallyport hsm unlock " + name +
+                                  "` after " + (std::holds_alternative<PinAsk>(token.pin) ? "each start" : "a panic"));
+    const auto* file = std::get_if<PinFile>(&token.pin);
+    if (file != nullptr && !fs::is_regular_file(file->path, failure) && !failure)
+      findings.errors.push_back({"[token." + name + "] pin: there is no file " + file->path.string(),
+                                 "its content is the PIN, and its mode 0400"});
+  }
+}
+
+void inspectTokensOf(const vaultd::KeyHeader& header, const Config& config, Findings& findings) {
+  if (!header.token.empty() && !config.tokens.contains(header.token))
+    findings.errors.push_back({"key `" + header.name + "` lives in token `" + header.token +
+                                   "`, but there is no [token." + header.token + "]",
+                               "sallyport.toml(5) tells what such a section needs"});
+  bool others = false;
+  for (const auto& slot : header.slots) {
+    others |= slot.kind != vaultd::SealKind::Token;
+    if (slot.kind == vaultd::SealKind::Token && !config.tokens.contains(slot.token))
+      findings.warnings.push_back("token `" + slot.token + "` opens key `" + header.name + "`, but there is no [token." +
+                                  slot.token + "]");
+  }
+  if (!others && header.slots.size() == 1)
+    findings.warnings.push_back("nothing but token `" + header.slots[0].token + "` opens key `" + header.name +
+                                "`: add a recovery passphrase with `sallyport key slot add " + header.name +
+                                " recovery`");
+}
+
 void inspectKeys(const Config& config, Findings& findings) {
   for (const auto& [name, user] : keysInUse(config)) {
     std::error_code failure;
@@ -72,6 +110,7 @@ void inspectKeys(const Config& config, Findings& findings) {
     }
     inspectKinds(config.listens, "[[listen]]", key->header, findings);
     inspectKinds(config.connects, "[[connect]]", key->header, findings);
+    inspectTokensOf(key->header, config, findings);
     // A peer with our own key would talk to itself: nearly always a key pasted on the wrong host.
     for (const auto& [peer, publicKey] : config.peers) {
       const auto& versions = key->header.versions;
@@ -165,6 +204,7 @@ std::vector<fs::path> socketFolders(const Config& config) {
 Findings inspectSurroundings(const Config& config) {
   Findings findings;
   findings.warnings = config.warnings;
+  inspectTokens(config, findings);
   inspectKeys(config, findings);
   inspectPassphrase(config, findings);
   inspectGroups(config, findings);

@@ -9,6 +9,7 @@
 #include <ctime>
 
 #include "cli/daemon_client.h"
+#include "cli/hsm_session.h"
 #include "cli/passphrase_prompt.h"
 #include "cli/programs.h"
 #include "cli/terminal.h"
@@ -110,7 +111,7 @@ std::optional<int64_t> durationIn(const Arguments& arguments, const std::string&
 }
 
 std::optional<KeyFolder> keyFolder(const Arguments& arguments) {
-  KeyFolder folder{"keys", {}, {}, {}};
+  KeyFolder folder{"keys", {}, {}, {}, {}, {}};
   const auto file = findConfigFile(arguments.get("--config"));
   if (!file.empty() && !(arguments.has("--keys") && !arguments.has("--config"))) {
     const auto text = readConfigText(file);
@@ -121,7 +122,8 @@ std::optional<KeyFolder> keyFolder(const Arguments& arguments) {
       failConfig(config.error(), file);
       return std::nullopt;
     }
-    folder = {config->vault.keys, config->vault.passphraseFile, config->vault.adminSocket, config->rotations};
+    folder = {config->vault.keys, config->vault.passphraseFile, config->vault.adminSocket,
+              config->rotations,  config->tokens,               config->file};
   }
   if (arguments.has("--keys")) {
     if (folder.path != arguments.get("--keys")) folder.adminSocket.clear();
@@ -142,7 +144,10 @@ vaultd::Unlocker unlocker(const Arguments& arguments, const KeyFolder& folder) {
     if (!arguments.has("--recovery")) {
       if (auto given = systemdCredential(header)) return std::move(*given);
     }
-    if (!hasSlot(header, SealKind::Passphrase) && !hasSlot(header, SealKind::Recovery)) {
+    const bool spoken = hasSlot(header, SealKind::Passphrase) || hasSlot(header, SealKind::Recovery);
+    if (arguments.has("--token") || (hasSlot(header, SealKind::Token) && !spoken))
+      return unwrapByToken(arguments, folder, header);
+    if (!spoken) {
       return refuse(Problem{"`" + header.name + "` is sealed by " + vaultd::describeSlots(header),
                             hasSlot(header, SealKind::Shares) ? "open it with --shares FILE, one share a line"
                                                               : "open it with --credential NAME=FILE"});
@@ -183,6 +188,23 @@ SealOrProblem sealOfNewFile(const Arguments& arguments, const std::string& name,
   if (arguments.has("--credential")) return credentialSeal(arguments.get("--credential"));
   if (!arguments.has("--passphrase") && !arguments.has("--passphrase-file")) return NewSeal{};
   return passphraseSeal(name, folder.passphraseFile, "--passphrase-file");
+}
+
+Result<vaultd::Rewrite, Problem> addSlot(vaultd::EditedKey& key, const vaultd::Sealing& sealing) {
+  auto& slots = key.opened.header.slots;
+  if (slots[0].kind == SealKind::Plain) {
+    auto fileKey = vaultd::renewFileKey(key.opened, sealing);
+    if (!fileKey) return refuse(fileKey.error());
+    key.fileKey = std::move(*fileKey);
+    return vaultd::Rewrite::All;
+  }
+  if (slots.size() == vaultd::MAX_SLOTS)
+    return refuse(Problem{"it has " + std::to_string(vaultd::MAX_SLOTS) + " slots, as many as fit",
+                          "remove one with `sallyport key slot remove`"});
+  auto slot = vaultd::makeSlot(key.opened.header.name, slots.back().number + 1, sealing, key.fileKey);
+  if (!slot) return refuse(slot.error());
+  slots.push_back(std::move(*slot));
+  return vaultd::Rewrite::Slots;
 }
 
 namespace {

@@ -21,6 +21,8 @@ struct KeyFolder {
   std::filesystem::path passphraseFile;
   std::filesystem::path adminSocket;  // empty: no configuration that uses this folder
   std::map<std::string, RotationRule, std::less<>> rotations;
+  std::map<std::string, TokenConfig, std::less<>> tokens;
+  std::filesystem::path configFile;  // absolute: for an hsmd, which reads its own section; empty: none
 };
 // --keys, else [vault] keys of the configuration, else `keys` here. The error has been printed.
 std::optional<KeyFolder> keyFolder(const Arguments& arguments);
@@ -34,8 +36,8 @@ std::optional<int64_t> durationIn(const Arguments& arguments, const std::string&
 
 // --- opening ---
 
-// Opens a key: --shares FILE, --recovery, --credential NAME=FILE, a credential of systemd, --passphrase-file or that of
-// [vault], or the terminal.
+// Opens a key: --shares FILE, --recovery, --credential NAME=FILE, --token NAME, a credential of systemd, a token if there
+// is no passphrase, --passphrase-file or that of [vault], or the terminal.
 vaultd::Unlocker unlocker(const Arguments& arguments, const KeyFolder& folder);
 
 // --- sealing ---
@@ -53,6 +55,9 @@ SealOrProblem passphraseSeal(const std::string& name, const std::filesystem::pat
 SealOrProblem credentialSeal(const std::string& option);
 // For a new file: --passphrase, --passphrase-file, --credential, or none: a plain file.
 SealOrProblem sealOfNewFile(const Arguments& arguments, const std::string& name, const KeyFolder& folder);
+
+// Puts a slot beside the others. A plain file has its file key in the open: it gets another one with its first seal.
+Result<vaultd::Rewrite, vaultd::Problem> addSlot(vaultd::EditedKey& key, const vaultd::Sealing& sealing);
 
 // --- after a change ---
 

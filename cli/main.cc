@@ -21,14 +21,22 @@ constexpr size_t ANY = 64;
 
 #define SEAL_OPTIONS "--passphrase", "--passphrase-file=", "--credential="
 #define MAKE_OPTIONS "--kind=", "--party=", "--exportable", "--allow-backup"
-#define OPEN_OPTIONS "--passphrase-file=", "--credential=", "--recovery", "--shares="
+#define PIN_OPTIONS "--pin-file=", "--pin-fd=", "--force"
+#define OPEN_OPTIONS "--passphrase-file=", "--credential=", "--recovery", "--shares=", "--token=", PIN_OPTIONS
+#define PIN_HELP \
+  "\n" \
+  "The PIN, if the configuration says \"ask\": from the terminal, or\n" \
+  "  --pin-file FILE  its first line\n" \
+  "  --pin-fd N       what this open descriptor gives\n" \
+  "  --force          even if the token says that it is the last try\n"
 #define OPEN_HELP \
   "\n" \
   "What opens the file:\n" \
   "  --passphrase-file FILE  its first line; else [vault] passphrase_file, else the terminal is asked\n" \
   "  --credential NAME=FILE  the content of FILE; else what systemd gives\n" \
   "  --recovery              the recovery passphrase, asked for or from --passphrase-file\n" \
-  "  --shares FILE           the lines of enough shares; `-`: from standard input\n"
+  "  --shares FILE           the lines of enough shares; `-`: from standard input\n" \
+  "  --token NAME            this token, when there is a passphrase too\n"
 
 const Command COMMANDS[] = {
     {"up",
@@ -359,6 +367,43 @@ const Command COMMANDS[] = {
      ANY,
      keyExportPublic,
      ""},
+    {"hsm probe",
+     "TOKEN",
+     "try what a token and its module can do, and say which mode to use",
+     {PIN_OPTIONS},
+     1,
+     1,
+     hsmProbe,
+     "TOKEN is a [token.NAME] of the configuration. Each trial runs in a process of its own: a module may crash.\n" PIN_HELP},
+    {"hsm init-key",
+     "NAME --token TOKEN",
+     "make a key that never leaves the token; print its public half",
+     {"--keys=", "--token=", "--kind=", "--allow-backup", SEAL_OPTIONS, PIN_OPTIONS},
+     1,
+     1,
+     hsmInitKey,
+     "The file of the key holds no secret of it, but what its nonces are made from; seal it as `key new` does.\n"
+     "\n"
+     "  --kind KIND   x25519 for tunnels and boxes (default), ed25519 for signatures\n" PIN_HELP},
+    {"hsm import",
+     "NAME --token TOKEN",
+     "put a secret from standard input into the token",
+     {"--keys=", "--token=", "--kind=", "--allow-backup", SEAL_OPTIONS, PIN_OPTIONS},
+     1,
+     1,
+     hsmImport,
+     "In base64 or hex, as `key import` takes it. It can't be taken out again; wipe where it came from.\n" PIN_HELP},
+    {"hsm seal",
+     "NAME --token TOKEN",
+     "let a token open a key's file",
+     {"--keys=", OPEN_OPTIONS},
+     1,
+     1,
+     hsmSeal,
+     "For tokens that can't derive: the token wraps a random secret that opens the file (AES-GCM, else RSA-OAEP).\n" OPEN_HELP
+         PIN_HELP},
+    {"hsm status", "", "the tokens of a running vault, and their keys", {}, 0, 0, hsmStatus, "Exit status 1 if one isn't up.\n"},
+    {"hsm unlock", "TOKEN", "give a running vault a token's PIN", {PIN_OPTIONS}, 1, 1, hsmUnlock, PIN_HELP},
     {"audit verify",
      "[FILE...] [--head SEQ:HASH]",
      "is the vault's audit log whole, and its own?",

@@ -105,6 +105,8 @@ SecretOrProblem readSecretFromInput(const std::string& question) {
   return readSecret(STDIN_FILENO, false, "standard input");
 }
 
+SecretOrProblem readSecretFrom(int fd) { return readSecret(fd, true, "descriptor " + std::to_string(fd)); }
+
 SecretOrProblem readPassphraseFile(const std::filesystem::path& file) {
   auto text = vaultd::readPrivate(file, {});
   if (!text) return text;

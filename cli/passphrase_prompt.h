@@ -19,6 +19,8 @@ SecretOrProblem askSecret(const std::string& question, const std::string& withou
 SecretOrProblem askNewPassphrase(const std::string& question, const std::string& withoutTerminal);
 // All of standard input; from a terminal one line without echo.
 SecretOrProblem readSecretFromInput(const std::string& question);
+// The first line of what an inherited descriptor gives.
+SecretOrProblem readSecretFrom(int fd);
 // The first line of a file that nobody else can read.
 SecretOrProblem readPassphraseFile(const std::filesystem::path& file);
 

@@ -117,6 +117,40 @@ std::string usesTable(capnp::List<proto::VerbUses>::Reader uses) {
   return table.empty() ? "" : "\n" + table.render("  ");
 }
 
+}  // namespace
+
+std::string tokensText(proto::VaultStatus::Reader status) {
+  if (status.getTokens().size() == 0) return {};
+  Table tokens({"TOKEN", "STATE", "PRESENCE", "PID", "RESTARTS", "MEMORY", "DENIED", "DERIVED", "REFUSED", "MODULE"});
+  Table keys({"KEY IN A TOKEN", "TOKEN", "STATE"});
+  std::string notes;
+  for (const auto token : status.getTokens()) {
+    const auto count = [&](std::string_view name) {
+      for (const auto counter : token.getCounters()) {
+        if (text(counter.getName()) == name) return std::to_string(counter.getValue());
+      }
+      return std::string("-");
+    };
+    const auto denied = text(token.getLastDenied());
+    tokens.add({text(token.getName()), text(token.getState()), text(token.getPresence()),
+                std::to_string(token.getPid()), std::to_string(token.getRestarts()),
+                std::to_string(token.getRssKiB() / 1024) + " MiB",
+                std::to_string(token.getDenials()) + (denied.empty() ? "" : " (last " + denied + ")"), count("derived"),
+                count("refused"), text(token.getModule())});
+    if (!text(token.getWhy()).empty())
+      notes += "  token " + sanitized(text(token.getName())) + ": " + sanitized(text(token.getWhy())) + "\n";
+    if (text(token.getPage()) == "locked memory")
+      notes += "  token " + sanitized(text(token.getName())) + ": its secrets pass through memory that root can read\n";
+    for (const auto key : token.getKeys()) {
+      const auto problem = text(key.getProblem());
+      keys.add({base64(key.getPublicKey()), text(token.getName()), problem.empty() ? "proved" : problem});
+    }
+  }
+  return "\n" + tokens.render("  ") + notes + (keys.empty() ? "" : "\n" + keys.render("  "));
+}
+
+namespace {
+
 std::string vaultText(const proto::VaultStatus::Reader& status) {
   std::string result = "vaultd " + sanitized(text(status.getVersion())) + ", pid " + std::to_string(status.getPid()) +
                        ", up " + describeSeconds(status.getUptimeSeconds()) + ", sandbox " +
@@ -136,6 +170,7 @@ std::string vaultText(const proto::VaultStatus::Reader& status) {
               " to " + std::to_string(audit.getSeq()) + (audit.getRequired() ? ", required" : "") + ", lost " +
               std::to_string(audit.getLost()) + "\n";
   }
+  result += tokensText(status);
   result += sandboxTable({{"vaultd", status.getSandbox()}});
   result += usesTable(status.getUses());
   result += counterTable("COUNTER", status.getCounters(), false);
@@ -149,7 +184,10 @@ std::string problemOf(const proto::EntryStatus::Reader& entry, const BothStatus&
   if (!text(entry.getProblem()).empty() || !both.vault || key.empty()) return text(entry.getProblem());
   for (const auto loaded : both.vault->getKeys()) {
     if (text(loaded.getName()) != key) continue;
-    return text(loaded.getState()) == "active" ? "" : "key `" + key + "` is " + text(loaded.getState());
+    const auto why = text(loaded.getProblem());
+    return text(loaded.getState()) == "active"
+               ? ""
+               : "key `" + key + "` is " + text(loaded.getState()) + (why.empty() ? "" : ": " + why);
   }
   return "key `" + key + "` is not loaded: restart vaultd";
 }
@@ -238,6 +276,38 @@ void writeUses(JsonWriter& json, capnp::List<proto::VerbUses>::Reader uses) {
   json.end();
 }
 
+void writeTokens(JsonWriter& json, const proto::VaultStatus::Reader& status) {
+  json.key("tokens").beginArray();
+  for (const auto token : status.getTokens()) {
+    json.beginObject()
+        .member("name", text(token.getName()))
+        .member("state", text(token.getState()))
+        .member("why", text(token.getWhy()))
+        .member("token", text(token.getToken()))
+        .member("module", text(token.getModule()))
+        .member("presence", text(token.getPresence()))
+        .member("page", text(token.getPage()))
+        .member("pid", uint64_t{token.getPid()})
+        .member("epoch", uint64_t{token.getEpoch()})
+        .member("restarts", token.getRestarts())
+        .member("rssKiB", token.getRssKiB())
+        .member("denials", token.getDenials())
+        .member("lastDenied", text(token.getLastDenied()));
+    writeCounters(json, "counters", token.getCounters());
+    json.key("sandbox").beginArray();
+    for (const auto layer : token.getSandbox()) json.value(text(layer));
+    json.end().key("keys").beginArray();
+    for (const auto key : token.getKeys()) {
+      json.beginObject()
+          .member("publicKey", base64(key.getPublicKey()))
+          .member("problem", text(key.getProblem()))
+          .end();
+    }
+    json.end().end();
+  }
+  json.end();
+}
+
 void writeVault(JsonWriter& json, const proto::VaultStatus::Reader& status) {
   json.beginObject()
       .member("version", text(status.getVersion()))
@@ -257,9 +327,12 @@ void writeVault(JsonWriter& json, const proto::VaultStatus::Reader& status) {
         .member("sealed", text(key.getSealed()))
         .member("nonce", text(key.getNonce()))
         .member("version", uint64_t{key.getVersion()})
+        .member("token", text(key.getToken()))
+        .member("problem", text(key.getProblem()))
         .end();
   }
   json.end();
+  writeTokens(json, status);
   const auto audit = status.getAudit();
   json.key("audit")
       .beginObject()

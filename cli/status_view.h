@@ -23,5 +23,7 @@ struct BothStatus {
 std::string statusText(const BothStatus& both);
 // {"vaultd": {...}, "netd": {...}}; a daemon that doesn't answer is {"error": "..."}.
 std::string statusJson(const BothStatus& both);
+// The vault's tokens and their keys, for `sallyport hsm status`; empty if it has none.
+std::string tokensText(proto::VaultStatus::Reader status);
 
 }  // namespace sallyport::cli

@@ -59,10 +59,15 @@ Problem describeRefusal(proto::Refusal refusal, const std::string& key, proto::V
       return {"the vault can make no fresh nonce", "`sallyport status` tells why: a full disk, most often"};
     case proto::Refusal::NOT_RECORDED:
       return {"the vault can't write its audit log, and does nothing unrecorded", "sallyport status"};
+    case proto::Refusal::HSM_UNAVAILABLE:
+      return {"the token that " + ticked + " lives in is away or doesn't answer", "sallyport hsm status"};
     default: break;
   }
   return {"the vault refuses `" + what + "` (" + std::to_string(static_cast<int>(refusal)) + ")", "sallyport status"};
 }
+
+// The key may live in a token, which takes its time: [token.NAME] deadline_ms, and the wait before it.
+constexpr uint32_t USE_TIMEOUT_MS = 30'000;
 
 Problem noAnswer(const std::string& why) { return {"the vault " + why, ""}; }
 
@@ -133,7 +138,7 @@ Result<void, Problem> VaultApp::boxHead(const std::string& key, file::BoxHead& h
       const auto text = file::boxText(head, content, tags[i]);
       items[i].setText(toData(text.expose()));
     }
-    const auto answer = answerOf(*loop_, request.send());
+    const auto answer = answerOf(*loop_, request.send(), USE_TIMEOUT_MS);
     if (!answer) return refuse(noAnswer(answer.error()));
     const auto outcomes = answer->getOutcomes();
     if (outcomes.size() != items.size()) return refuse(noAnswer("gave another number of boxes"));
@@ -168,7 +173,7 @@ Result<file::FileKeys, Problem> VaultApp::openHead(const std::string& key, const
   std::ranges::copy(recipient.nonce.span(), std::ranges::copy(asBytes(NONCE_PREFIX), nonce.begin()).out);
   item.setNonce(toData(nonce));
   item.setBox(toData(recipient.box.span()));
-  const auto answer = answerOf(*loop_, request.send());
+  const auto answer = answerOf(*loop_, request.send(), USE_TIMEOUT_MS);
   if (!answer) return refuse(noAnswer(answer.error()));
   const auto outcomes = answer->getOutcomes();
   if (outcomes.size() != 1) return refuse(noAnswer("gave no text"));
@@ -183,7 +188,7 @@ Result<VaultApp::Signed, Problem> VaultApp::sign(const std::string& key, ByteSpa
   if (!capability) return refuse(capability.error());
   auto request = capability->signRequest();
   request.initMessages(1).set(0, toData(text));
-  const auto answer = answerOf(*loop_, request.send());
+  const auto answer = answerOf(*loop_, request.send(), USE_TIMEOUT_MS);
   if (!answer) return refuse(noAnswer(answer.error()));
   const auto outcomes = answer->getOutcomes();
   if (outcomes.size() != 1) return refuse(noAnswer("gave no signature"));

@@ -17,6 +17,7 @@ bool isRefusal(DropReason reason) {
     case DropReason::PeerRevoked:
     case DropReason::VaultRefused:
     case DropReason::NonceUnavailable:
+    case DropReason::HsmUnavailable:
     case DropReason::RateLimited: return true;
     default: return false;
   }

@@ -38,6 +38,7 @@ NetRefusal refusalOf(DropReason reason) {
     case DropReason::VaultUnavailable:
     case DropReason::VaultRefused:
     case DropReason::NonceUnavailable:
+    case DropReason::HsmUnavailable:
     case DropReason::RateLimited:
     case DropReason::PeerNotAllowed: return NetRefusal::VAULT_REFUSED;
     default: return NetRefusal::HANDSHAKE_FAILED;

@@ -23,6 +23,7 @@ DropReason reasonOf(proto::Refusal refusal) {
     case proto::Refusal::LOW_ORDER_KEY: return DropReason::LowOrderKey;
     case proto::Refusal::RATE_LIMITED: return DropReason::RateLimited;
     case proto::Refusal::NONCE_UNAVAILABLE: return DropReason::NonceUnavailable;
+    case proto::Refusal::HSM_UNAVAILABLE: return DropReason::HsmUnavailable;
     default: return DropReason::VaultRefused;  // what no step of a handshake is to be answered
   }
 }

@@ -27,6 +27,10 @@ interface Admin {
   # Wipes every secret at once, before it answers. The vault goes on answering `locked`, and only unlock brings a key
   # back.
 
+  unlockToken @6 (token :Text, pin :Data, force :Bool = false) -> (outcome :AdminOutcome);
+  # The PIN of a token whose configuration says pin = "ask", or that has refused its own. It goes on to hsmd by the shared
+  # page and isn't kept here. `force`: even if it is the last try that the token allows.
+
   auditExported @5 (seq :UInt64) -> (outcome :AdminOutcome);
   # An operator holds a copy of the audit log up to this record: the files that hold no later one may be
   # overwritten, also with `when_full = "refuse"`. It becomes a record itself.
@@ -63,6 +67,30 @@ struct VaultStatus {
   clientsCutOff @8 :List(Counter);  # RPC clients cut off, by reason
   uses @9 :List(VerbUses);     # what programs had done with keys
   audit @10 :AuditStatus;
+  tokens @11 :List(TokenStatus);
+}
+
+struct TokenStatus {
+  name @0 :Text;               # of [token.NAME]
+  state @1 :Text;              # "starting", "proving", "up", "no pin", "resting", "down", "ended"
+  why @2 :Text;                # if it isn't up, for people
+  token @3 :Text;              # label and serial number, as the token gives them
+  module @4 :Text;             # maker and version, as the module gives them
+  pid @5 :UInt32;              # of the worker; 0: there is none
+  epoch @6 :UInt32;            # the how manyeth worker
+  restarts @7 :UInt64;         # workers that have died
+  rssKiB @8 :UInt64;           # of the worker, as last told
+  denials @9 :UInt64;          # system calls that its sandbox refused
+  lastDenied @10 :Text;
+  presence @11 :Text;          # "start" or "always"
+  page @12 :Text;              # where secrets pass: "memfd_secret" or "locked memory"
+  keys @13 :List(TokenKeyStatus);
+  counters @14 :List(Counter); # "derived", "signed", "refused", "late", "stale", "garbage", "bad_results"
+  sandbox @15 :List(Text);     # the layers of the worker's sandbox
+}
+struct TokenKeyStatus {
+  publicKey @0 :Data;
+  problem @1 :Text;            # why it can't be used; empty: proved
 }
 
 struct AuditStatus {
@@ -90,6 +118,8 @@ struct KeyStatus {
   version @6 :UInt32;          # the active one; 0: there is none now
   party @7 :Text;              # of a block: "A" or "B"
   baseMode @8 :Text;           # of a block: "unused", "used", or why base mode can't use it
+  token @9 :Text;              # in which it lives; empty: in its file
+  problem @10 :Text;            # why it can't be used now, of a key in a token: then state is "unavailable"
 }
 struct VerbUses {
   verb @0 :Text;               # "box", "open", "sign", "fresh_nonce"

@@ -4,6 +4,7 @@
 
 #include "common/log.h"
 #include "vaultd/batch.h"
+#include "vaultd/tokens.h"
 
 namespace sallyport::vaultd {
 
@@ -29,6 +30,7 @@ kj::Promise<void> AdminService::status(StatusContext context) {
     status.setSandboxVerdict(literal(sandbox::name(facts_.sandbox.verdict())));
     status.setMemory(text(facts_.memory));
     fillKeys(status);
+    fillTokens(status);
     fillCounters(status);
     fillUses(status);
     fillAudit(status.initAudit());
@@ -84,6 +86,15 @@ void AdminService::fillKeys(proto::VaultStatus::Builder status) {
       out.setVersion(version->number);
     }
     out.setState(key->locked ? "locked" : key->usable ? "active" : "unusable");
+    out.setToken(text(key->header.token));
+    const KeyVersion* active = key->activeFacts(state_.nowUnix());
+    if (key->inToken() && active != nullptr) {
+      const std::string problem = state_.tokens != nullptr
+                                      ? state_.tokens->problemOf(*key, *active)
+                                      : "token " + key->header.token + " isn't in the configuration";
+      out.setProblem(text(problem));
+      if (!problem.empty() && !key->locked && key->usable) out.setState("unavailable");
+    }
     out.setSealed(text(describeSlots(key->header)));
     out.setNonce(text(key->ledger->describe()));
     if (key->header.party) fillBlock(*key, out);
@@ -97,6 +108,45 @@ void AdminService::fillBlock(const VaultKey& key, proto::KeyStatus::Builder out)
   const BlockClaims& claims = state_.base->claims();
   if (claims.describe() != "ready") return out.setBaseMode(text(claims.describe()));
   out.setBaseMode(version->unused && !claims.isClaimed(version->publicKey) ? "unused" : "used");
+}
+
+void AdminService::fillTokens(proto::VaultStatus::Builder status) {
+  if (state_.tokens == nullptr) return;
+  auto tokens = status.initTokens(static_cast<unsigned>(state_.tokens->all().size()));
+  unsigned i = 0;
+  for (const auto& [name, token] : state_.tokens->all()) {
+    const Token::Facts facts = token->facts();
+    auto out = tokens[i++];
+    out.setName(text(name));
+    out.setState(literal(describe(token->state())));
+    out.setWhy(text(token->why()));
+    out.setToken(text(facts.token));
+    out.setModule(text(facts.module));
+    out.setPid(facts.pid);
+    out.setEpoch(facts.epoch);
+    out.setRestarts(facts.restarts);
+    out.setRssKiB(facts.rssKiB);
+    out.setDenials(facts.denials);
+    out.setLastDenied(text(facts.lastDenied));
+    out.setPresence(token->presenceAlways() ? "always" : "start");
+    out.setPage(text(facts.page));
+    auto keys = out.initKeys(static_cast<unsigned>(facts.keys.size()));
+    for (unsigned j = 0; j < keys.size(); ++j) {
+      copyInto(keys[j].initPublicKey(PublicKey::SIZE), facts.keys[j].key.span());
+      keys[j].setProblem(text(facts.keys[j].problem));
+    }
+    const std::pair<const char*, uint64_t> counts[] = {
+        {"derived", facts.derived}, {"signed", facts.signedTexts}, {"refused", facts.refused},
+        {"late", facts.late},       {"stale", facts.stale},        {"garbage", facts.garbage},
+        {"bad_results", facts.badResults}};
+    auto counters = out.initCounters(std::size(counts));
+    for (unsigned j = 0; j < counters.size(); ++j) {
+      counters[j].setName(counts[j].first);
+      counters[j].setValue(counts[j].second);
+    }
+    auto layers = out.initSandbox(static_cast<unsigned>(facts.layers.size()));
+    for (unsigned j = 0; j < layers.size(); ++j) layers.set(j, text(facts.layers[j]));
+  }
 }
 
 void AdminService::fillCounters(proto::VaultStatus::Builder status) {
@@ -167,7 +217,7 @@ Result<std::string, Problem> AdminService::unlockKey(std::string_view keyFile, B
   reason = Refusal::BAD_SIZE;
   if (fileKey.size() != FileKey::SIZE) return refuse(Problem{"a file key has 32 bytes", {}});
   reason = Refusal::BAD_BOX;
-  const auto sealed = parseKeyText(keyFile);
+  auto sealed = parseKeyText(keyFile);
   if (!sealed) return refuse(sealed.error());
   const std::string name = sealed->header.name;
   VaultKey* key = state_.keys.find(name);
@@ -180,6 +230,10 @@ Result<std::string, Problem> AdminService::unlockKey(std::string_view keyFile, B
   reason = Refusal::NOT_PERMITTED;
   if (state_.base != nullptr) state_.base->endOf(*key);
   if (auto done = state_.keys.unlock(*key, std::move(*opened), state_.nowUnix()); !done) return refuse(done.error());
+  // Opened by who unlocks it, not by a token; but a token may open this file after a loss.
+  key->openedBy.clear();
+  key->sealed = hasTokenSlot(sealed->header) ? std::make_unique<SealedKey>(std::move(*sealed)) : nullptr;
+  if (state_.tokens != nullptr) state_.tokens->want(*key);
   return "key " + name + " is unlocked, " + std::to_string(key->versions.size()) + " versions";
 }
 
@@ -202,10 +256,37 @@ kj::Promise<void> AdminService::unlock(UnlockContext context) {
   });
 }
 
+kj::Promise<void> AdminService::unlockToken(UnlockTokenContext context) {
+  const auto params = context.getParams();
+  const std::string name(view(params.getToken()));
+  Token* token = state_.tokens == nullptr ? nullptr : state_.tokens->find(name);
+  if (token == nullptr) {
+    return guarded([&] {
+      refuseWith(context.getResults().initOutcome(), Refusal::UNKNOWN_ENTRY,
+                 "vaultd was not started with a token of this name");
+    });
+  }
+  auto pair = kj::newPromiseAndFulfiller<hsm::Status>();
+  token->login(view(params.getPin()), params.getForce(),
+               [fulfiller = std::make_shared<decltype(pair.fulfiller)>(kj::mv(pair.fulfiller))](hsm::Status status) {
+                 (*fulfiller)->fulfill(kj::mv(status));
+               });
+  return pair.promise.then([this, name, context](hsm::Status status) mutable {
+    return guarded([&] {
+      const bool good = status == hsm::Status::Ok;
+      recordAction("unlock_token", {}, std::string(hsm::name(status)), "token " + name);
+      auto outcome = context.getResults().initOutcome();
+      if (good) return outcome.setDone(text("token " + name + " has its PIN"));
+      refuseWith(outcome, Refusal::HSM_UNAVAILABLE, "token " + name + ": " + std::string(hsm::describe(status)));
+    });
+  });
+}
+
 kj::Promise<void> AdminService::panic(PanicContext context) {
   return guarded([&] {
     if (state_.base != nullptr) state_.base->endAll();
     state_.keys.panic();
+    if (state_.tokens != nullptr) state_.tokens->panic();
     wipeDeadStack();
     state_.counters.add(Count::Panics);
     recordAction("panic", {}, "ok", "all secrets wiped");

@@ -40,11 +40,13 @@ class AdminService final : public proto::Admin::Server {
   kj::Promise<void> lock(LockContext context) override;
   kj::Promise<void> unlock(UnlockContext context) override;
   kj::Promise<void> panic(PanicContext context) override;
+  kj::Promise<void> unlockToken(UnlockTokenContext context) override;
   kj::Promise<void> auditExported(AuditExportedContext context) override;
 
  private:
   void fillKeys(proto::VaultStatus::Builder status);
   void fillBlock(const VaultKey& key, proto::KeyStatus::Builder out);
+  void fillTokens(proto::VaultStatus::Builder status);
   void fillUses(proto::VaultStatus::Builder status);
   Result<std::string, Problem> unlockKey(std::string_view keyFile, ByteSpan fileKey, Refusal& reason);
   void refuseReload(proto::ReloadOutcome::Builder outcome, const ConfigError& error);

@@ -2,6 +2,8 @@
 
 #include <sodium.h>
 
+#include <algorithm>
+
 namespace sallyport::vaultd {
 
 namespace {
@@ -55,6 +57,28 @@ class WipedAtEnd {
 
 }  // namespace
 
+bool isLowOrder(const PublicKey& point) {
+  // RFC 7748: 0, 1, the two of order 8, p - 1, and what is the same beyond p; the highest bit doesn't count.
+  constexpr std::array<std::array<unsigned char, 32>, 7> POINTS = {{
+      {0x00},
+      {0x01},
+      {0xe0, 0xeb, 0x7a, 0x7c, 0x3b, 0x41, 0xb8, 0xae, 0x16, 0x56, 0xe3, 0xfa, 0xf1, 0x9f, 0xc4, 0x6a,
+       0xda, 0x09, 0x8d, 0xeb, 0x9c, 0x32, 0xb1, 0xfd, 0x86, 0x62, 0x05, 0x16, 0x5f, 0x49, 0xb8, 0x00},
+      {0x5f, 0x9c, 0x95, 0xbc, 0xa3, 0x50, 0x8c, 0x24, 0xb1, 0xd0, 0xb1, 0x55, 0x9c, 0x83, 0xef, 0x5b,
+       0x04, 0x44, 0x5c, 0xc4, 0x58, 0x1c, 0x8e, 0x86, 0xd8, 0x22, 0x4e, 0xdd, 0xd0, 0x9f, 0x11, 0x57},
+      {0xec, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff,
+       0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x7f},
+      {0xed, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff,
+       0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x7f},
+      {0xee, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff,
+       0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x7f},
+  }};
+  // Public values: ordinary comparison.
+  return std::ranges::any_of(POINTS, [&](const auto& low) {
+    return std::memcmp(low.data(), point.data(), 31) == 0 && low[31] == (point.data()[31] & 0x7f);
+  });
+}
+
 void wipeDeadStack() { sodium_stackzero(DEAD_STACK_BYTES); }
 void wipeDeadStackOfLoading() { sodium_stackzero(LOADING_STACK_BYTES); }
 
@@ -64,25 +88,50 @@ LongTermBox::LongTermBox(SecretArena& arena, SharedKeyCache& cache, SharedKeyCac
   std::memcpy(secret_.exposeMutable<32>().data(), secret.exposeData(), 32);
 }
 
-std::optional<SharedKeyView> LongTermBox::sharedKey(const PublicKey& peer, bool& cached) {
+LongTermBox::LongTermBox(SecretArena& arena, SharedKeyCache& cache, SharedKeyCache::KeyId id,
+                         const TokenResults& results, const PublicKey& publicKey)
+    : cache_(cache), id_(id), results_(&results), scratch_(arena.takeSlot()), publicKey_(publicKey) {}
+
+Result<SharedKeyView, Refusal> LongTermBox::sharedKey(const PublicKey& peer, bool& cached) {
   const auto known = cache_.find(id_, peer);
   cached = known.has_value();
-  if (known) return known;
-  if (!multiply(peer)) return std::nullopt;
-  return scratch_.expose<32>();
+  if (known) return *known;
+  if (auto done = multiply(peer); !done) return refuse(done.error());
+  return SharedKeyView(scratch_.expose<32>());
 }
 
-bool LongTermBox::multiply(const PublicKey& peer) {
-  // -1: the result of the scalar multiplication is all zero, so `peer` is one of the points of low order.
-  return reveal(crypto_box_beforenm(uchars(MutableByteSpan(scratch_.exposeMutable<32>())), peer.data(),
-                                    uchars(ByteSpan(secret_.expose<32>()))) == 0);
+Result<void, Refusal> LongTermBox::multiply(const PublicKey& peer) {
+  const auto into = scratch_.exposeMutable<32>();
+  if (results_ == nullptr) {
+    // -1: the result of the scalar multiplication is all zero, so `peer` is one of the points of low order.
+    if (reveal(crypto_box_beforenm(uchars(MutableByteSpan(into)), peer.data(),
+                                   uchars(ByteSpan(secret_.expose<32>()))) == 0))
+      return {};
+    return refuse(Refusal::LOW_ORDER_KEY);
+  }
+  // Judged by us: what tokens say to such points differs, and isn't asked.
+  if (isLowOrder(peer)) return refuse(Refusal::LOW_ORDER_KEY);
+  const SecretSlot* derived = results_->derived(id_, peer);
+  if (derived == nullptr) return refuse(Refusal::HSM_UNAVAILABLE);
+  const ByteSpan raw = derived->expose<32>();
+  if (reveal(sodium_is_zero(uchars(raw), raw.size()) == 1)) return refuse(Refusal::HSM_UNAVAILABLE);
+  // The other half of crypto_box_beforenm.
+  constexpr std::array<unsigned char, crypto_core_hsalsa20_INPUTBYTES> ZERO{};
+  static_assert(crypto_core_hsalsa20_OUTPUTBYTES == 32 && crypto_core_hsalsa20_KEYBYTES == 32);
+  CHECK(crypto_core_hsalsa20(uchars(MutableByteSpan(into)), ZERO.data(), uchars(raw), nullptr) == 0);
+  return {};
+}
+
+void LongTermBox::remember(const PublicKey& peer, SharedKeyView key) {
+  // A key is in a token so that nobody can take it out: no shared key of it stays here either.
+  if (results_ == nullptr) cache_.insert(id_, peer, key);
 }
 
 Result<LongNonceBytes, Refusal> LongTermBox::sealCookie(const HelloStep& step, NonceSource<BoxRole::Cookie>& nonces,
                                                         std::span<std::byte, wire::COOKIE_PACKET_BOX_BYTES> out) {
   // Never through the cache: an ephemeral key comes once.
   WipedAtEnd wiped(scratch_);
-  if (!multiply(step.clientEphemeral)) return refuse(Refusal::LOW_ORDER_KEY);
+  if (auto done = multiply(step.clientEphemeral); !done) return refuse(done.error());
   const SharedKeyView key = scratch_.expose<32>();
 
   std::array<std::byte, wire::HELLO_ZERO_BYTES> zeros;
@@ -101,10 +150,10 @@ Result<LongNonceBytes, Refusal> LongTermBox::sealCookie(const HelloStep& step, N
   return nonceBytes;
 }
 
-Result<void, Refusal> LongTermBox::verifyVouch(const VouchStep& step, bool remember, bool& cached) {
+Result<void, Refusal> LongTermBox::verifyVouch(const VouchStep& step, bool mayRemember, bool& cached) {
   WipedAtEnd wiped(scratch_);
   const auto key = sharedKey(step.client, cached);
-  if (!key) return refuse(Refusal::LOW_ORDER_KEY);
+  if (!key) return refuse(key.error());
   PublicKey vouched;
   if (!open(vouched.mutableSpan(), step.box, nonceOf(BoxRole::Vouch, step.nonce), *key)) {
     // A quicker no would tell a stranger whose key was here lately: the multiplication that the cache saved is made up.
@@ -112,7 +161,7 @@ Result<void, Refusal> LongTermBox::verifyVouch(const VouchStep& step, bool remem
     return refuse(Refusal::BAD_BOX);
   }
   if (!reveal(equalsConstantTime(vouched.span(), step.clientEphemeral.span()))) return refuse(Refusal::BAD_BOX);
-  if (remember && !cached) cache_.insert(id_, step.client, *key);
+  if (mayRemember && !cached) remember(step.client, *key);
   return {};
 }
 
@@ -121,12 +170,12 @@ Result<LongNonceBytes, Refusal> LongTermBox::makeVouch(const PublicKey& server, 
                                                        std::span<std::byte, wire::VOUCH_BYTES> out, bool& cached) {
   WipedAtEnd wiped(scratch_);
   const auto key = sharedKey(server, cached);
-  if (!key) return refuse(Refusal::LOW_ORDER_KEY);
+  if (!key) return refuse(key.error());
   auto nonce = nonces.draw();
   if (!nonce) return refuse(Refusal::NONCE_UNAVAILABLE);
   const LongNonceBytes nonceBytes = std::move(*nonce).spend();
   seal(out, clientEphemeral.span(), nonceOf(BoxRole::Vouch, nonceBytes), *key);
-  if (!cached) cache_.insert(id_, server, *key);
+  if (!cached) remember(server, *key);
   return nonceBytes;
 }
 
@@ -137,31 +186,31 @@ bool isAppNonce(const AppNonceBytes& nonce) {
 
 Result<AppNonceBytes, Refusal> LongTermBox::sealText(const PublicKey& peer, ByteSpan text,
                                                      NonceSource<BoxRole::Application>& nonces, NonceBatch& batch,
-                                                     MutableByteSpan out, bool remember, bool& cached) {
+                                                     MutableByteSpan out, bool mayRemember, bool& cached) {
   WipedAtEnd wiped(scratch_);
   const auto key = sharedKey(peer, cached);
-  if (!key) return refuse(Refusal::LOW_ORDER_KEY);
+  if (!key) return refuse(key.error());
   auto drawn = nonces.draw(batch);
   if (!drawn) return refuse(Refusal::NONCE_UNAVAILABLE);
   const BoxNonce nonce = nonceOf(BoxRole::Application, std::move(*drawn).spend());
   seal(out, text, nonce, *key);
-  if (remember && !cached) cache_.insert(id_, peer, *key);
+  if (mayRemember && !cached) remember(peer, *key);
   return AppNonceBytes(std::as_bytes(std::span(nonce)));
 }
 
 Result<void, Refusal> LongTermBox::openText(const PublicKey& peer, const AppNonceBytes& nonce, ByteSpan box,
-                                            MutableByteSpan out, bool remember, bool& cached) {
+                                            MutableByteSpan out, bool mayRemember, bool& cached) {
   if (!isAppNonce(nonce)) return refuse(Refusal::BAD_NONCE);
   WipedAtEnd wiped(scratch_);
   const auto key = sharedKey(peer, cached);
-  if (!key) return refuse(Refusal::LOW_ORDER_KEY);
+  if (!key) return refuse(key.error());
   BoxNonce nonceBytes;
   std::memcpy(nonceBytes.data(), nonce.data(), nonceBytes.size());
   if (!open(out, box, nonceBytes, *key)) {
     if (cached) static_cast<void>(multiply(peer));  // as in verifyVouch
     return refuse(Refusal::BAD_BOX);
   }
-  if (remember && !cached) cache_.insert(id_, peer, *key);
+  if (mayRemember && !cached) remember(peer, *key);
   return {};
 }
 
@@ -169,7 +218,7 @@ Result<void, Refusal> LongTermBox::openAnonymous(ByteSpan box, MutableByteSpan o
   CHECK(box.size() == out.size() + SEALED_BOX_BYTES);
   const PublicKey ephemeral(box.first(PublicKey::SIZE));
   WipedAtEnd wiped(scratch_);
-  if (!multiply(ephemeral)) return refuse(Refusal::LOW_ORDER_KEY);
+  if (auto done = multiply(ephemeral); !done) return refuse(done.error());
   // libsodium's: BLAKE2b-192 of both public keys.
   BoxNonce nonce;
   crypto_generichash_state hash;

@@ -8,7 +8,11 @@
 // its own. Sealed boxes have a nonce that follows from the two public keys: nobody chooses it either.
 //
 // There is no nonce to seal under in any parameter, and no shared key in any result. No other file of vaultd may call
-// crypto_box*, crypto_scalarmult or anything that takes LongTermBox's secret.
+// crypto_box*, crypto_scalarmult or anything that takes LongTermBox's secret. (But token_proof.cc, for a pair that it
+// makes and forgets.)
+//
+// A key that lives in a token has no secret here. What the token has derived comes from TokenResults, for the batch at
+// hand alone, and goes on as the software's result does: HSalsa20, and nothing of it is kept or cached.
 #pragma once
 
 #include <optional>
@@ -20,6 +24,7 @@
 #include "vaultd/key_format.h"
 #include "vaultd/long_term_nonce.h"
 #include "vaultd/shared_key_cache.h"
+#include "vaultd/token_results.h"
 
 namespace sallyport::vaultd {
 
@@ -29,6 +34,9 @@ using Refusal = proto::Refusal;
 void wipeDeadStack();
 // The same for the loading of keys, which goes deeper: their texts lie on the stack.
 void wipeDeadStackOfLoading();
+
+// One of the points whose product with any secret is all zeros: whoever multiplies refuses it.
+bool isLowOrder(const PublicKey& point);
 
 // Computes a known box and opens it again, with published test keys. False: this build or machine computes wrongly.
 bool boxSelfTest();
@@ -44,9 +52,12 @@ class LongTermBox {
  public:
   // `id`: this key's name in the cache. `arena` and `cache` must outlive this.
   LongTermBox(SecretArena& arena, SharedKeyCache& cache, SharedKeyCache::KeyId id, const LongTermSecret& secret);
+  // A key in a token: every step refuses hsmUnavailable if its derive isn't among `results`, which must outlive this.
+  LongTermBox(SecretArena& arena, SharedKeyCache& cache, SharedKeyCache::KeyId id, const TokenResults& results,
+              const PublicKey& publicKey);
 
   const PublicKey& publicKey() const { return publicKey_; }
-  // For NonceSource's key derivation alone.
+  // For NonceSource's key derivation alone. Not of a key in a token.
   std::span<const std::byte, 32> secretForNonceKeys() const { return secret_.expose<32>(); }
 
   struct HelloStep {
@@ -66,38 +77,40 @@ class LongTermBox {
     std::span<const std::byte, wire::VOUCH_BYTES> box;  // V
     PublicKey clientEphemeral;                          // EC, as this connection has proved it
   };
-  // Opens V and compares its content with EC. `remember`: keep the shared key if the vouch is genuine.
+  // Opens V and compares its content with EC. `mayRemember`: keep the shared key if the vouch is genuine.
   // Refuses lowOrderKey, badBox. `cached` says whether it cost an X25519.
-  Result<void, Refusal> verifyVouch(const VouchStep& step, bool remember, bool& cached);
+  Result<void, Refusal> verifyVouch(const VouchStep& step, bool mayRemember, bool& cached);
 
   // Boxes EC to `server`. Its shared key is always remembered: servers come from the configuration alone.
   Result<LongNonceBytes, Refusal> makeVouch(const PublicKey& server, const PublicKey& clientEphemeral,
                                             NonceSource<BoxRole::Vouch>& nonces,
                                             std::span<std::byte, wire::VOUCH_BYTES> out, bool& cached);
 
-  // --- the boxes of programs; `remember`: keep the shared key of a box that was good (for peers of the configuration)
+  // --- the boxes of programs; `mayRemember`: keep the shared key of a box that was good (for peers of the configuration)
 
   // NaCl's crypto_box of `text` to `peer`. `out` has the text's length + 16. Refuses lowOrderKey, nonceUnavailable.
   Result<AppNonceBytes, Refusal> sealText(const PublicKey& peer, ByteSpan text,
                                           NonceSource<BoxRole::Application>& nonces, NonceBatch& batch,
-                                          MutableByteSpan out, bool remember, bool& cached);
+                                          MutableByteSpan out, bool mayRemember, bool& cached);
 
   // crypto_box_open: `out` has the box's length - 16. Refuses badNonce, lowOrderKey, badBox; then `out` is untouched.
   Result<void, Refusal> openText(const PublicKey& peer, const AppNonceBytes& nonce, ByteSpan box, MutableByteSpan out,
-                                 bool remember, bool& cached);
+                                 bool mayRemember, bool& cached);
 
   // crypto_box_seal_open: `box` is the sender's ephemeral key, then the box. `out` has its length - 48.
   Result<void, Refusal> openAnonymous(ByteSpan box, MutableByteSpan out);
 
  private:
-  // The shared key with `peer`, in the scratch slot (wipe it after use) or in the cache. Nothing if `peer` is of low
-  // order.
-  std::optional<SharedKeyView> sharedKey(const PublicKey& peer, bool& cached);
-  bool multiply(const PublicKey& peer);  // into the scratch slot; false if `peer` is of low order
+  // The shared key with `peer`, in the scratch slot (wipe it after use) or in the cache. Refuses lowOrderKey,
+  // hsmUnavailable.
+  Result<SharedKeyView, Refusal> sharedKey(const PublicKey& peer, bool& cached);
+  Result<void, Refusal> multiply(const PublicKey& peer);  // into the scratch slot; refuses as above
+  void remember(const PublicKey& peer, SharedKeyView key);
 
   SharedKeyCache& cache_;
   SharedKeyCache::KeyId id_;
-  SecretSlot secret_;
+  const TokenResults* results_ = nullptr;  // of a key in a token
+  SecretSlot secret_;                      // of any other
   SecretSlot scratch_;
   PublicKey publicKey_;
 };

@@ -166,6 +166,16 @@ Result<KeyHeader, Problem> importKey(const fs::path& folder, std::string_view na
   return storeNew(folder, *made);
 }
 
+Result<KeyHeader, Problem> storeTokenKey(const fs::path& folder, std::string_view name, KeyKind kind,
+                                         std::string_view token, const TokenKey& key, const Sealing& sealing,
+                                         const KeyOptions& options) {
+  if (auto good = checkName(name); !good) return refuse(good.error());
+  auto made = newTokenKey(name, kind, token, key, sealing, unixNow());
+  if (!made) return refuse(inFile(keyPath(folder, name), made.error()));
+  made->opened.header.backupAllowed = options.backupAllowed;
+  return storeNew(folder, *made);
+}
+
 Result<KeyHeader, Problem> restoreKey(const fs::path& folder, const SealedKey& backup, const SlotSecret& secret,
                                       const Sealing& sealing) {
   auto restored = fromBackup(backup, secret, sealing);

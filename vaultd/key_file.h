@@ -50,6 +50,10 @@ Result<KeyHeader, Problem> generateKey(const std::filesystem::path& folder, std:
 Result<KeyHeader, Problem> importKey(const std::filesystem::path& folder, std::string_view name,
                                      const LongTermSecret& secret, const Sealing& sealing,
                                      const KeyOptions& options = {});
+// A key that lives in a token.
+Result<KeyHeader, Problem> storeTokenKey(const std::filesystem::path& folder, std::string_view name, KeyKind kind,
+                                         std::string_view token, const TokenKey& key, const Sealing& sealing,
+                                         const KeyOptions& options = {});
 // The key of a backup under its own name. `secret` opens the backup.
 Result<KeyHeader, Problem> restoreKey(const std::filesystem::path& folder, const SealedKey& backup,
                                       const SlotSecret& secret, const Sealing& sealing);

@@ -55,14 +55,18 @@ std::array<std::byte, 32> macOf(const std::array<std::byte, 32>& textHash, const
 
 // --- the lines ---
 
+// What a version of a block, or of a key in a token, has beside the others.
+std::string specialText(const KeyVersion& version, KeyKind kind) {
+  if (kind == KeyKind::PeerBlock) return version.unused ? " unused=yes" : " unused=no";
+  if (version.tokenId.empty()) return {};
+  return " id=" + toHex(version.tokenId) + " spelling=" + version.spelling;
+}
+
 std::string versionText(const KeyVersion& version, KeyKind kind) {
   return std::to_string(version.number) + " public=" + toBase64(version.publicKey.span()) +
          " active=" + std::to_string(version.activeFrom) + " open-only=" + std::to_string(version.openOnlyFrom) +
          " retired=" + std::to_string(version.retiredFrom) + " deleted=" + std::to_string(version.deletedFrom) +
-         " destroy=" + std::to_string(version.destroyAt) +
-         (kind != KeyKind::PeerBlock ? ""
-          : version.unused           ? " unused=yes"
-                                     : " unused=no");
+         " destroy=" + std::to_string(version.destroyAt) + specialText(version, kind);
 }
 
 bool parseTime(std::string_view& rest, std::string_view field, int64_t& time) {
@@ -72,7 +76,19 @@ bool parseTime(std::string_view& rest, std::string_view field, int64_t& time) {
   return true;
 }
 
-bool parseVersion(std::string_view text, KeyKind kind, KeyVersion& version) {
+// Which object of the token the version is.
+bool parseTokenObject(std::string_view& rest, KeyVersion& version) {
+  const auto id = takeField(rest, "id");
+  const auto spelling = takeField(rest, "spelling");
+  if (!id || id->size() > 2 * MAX_TOKEN_ID_BYTES || !spelling || !isSpelling(*spelling)) return false;
+  auto bytes = fromHex(*id);
+  if (!bytes || bytes->empty()) return false;
+  version.tokenId = std::move(*bytes);
+  version.spelling = std::string(*spelling);
+  return true;
+}
+
+bool parseVersion(std::string_view text, KeyKind kind, bool inToken, KeyVersion& version) {
   std::string_view rest = text;
   const auto number = parseNumber(takeWord(rest));
   const auto publicKey = takeField(rest, "public");
@@ -81,17 +97,18 @@ bool parseVersion(std::string_view text, KeyKind kind, KeyVersion& version) {
   return publicKey && decodeExactly(*publicKey, version.publicKey.mutableSpan()) &&
          parseTime(rest, "active", version.activeFrom) && parseTime(rest, "open-only", version.openOnlyFrom) &&
          parseTime(rest, "retired", version.retiredFrom) && parseTime(rest, "deleted", version.deletedFrom) &&
-         parseTime(rest, "destroy", version.destroyAt) && (version.unused = rest == "unused=yes", true) &&
-         versionText(version, kind) == text;
+         parseTime(rest, "destroy", version.destroyAt) && (!inToken || parseTokenObject(rest, version)) &&
+         (version.unused = rest == "unused=yes", true) && versionText(version, kind) == text;
 }
 
 std::string headText(const KeyHeader& header, KeyDocument document) {
   const auto yesNo = [](bool yes) { return std::string(yes ? "yes\n" : "no\n"); };
   const bool backup = document == KeyDocument::Backup;
   std::string text = std::string(backup ? BACKUP_LINE : KEY_LINE) + "\nname: " + header.name +
-                     "\nkind: " + std::string(describe(header.kind)) +
-                     (header.party ? "\nparty: " + std::string(describe(*header.party)) : "") +
-                     "\ncreated: " + header.created + "\n";
+                     "\nkind: " + std::string(describe(header.kind)) + "\n";
+  if (header.party) text += "party: " + std::string(describe(*header.party)) + "\n";
+  if (!header.token.empty()) text += "token: " + header.token + "\n";
+  text += "created: " + header.created + "\n";
   if (!backup) text += "ledger: " + toBase64(header.ledgerId.span()) + "\n";
   text += "export: " + yesNo(header.exportable) + "backup: " + yesNo(header.backupAllowed);
   for (const KeyVersion& version : header.versions) text += "version: " + versionText(version, header.kind) + "\n";
@@ -208,11 +225,17 @@ std::vector<const KeyVersion*> openingVersions(const KeyHeader& header, int64_t 
 
 std::string describeSlots(const KeyHeader& header) {
   std::string text;
+  if (!header.token.empty()) text = "in token " + header.token;
   for (const Slot& slot : header.slots) {
     text += (text.empty() ? "" : ", ") + std::string(describe(slot.kind));
+    if (slot.kind == SealKind::Token) text += " " + slot.token;
     if (slot.kind == SealKind::Shares) text += " " + std::to_string(slot.needed) + " of " + std::to_string(slot.total);
   }
   return text;
+}
+
+bool hasTokenSlot(const KeyHeader& header) {
+  return std::ranges::find(header.slots, SealKind::Token, &Slot::kind) != header.slots.end();
 }
 
 Result<SealedKey, Problem> parseKeyText(std::string_view text, KeyDocument document) {
@@ -244,6 +267,9 @@ Result<SealedKey, Problem> parseKeyText(std::string_view text, KeyDocument docum
   if (header.kind == KeyKind::PeerBlock) {
     header.party = partyOf(lines.value("party").value_or(""));
     if (!header.party) return wrong("party");
+  } else if (const auto token = lines.value("token")) {
+    if (!isKeyName(*token)) return wrong("token");
+    header.token = std::string(*token);
   }
   const auto created = lines.value("created");
   if (!created || created->size() > 40 || created->find_first_not_of("0123456789-:TZ") != std::string_view::npos)
@@ -257,7 +283,7 @@ Result<SealedKey, Problem> parseKeyText(std::string_view text, KeyDocument docum
   if (!parseYesNo(lines.value("backup"), header.backupAllowed)) return wrong("backup");
   while (const auto line = lines.value("version")) {
     KeyVersion version;
-    const bool rising = parseVersion(*line, header.kind, version) &&
+    const bool rising = parseVersion(*line, header.kind, !header.token.empty(), version) &&
                         (header.versions.empty() || version.number > header.versions.back().number);
     if (!rising || header.versions.size() == MAX_VERSIONS) return wrong("version");
     header.versions.push_back(version);
@@ -293,6 +319,7 @@ Result<FileKey, Problem> fileKeyOf(const SealedKey& sealed, const SlotSecret& se
   std::optional<Problem> refused;
   for (const Slot& slot : sealed.header.slots) {
     if (slot.kind != secret.kind || slot.credential != secret.credential) continue;
+    if (secret.slot != 0 && slot.number != secret.slot) continue;
     auto key = openSlot(sealed.header.name, slot, secret.text);
     if (key) return key;
     refused = key.error();
@@ -326,8 +353,10 @@ Result<OpenedKey, Problem> openKey(const SealedKey& sealed, const FileKey& key) 
     }
     LongTermSecret secret(rest.subspan(NUMBER_BYTES, secretBytes(sealed.header.kind)));
     rest = rest.subspan(itemBytes(sealed.header.kind));
-    // A public key that doesn't belong to the secret would make us answer as somebody else.
-    if (!reveal(equalsConstantTime(publicKeyOf(secret, sealed.header.kind).span(), version.publicKey.span())))
+    // A public key that doesn't belong to the secret would make us answer as somebody else. Of a key in a token the vault
+    // proves it by a known answer, and uses nothing before.
+    if (sealed.header.token.empty() &&
+        !reveal(equalsConstantTime(publicKeyOf(secret, sealed.header.kind).span(), version.publicKey.span())))
       return damaged("a public key doesn't belong to its secret");
     opened.versions.push_back({version, std::move(secret)});
   }
@@ -402,6 +431,26 @@ Result<NewKey, Problem> newKey(std::string_view name, KeyKind kind, const LongTe
   auto key = renewFileKey(made.opened, sealing);
   if (!key) return refuse(key.error());
   made.fileKey = std::move(*key);
+  return made;
+}
+
+bool isSpelling(std::string_view word) {
+  return !word.empty() && word.size() <= 32 &&
+         word.find_first_not_of("abcdefghijklmnopqrstuvwxyz0123456789-") == std::string_view::npos;
+}
+
+Result<NewKey, Problem> newTokenKey(std::string_view name, KeyKind kind, std::string_view token, const TokenKey& key,
+                                    const Sealing& sealing, int64_t nowUnix) {
+  CHECK(isKeyName(token) && !key.id.empty() && key.id.size() <= MAX_TOKEN_ID_BYTES && isSpelling(key.spelling));
+  auto made = newKey(name, kind, LongTermSecret::random(), sealing, nowUnix);
+  if (!made) return refuse(made.error());
+  KeyHeader& header = made->opened.header;
+  header.token = std::string(token);
+  KeyVersion& version = header.versions[0];
+  version.publicKey = key.publicKey;
+  version.tokenId = key.id;
+  version.spelling = key.spelling;
+  made->opened.versions[0].version = version;
   return made;
 }
 

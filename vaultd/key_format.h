@@ -5,19 +5,24 @@
 //   sallyport key 2
 //   name: server
 //   kind: x25519 | ed25519 | peer-block
-//   party: A | B                                                           (of a peer-block alone)
+//   party: A | B                                                          (of a peer-block alone)
+//   token: hsm1                                                           (only of a key that lives in a token)
 //   created: 2026-11-21T04:00:00Z
 //   ledger: <base64 of 32 bytes>
 //   export: no | yes
 //   backup: no | yes
-//   version: 1 public=<base64> active=<seconds> open-only=… retired=… deleted=… destroy=…     (peer-block: …
-//   unused=yes) nonce: <base64 of 24 bytes> payload: <base64> slot: 1 passphrase argon2id13 … wrapped=<base64 of 48
-//   bytes>          (key_slot.h) slot: 1 plain key=<base64 of 32 bytes> mac: <base64 of 32 bytes>
+//   version: 1 public=<base64> active=<seconds> open-only=… retired=… deleted=… destroy=… [unused=yes | id=<hex> spelling=…]
+//   nonce: <base64 of 24 bytes>
+//   payload: <base64>
+//   slot: 1 passphrase argon2id13 … wrapped=<base64 of 48 bytes>          (key_slot.h)
+//   slot: 1 plain key=<base64 of 32 bytes>
+//   mac: <base64 of 32 bytes>
 //
 // The lines stand in this order, each ends with one newline, nothing follows, and each value has one spelling: what is
-// taken is written again as the same bytes. The payload is XChaCha20-Poly1305 of (be32 number, 32 or 128 secret bytes)
-// for each version whose secret is still kept, with every byte before `payload:` as additional data. The mac covers the
-// whole text before it. Both under keys that are derived from the file key. A backup is the same text with the first
+// taken is written again as the same bytes. The payload is XChaCha20-Poly1305 of (be32 number, 32 or 128 secret
+// bytes) for each version whose secret is still kept, with every byte before `payload:` as additional data. The mac covers the
+// whole text before it. Both under keys that are derived from the file key. Of a key in a token the 32 secret bytes are
+// no key: they are random, the nonce keys are derived from them, and id and spelling say which object it is. A backup is the same text with the first
 // line `sallyport backup 1` and no `ledger:`, so that it can't be put in the place of a key file.
 //
 // "sallyport key 1", of earlier releases, is still read: one version, one seal (key_format_1.cc). It is written as 2
@@ -53,6 +58,7 @@ struct KeyHeader {
   std::string name;
   KeyKind kind = KeyKind::X25519;
   std::optional<wire::PeerParty> party;  // PeerBlock: which of both this host is
+  std::string token;                     // [token.NAME] in which the key lives; empty: its secret is in this file
   std::string created;                   // UTC, "2026-11-21T04:00:00Z"
   LedgerId ledgerId;
   bool exportable = false;           // one-way: `key export` gives the secret out
@@ -93,8 +99,11 @@ PublicKey publicKeyOf(const LongTermSecret& secret, KeyKind kind = KeyKind::X255
 const KeyVersion* activeVersion(const KeyHeader& header, int64_t nowUnix);
 // Those that may open at that time, newest first: the active one and the open-only ones.
 std::vector<const KeyVersion*> openingVersions(const KeyHeader& header, int64_t nowUnix);
-// How the file is protected, for people: "passphrase", or "passphrase, shares 2 of 3".
+// How the file is protected, for people: "passphrase", or "passphrase, token a, shares 2 of 3". Of a key in a token:
+// "in token a", and how the rest of the file is protected.
 std::string describeSlots(const KeyHeader& header);
+
+bool hasTokenSlot(const KeyHeader& header);
 
 // Problems of this file don't name the file: the caller puts its path in front.
 Problem damagedKeyFile(std::string_view what);
@@ -120,6 +129,15 @@ struct NewKey {
 Result<NewKey, Problem> newKey(std::string_view name, KeyKind kind, const LongTermSecret& secret,
                                const Sealing& sealing, int64_t nowUnix,
                                std::optional<wire::PeerParty> party = std::nullopt);
+// The same for a key that a token has made and keeps.
+struct TokenKey {
+  PublicKey publicKey;
+  std::vector<std::byte> id;  // its CKA_ID, 1 to MAX_TOKEN_ID_BYTES
+  std::string spelling;       // isSpelling()
+};
+bool isSpelling(std::string_view word);  // 1 to 32 of [a-z0-9-]
+Result<NewKey, Problem> newTokenKey(std::string_view name, KeyKind kind, std::string_view token, const TokenKey& key,
+                                    const Sealing& sealing, int64_t nowUnix);
 // Another file key with this one slot: what an old copy of the file and its secret could open, it can open no more.
 Result<FileKey, Problem> renewFileKey(OpenedKey& opened, const Sealing& sealing);
 

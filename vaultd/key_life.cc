@@ -20,7 +20,8 @@ KeyVersion* findVersion(KeyHeader& header, uint32_t number) {
   return found == header.versions.end() ? nullptr : &*found;
 }
 
-KeyVersion* findState(KeyHeader& header, VersionState state, int64_t nowUnix) {
+template <typename Header>
+auto* findState(Header& header, VersionState state, int64_t nowUnix) {
   const auto found = std::ranges::find_if(
       header.versions, [&](const KeyVersion& version) { return stateOf(version, nowUnix) == state; });
   return found == header.versions.end() ? nullptr : &*found;
@@ -47,9 +48,7 @@ bool makeRoom(KeyHeader& header, int64_t nowUnix) {
 
 }  // namespace
 
-Result<void, Problem> rotate(OpenedKey& key, LongTermSecret secret, const Rotation& rotation, int64_t nowUnix) {
-  CHECK(rotation.activateIn >= 0 && rotation.grace >= 0);
-  KeyHeader& header = key.header;
+Result<void, Problem> mayRotate(const KeyHeader& header, int64_t nowUnix) {
   if (const auto* waiting = findState(header, VersionState::Pending, nowUnix)) {
     return refuse(Problem{titled(header, waiting->number) + " is pending already",
                           "wait until it is active, or take it back with `sallyport key retire " + header.name + " " +
@@ -59,15 +58,26 @@ Result<void, Problem> rotate(OpenedKey& key, LongTermSecret secret, const Rotati
     return refuse(Problem{"`" + header.name + "` has no active version to rotate",
                           "`sallyport key undelete " + header.name + "` if it is being deleted; or make a new key"});
   }
-  dropDestroyed(key, nowUnix);
-  if (!makeRoom(header, nowUnix)) {
+  const bool room = header.versions.size() < MAX_VERSIONS || findState(header, VersionState::Destroyed, nowUnix) != nullptr;
+  if (!room) {
     return refuse(Problem{"`" + header.name + "` has " + std::to_string(MAX_VERSIONS) + " versions, as many as fit",
                           "delete retired ones with `sallyport key delete " + header.name + " VERSION`"});
   }
-  KeyVersion added;
+  return {};
+}
+
+namespace {
+
+// `added` has what is its own: the public key, and where the secret is if it isn't here.
+Result<void, Problem> addVersion(OpenedKey& key, KeyVersion added, LongTermSecret secret, const Rotation& rotation,
+                                 int64_t nowUnix) {
+  CHECK(rotation.activateIn >= 0 && rotation.grace >= 0);
+  KeyHeader& header = key.header;
+  if (auto may = mayRotate(header, nowUnix); !may) return refuse(may.error());
+  dropDestroyed(key, nowUnix);
+  CHECK(makeRoom(header, nowUnix));
   added.number = header.versions.back().number + 1;
-  CHECK(secret.size() == secretBytes(header.kind));
-  added.publicKey = publicKeyOf(secret, header.kind);
+  CHECK(secret.size() == (header.token.empty() ? secretBytes(header.kind) : LongTermSecret::SIZE));
   added.unused = rotation.unused;
   added.activeFrom = nowUnix + rotation.activateIn;
   auto* active = findState(header, VersionState::Active, nowUnix);
@@ -77,6 +87,26 @@ Result<void, Problem> rotate(OpenedKey& key, LongTermSecret secret, const Rotati
   key.versions.push_back({added, std::move(secret)});
   publish(key);
   return {};
+}
+
+}  // namespace
+
+Result<void, Problem> rotate(OpenedKey& key, LongTermSecret secret, const Rotation& rotation, int64_t nowUnix) {
+  if (!key.header.token.empty())
+    return refuse(Problem{"`" + key.header.name + "` lives in token " + key.header.token, "let the token make a version"});
+  KeyVersion added;
+  added.publicKey = publicKeyOf(secret, key.header.kind);
+  return addVersion(key, std::move(added), std::move(secret), rotation, nowUnix);
+}
+
+Result<void, Problem> rotateInToken(OpenedKey& key, const TokenKey& made, const Rotation& rotation, int64_t nowUnix) {
+  CHECK(!key.header.token.empty() && !made.id.empty() && made.id.size() <= MAX_TOKEN_ID_BYTES &&
+        isSpelling(made.spelling));
+  KeyVersion added;
+  added.publicKey = made.publicKey;
+  added.tokenId = made.id;
+  added.spelling = made.spelling;
+  return addVersion(key, std::move(added), LongTermSecret::random(), rotation, nowUnix);
 }
 
 namespace {

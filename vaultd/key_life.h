@@ -16,6 +16,10 @@ struct Rotation {
 };
 // Adds a version with this secret. Refused while another one is pending, or when none is active.
 Result<void, Problem> rotate(OpenedKey& key, LongTermSecret secret, const Rotation& rotation, int64_t nowUnix);
+// The same for a key in a token, which has made `made` for it.
+Result<void, Problem> rotateInToken(OpenedKey& key, const TokenKey& made, const Rotation& rotation, int64_t nowUnix);
+// Would rotate() refuse? To be asked before a token makes a key that nobody can take out again.
+Result<void, Problem> mayRotate(const KeyHeader& header, int64_t nowUnix);
 // --- blocks that two hosts share (`sallyport pair`) ---
 
 // Adds a version with this block, in place of any that still waits for its confirmation: active at once, or waiting

@@ -145,11 +145,42 @@ Result<void, Refusal> KeyService::permit(const Call& call, const Use& use, uint3
   return state_.authority.permit(call.grants, use, state_.nowMs(), uses);
 }
 
+template <typename Items, typename Look>
+std::unique_ptr<TokenBatch> KeyService::lookAt(Verb verb, KeyKind wanted, Items items, Look&& look) {
+  if (state_.tokens == nullptr) return nullptr;
+  const Call call = begin(verb, wanted);
+  if (call.refused || !call.key->inToken()) return nullptr;
+  return lookAhead(state_.keys, state_.tokens, state_.nowUnix(), items, [&](auto item, unsigned place, auto& need) {
+    TokenBatch& batch = need();
+    const Result<void, Refusal> admitted = look(call, item, batch);
+    if (admitted) {
+      batch.admissions.pay(place);
+    } else {
+      batch.admissions.refuse(place, admitted.error());
+    }
+  });
+}
+
 kj::Promise<void> KeyService::box(BoxContext context) {
+  auto batch = lookAt(Verb::Box, KeyKind::X25519, context.getParams().getItems(), [&](const Call& first, auto item, TokenBatch& need) -> Result<void, Refusal> {
+    const auto peer = peerOf(item.getPeer());
+    if (!peer) return refuse(peer.error());
+    const Use use{Verb::Box, &peer->key, item.getText().size(), {}};
+    if (auto may = permit(first, use); !may) return refuse(may.error());
+    need.box(*first.key, peer->key);
+    return {};
+  });
+  return whenReady(kj::mv(batch), [this, context](const Admissions& admissions) mutable {
+    return boxAll(context, admissions);
+  });
+}
+
+kj::Promise<void> KeyService::boxAll(BoxContext context, const Admissions& admissions) {
   return recorded(state_, context, [&] {
     const Timed timed(state_, Verb::Box);
     const Call call = begin(Verb::Box, KeyKind::X25519);
     const auto items = context.getParams().getItems();
+    unsigned place = 0;
     const unsigned count = bounded(items.size());
     size_t words = count * (BOXED_WORDS + wordsFor(AppNonceBytes::SIZE) + wordsFor(wire::BOX_TAG_BYTES));
     for (unsigned i = 0; i < count; ++i) words += wordsFor(items[i].getText().size());
@@ -157,12 +188,14 @@ kj::Promise<void> KeyService::box(BoxContext context) {
     NonceBatch batch(call.refused ? 0 : count);
     answerEach(
         context, items, call.refused ? count * BOXED_WORDS : std::min(words, MAX_ANSWER_WORDS),
-        [&](auto item, auto outcome) { return boxOne(call, item, outcome, room, batch); },
+        [&](auto item, auto outcome) {
+          return boxOne(call, {admissions, place++}, item, outcome, room, batch);
+        },
         [&](auto refused) { countRefusal(refused); });
   });
 }
 
-Result<void, Refusal> KeyService::boxOne(const Call& call, proto::BoxItem::Reader item,
+Result<void, Refusal> KeyService::boxOne(const Call& call, Admitted admitted, proto::BoxItem::Reader item,
                                          proto::BoxOutcome::Builder outcome, AnswerRoom& room, NonceBatch& batch) {
   const ByteSpan text = view(item.getText());
   return use(call, text.size(), [&](UseRecord& record) -> Result<Made, Refusal> {
@@ -170,7 +203,9 @@ Result<void, Refusal> KeyService::boxOne(const Call& call, proto::BoxItem::Reade
     if (!peer) return refuse(peer.error());
     record.peer = peer->key;
     record.peerName = peer->name;
-    if (auto may = permit(call, {Verb::Box, &peer->key, text.size(), {}}); !may) return refuse(may.error());
+    if (const auto refused = admitted.refused()) return refuse(*refused);
+    const Use asked{Verb::Box, &peer->key, text.size(), {}};
+    if (auto may = permit(call, asked, admitted.uses()); !may) return refuse(may.error());
     const auto version = call.key->active(state_.nowUnix());
     if (!version) return refuse(version.error());
     const size_t boxBytes = text.size() + wire::BOX_TAG_BYTES;
@@ -191,22 +226,41 @@ Result<void, Refusal> KeyService::boxOne(const Call& call, proto::BoxItem::Reade
 }
 
 kj::Promise<void> KeyService::open(OpenContext context) {
+  auto batch = lookAt(Verb::Open, KeyKind::X25519, context.getParams().getItems(), [&](const Call& first, auto item, TokenBatch& need) -> Result<void, Refusal> {
+    const auto peer = peerOf(item.getPeer());
+    if (!peer) return refuse(peer.error());
+    const auto nonce = AppNonceBytes::tryFrom(view(item.getNonce()));
+    if (!nonce || !isAppNonce(*nonce)) return refuse(Refusal::BAD_NONCE);
+    const size_t boxBytes = item.getBox().size();
+    if (boxBytes < wire::BOX_TAG_BYTES) return refuse(Refusal::BAD_SIZE);
+    const Use use{Verb::Open, &peer->key, boxBytes - wire::BOX_TAG_BYTES, {}};
+    if (auto may = permit(first, use); !may) return refuse(may.error());
+    need.open(*first.key, peer->key);
+    return {};
+  });
+  return whenReady(kj::mv(batch), [this, context](const Admissions& admissions) mutable {
+    return openAll(context, admissions);
+  });
+}
+
+kj::Promise<void> KeyService::openAll(OpenContext context, const Admissions& admissions) {
   return recorded(state_, context, [&] {
     const Timed timed(state_, Verb::Open);
     const Call call = begin(Verb::Open, KeyKind::X25519);
     const auto items = context.getParams().getItems();
+    unsigned place = 0;
     const unsigned count = bounded(items.size());
     size_t words = count * OPENED_WORDS;
     for (unsigned i = 0; i < count; ++i) words += wordsFor(items[i].getBox().size());
     AnswerRoom room(count, OPENED_WORDS);
     answerEach(
         context, items, call.refused ? count * OPENED_WORDS : std::min(words, MAX_ANSWER_WORDS),
-        [&](auto item, auto outcome) { return openOne(call, item, outcome, room); },
+        [&](auto item, auto outcome) { return openOne(call, {admissions, place++}, item, outcome, room); },
         [&](auto refused) { countRefusal(refused); });
   });
 }
 
-Result<void, Refusal> KeyService::openOne(const Call& call, proto::OpenItem::Reader item,
+Result<void, Refusal> KeyService::openOne(const Call& call, Admitted admitted, proto::OpenItem::Reader item,
                                           proto::OpenOutcome::Builder outcome, AnswerRoom& room) {
   const ByteSpan box = view(item.getBox());
   const size_t bytes = box.size() - std::min(box.size(), wire::BOX_TAG_BYTES);
@@ -218,7 +272,9 @@ Result<void, Refusal> KeyService::openOne(const Call& call, proto::OpenItem::Rea
     const auto nonce = AppNonceBytes::tryFrom(view(item.getNonce()));
     if (!nonce || !isAppNonce(*nonce)) return refuse(Refusal::BAD_NONCE);
     if (box.size() < wire::BOX_TAG_BYTES) return refuse(Refusal::BAD_SIZE);
-    if (auto may = permit(call, {Verb::Open, &peer->key, bytes, {}}); !may) return refuse(may.error());
+    if (const auto refused = admitted.refused()) return refuse(*refused);
+    if (auto may = permit(call, {Verb::Open, &peer->key, bytes, {}}, admitted.uses()); !may)
+      return refuse(may.error());
     if (!room.take({bytes})) return refuse(Refusal::TOO_LONG);
 
     auto opened = outcome.initOpened();
@@ -236,27 +292,42 @@ Result<void, Refusal> KeyService::openOne(const Call& call, proto::OpenItem::Rea
 }
 
 kj::Promise<void> KeyService::openSealed(OpenSealedContext context) {
+  auto batch = lookAt(Verb::Open, KeyKind::X25519, context.getParams().getBoxes(), [&](const Call& first, auto box, TokenBatch& need) -> Result<void, Refusal> {
+    if (box.size() < SEALED_BOX_BYTES) return refuse(Refusal::BAD_SIZE);
+    const Use use{Verb::Open, nullptr, box.size() - SEALED_BOX_BYTES, {}};
+    if (auto may = permit(first, use); !may) return refuse(may.error());
+    need.open(*first.key, PublicKey(view(box).first(PublicKey::SIZE)));
+    return {};
+  });
+  return whenReady(kj::mv(batch), [this, context](const Admissions& admissions) mutable {
+    return openSealedAll(context, admissions);
+  });
+}
+
+kj::Promise<void> KeyService::openSealedAll(OpenSealedContext context, const Admissions& admissions) {
   return recorded(state_, context, [&] {
     const Timed timed(state_, Verb::Open);
     const Call call = begin(Verb::Open, KeyKind::X25519);
     const auto boxes = context.getParams().getBoxes();
+    unsigned place = 0;
     const unsigned count = bounded(boxes.size());
     size_t words = count * OPENED_WORDS;
     for (unsigned i = 0; i < count; ++i) words += wordsFor(boxes[i].size());
     AnswerRoom room(count, OPENED_WORDS);
     answerEach(
         context, boxes, call.refused ? count * OPENED_WORDS : std::min(words, MAX_ANSWER_WORDS),
-        [&](auto box, auto outcome) { return openSealedOne(call, view(box), outcome, room); },
+        [&](auto box, auto outcome) { return openSealedOne(call, {admissions, place++}, view(box), outcome, room); },
         [&](auto refused) { countRefusal(refused); });
   });
 }
 
-Result<void, Refusal> KeyService::openSealedOne(const Call& call, ByteSpan box, proto::OpenOutcome::Builder outcome,
-                                                AnswerRoom& room) {
+Result<void, Refusal> KeyService::openSealedOne(const Call& call, Admitted admitted, ByteSpan box,
+                                                proto::OpenOutcome::Builder outcome, AnswerRoom& room) {
   const size_t bytes = box.size() - std::min(box.size(), SEALED_BOX_BYTES);
   return use(call, bytes, [&](UseRecord&) -> Result<Made, Refusal> {
     if (box.size() < SEALED_BOX_BYTES) return refuse(Refusal::BAD_SIZE);
-    if (auto may = permit(call, {Verb::Open, nullptr, bytes, {}}); !may) return refuse(may.error());
+    if (const auto refused = admitted.refused()) return refuse(*refused);
+    if (auto may = permit(call, {Verb::Open, nullptr, bytes, {}}, admitted.uses()); !may) return refuse(may.error());
     if (!room.take({bytes})) return refuse(Refusal::TOO_LONG);
 
     auto opened = outcome.initOpened();
@@ -270,25 +341,43 @@ Result<void, Refusal> KeyService::openSealedOne(const Call& call, ByteSpan box, 
 }
 
 kj::Promise<void> KeyService::sign(SignContext context) {
+  auto batch =
+      lookAt(Verb::Sign, KeyKind::Ed25519, context.getParams().getMessages(), [&](const Call& first, auto message, TokenBatch& need) -> Result<void, Refusal> {
+        if (auto may = permit(first, {Verb::Sign, nullptr, message.size(), {}}); !may) return refuse(may.error());
+        need.sign(*first.key, view(message));
+        return {};
+      });
+  return whenReady(kj::mv(batch), [this, context](const Admissions& admissions) mutable {
+    return signAll(context, admissions);
+  });
+}
+
+kj::Promise<void> KeyService::signAll(SignContext context, const Admissions& admissions) {
   return recorded(state_, context, [&] {
     const Timed timed(state_, Verb::Sign);
     const Call call = begin(Verb::Sign, KeyKind::Ed25519);
     const auto messages = context.getParams().getMessages();
+    unsigned place = 0;
     const size_t words = bounded(messages.size()) * (SIGNED_WORDS + wordsFor(SIGNATURE_BYTES));
     answerEach(
-        context, messages, words, [&](auto message, auto outcome) { return signOne(call, view(message), outcome); },
+        context, messages, words,
+        [&](auto message, auto outcome) { return signOne(call, {admissions, place++}, view(message), outcome); },
         [&](auto refused) { countRefusal(refused); });
   });
 }
 
-Result<void, Refusal> KeyService::signOne(const Call& call, ByteSpan message, proto::SignOutcome::Builder outcome) {
+Result<void, Refusal> KeyService::signOne(const Call& call, Admitted admitted, ByteSpan message,
+                                          proto::SignOutcome::Builder outcome) {
   return use(call, message.size(), [&](UseRecord&) -> Result<Made, Refusal> {
-    if (auto may = permit(call, {Verb::Sign, nullptr, message.size(), {}}); !may) return refuse(may.error());
+    if (const auto refused = admitted.refused()) return refuse(*refused);
+    const Use asked{Verb::Sign, nullptr, message.size(), {}};
+    if (auto may = permit(call, asked, admitted.uses()); !may) return refuse(may.error());
     const auto version = call.key->active(state_.nowUnix());
     if (!version) return refuse(version.error());
     auto result = outcome.initSigned();
     const MutableByteSpan signature = view(result.initSignature(SIGNATURE_BYTES));
-    (*version)->secret->signer().sign(message, signature.first<SIGNATURE_BYTES>());
+    const auto done = (*version)->secret->signer().sign(message, signature.first<SIGNATURE_BYTES>());
+    if (!done) return refuse(done.error());
     result.setVersion((*version)->facts.number);
     return Made{(*version)->facts.number, signature};
   });

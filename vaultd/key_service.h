@@ -9,6 +9,7 @@
 
 #include "proto/vault.capnp.h"
 #include "vaultd/batch.h"
+#include "vaultd/token_batch.h"
 #include "vaultd/vault_state.h"
 
 namespace sallyport::vaultd {
@@ -73,15 +74,33 @@ class KeyService final : public proto::Key::Server {
   Result<Peer, Refusal> peerOf(PeerReader reader) const;
   Result<void, Refusal> permit(const Call& call, const Use& use, uint32_t uses = 1);
 
-  Result<void, Refusal> boxOne(const Call& call, proto::BoxItem::Reader item, proto::BoxOutcome::Builder outcome,
-                               AnswerRoom& room, NonceBatch& batch);
-  Result<void, Refusal> openOne(const Call& call, proto::OpenItem::Reader item, proto::OpenOutcome::Builder outcome,
-                                AnswerRoom& room);
-  Result<void, Refusal> openSealedOne(const Call& call, ByteSpan box, proto::OpenOutcome::Builder outcome,
-                                      AnswerRoom& room);
-  Result<void, Refusal> signOne(const Call& call, ByteSpan message, proto::SignOutcome::Builder outcome);
+  // The first look at the items of a call, if its key is in a token: `look(call, item, batch)` says what it may not do,
+  // and asks for what it needs.
+  template <typename Items, typename Look>
+  std::unique_ptr<TokenBatch> lookAt(Verb verb, KeyKind wanted, Items items, Look&& look);
+
+  // `admitted`: what the first look said of it; it has paid its rate then.
+  struct Admitted {
+    const Admissions& admissions;
+    unsigned place;
+    uint32_t uses() const { return admissions.paid(place) ? 0 : 1; }
+    std::optional<Refusal> refused() const { return admissions.refused(place); }
+  };
+  Result<void, Refusal> boxOne(const Call& call, Admitted admitted, proto::BoxItem::Reader item,
+                               proto::BoxOutcome::Builder outcome, AnswerRoom& room, NonceBatch& batch);
+  Result<void, Refusal> openOne(const Call& call, Admitted admitted, proto::OpenItem::Reader item,
+                                proto::OpenOutcome::Builder outcome, AnswerRoom& room);
+  Result<void, Refusal> openSealedOne(const Call& call, Admitted admitted, ByteSpan box,
+                                      proto::OpenOutcome::Builder outcome, AnswerRoom& room);
+  Result<void, Refusal> signOne(const Call& call, Admitted admitted, ByteSpan message,
+                                proto::SignOutcome::Builder outcome);
   Result<void, Refusal> drawNonces(const Call& call, std::string_view domain, uint32_t count,
                                    proto::NoncesOutcome::Builder outcome);
+  // The calls themselves, when what they need of a token has come.
+  kj::Promise<void> boxAll(BoxContext context, const Admissions& admissions);
+  kj::Promise<void> openAll(OpenContext context, const Admissions& admissions);
+  kj::Promise<void> openSealedAll(OpenSealedContext context, const Admissions& admissions);
+  kj::Promise<void> signAll(SignContext context, const Admissions& admissions);
   void beginLease(uint64_t leaseMs);
   bool ended() const;
   void countRefusal(std::optional<Refusal> refused);

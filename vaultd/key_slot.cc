@@ -2,6 +2,8 @@
 
 #include <sodium.h>
 
+#include <algorithm>
+
 #include "vaultd/key_format.h"
 #include "vaultd/key_text.h"
 
@@ -13,11 +15,19 @@ constexpr std::string_view ALGORITHM = "argon2id13";
 constexpr size_t PERSONAL_BYTES = crypto_generichash_blake2b_PERSONALBYTES;
 constexpr unsigned char CREDENTIAL_PERSONAL[PERSONAL_BYTES + 1] = "sallyport-cred-1";
 constexpr unsigned char SHARES_PERSONAL[PERSONAL_BYTES + 1] = "sallyport-share1";
+constexpr unsigned char TOKEN_PERSONAL[PERSONAL_BYTES + 1] = "sallyport-token1";
 static_assert(FileKey::SIZE == crypto_aead_xchacha20poly1305_ietf_KEYBYTES);
 static_assert(FileKey::SIZE + crypto_aead_xchacha20poly1305_ietf_ABYTES == sizeof(Slot::wrapped));
 static_assert(crypto_pwhash_argon2id_SALTBYTES == sizeof(Slot::salt));
 // A wrapping key is made of a fresh salt and wraps once, so its nonce may stand still.
 constexpr unsigned char ONLY_NONCE[crypto_aead_xchacha20poly1305_ietf_NPUBBYTES] = {};
+
+constexpr TokenCipher TOKEN_CIPHERS[] = {TokenCipher::AesGcm, TokenCipher::OaepSha256, TokenCipher::OaepSha1};
+
+const unsigned char* personalOf(SealKind kind) {
+  if (kind == SealKind::Token) return TOKEN_PERSONAL;
+  return kind == SealKind::SystemdCredential ? CREDENTIAL_PERSONAL : SHARES_PERSONAL;
+}
 
 // Base 32 without 0, 1, I, O: each is taken for another one.
 constexpr std::string_view RECOVERY_LETTERS = "ABCDEFGHJKLMNPQRSTUVWXYZ23456789";
@@ -57,6 +67,30 @@ bool parseShares(std::string_view rest, Slot& slot) {
   return decodeExactly(*set, slot.salt);
 }
 
+// Bytes of at least one and at most `most`, in the file's one spelling.
+bool takeBytes(const std::optional<std::string_view>& hex, size_t most, std::vector<std::byte>& bytes) {
+  if (!hex || hex->empty() || hex->size() > 2 * most) return false;
+  auto decoded = fromHex(*hex);
+  if (!decoded) return false;
+  bytes = std::move(*decoded);
+  return true;
+}
+
+bool parseToken(std::string_view rest, Slot& slot) {
+  const auto name = takeField(rest, "name");
+  const auto cipher = takeField(rest, "cipher");
+  const auto key = takeField(rest, "key");
+  const auto blob = takeField(rest, "blob");
+  const auto salt = takeField(rest, "salt");
+  if (!name || !cipher || !salt || !rest.empty() || !isKeyName(*name)) return false;
+  const auto* known = std::ranges::find(TOKEN_CIPHERS, *cipher, [](TokenCipher each) { return describe(each); });
+  if (known == std::end(TOKEN_CIPHERS)) return false;
+  slot.token = std::string(*name);
+  slot.tokenWrap.cipher = *known;
+  return takeBytes(key, MAX_TOKEN_ID_BYTES, slot.tokenWrap.keyId) &&
+         takeBytes(blob, MAX_TOKEN_BLOB_BYTES, slot.tokenWrap.blob) && decodeExactly(*salt, slot.salt);
+}
+
 Result<void, Problem> checkSealing(const Sealing& sealing) {
   CHECK(sealing.kind != SealKind::Plain && sealing.secret != nullptr);
   if (sealing.secret->empty())
@@ -65,10 +99,25 @@ Result<void, Problem> checkSealing(const Sealing& sealing) {
     return refuse(
         Problem{"not a name for a credential: `" + sealing.credential + "`", "use letters, digits, `.`, `_` and `-`"});
   }
+  if (sealing.kind == SealKind::Token) {
+    const TokenWrap& wrap = sealing.tokenWrap;
+    CHECK(isKeyName(sealing.token) && sealing.secret->size() == TokenSecret::SIZE);
+    CHECK(!wrap.keyId.empty() && wrap.keyId.size() <= MAX_TOKEN_ID_BYTES);
+    CHECK(!wrap.blob.empty() && wrap.blob.size() <= MAX_TOKEN_BLOB_BYTES);
+  }
   return {};
 }
 
 }  // namespace
+
+std::string_view describe(TokenCipher cipher) {
+  switch (cipher) {
+    case TokenCipher::AesGcm: return "aes-gcm";
+    case TokenCipher::OaepSha256: return "rsa-oaep-sha256";
+    case TokenCipher::OaepSha1: return "rsa-oaep-sha1";
+  }
+  return "unknown";
+}
 
 std::string_view describe(SealKind kind) {
   switch (kind) {
@@ -77,6 +126,7 @@ std::string_view describe(SealKind kind) {
     case SealKind::SystemdCredential: return "systemd credential";
     case SealKind::Recovery: return "recovery passphrase";
     case SealKind::Shares: return "shares";
+    case SealKind::Token: return "token";
   }
   return "unknown";
 }
@@ -95,6 +145,10 @@ std::string slotText(const Slot& slot) {
     case SealKind::Shares:
       return "shares needed=" + std::to_string(slot.needed) + " total=" + std::to_string(slot.total) +
              " set=" + toBase64(slot.salt);
+    case SealKind::Token:
+      return "token name=" + slot.token + " cipher=" + std::string(describe(slot.tokenWrap.cipher)) +
+             " key=" + toHex(slot.tokenWrap.keyId) + " blob=" + toHex(slot.tokenWrap.blob) +
+             " salt=" + toBase64(slot.salt);
   }
   return {};
 }
@@ -112,6 +166,10 @@ bool parseSlotText(std::string_view text, Slot& slot) {
   if (kind == "systemd-credential") {
     slot.kind = SealKind::SystemdCredential;
     return parseCredential(text, slot);
+  }
+  if (kind == "token") {
+    slot.kind = SealKind::Token;
+    return parseToken(text, slot);
   }
   slot.kind = SealKind::Shares;
   return kind == "shares" && parseShares(text, slot);
@@ -137,13 +195,14 @@ Result<FileKey, Problem> stretch(const Slot& slot, const SecretText& secret) {
     return key;
   }
   const bool credential = slot.kind == SealKind::SystemdCredential;
+  if (slot.kind == SealKind::Token && secret.size() != TokenSecret::SIZE) return refuse(wrongSecret(slot));
   if (credential && secret.size() < MIN_CREDENTIAL_BYTES) {
     return refuse(Problem{"the credential `" + slot.credential + "` is shorter than 32 bytes",
                           "make it from 32 random bytes, e.g. `head -c32 /dev/urandom | systemd-creds encrypt`"});
   }
   CHECK(crypto_generichash_blake2b_salt_personal(key.exposeData(), FileKey::SIZE, bytes, secret.size(), nullptr, 0,
                                                  uchars(ByteSpan(slot.salt)),
-                                                 credential ? CREDENTIAL_PERSONAL : SHARES_PERSONAL) == 0);
+                                                 personalOf(slot.kind)) == 0);
   return key;
 }
 
@@ -157,6 +216,8 @@ Result<Slot, Problem> makeSlot(std::string_view keyName, uint32_t number, const 
   slot.credential = sealing.credential;
   slot.needed = sealing.needed;
   slot.total = sealing.total;
+  slot.token = sealing.token;
+  slot.tokenWrap = sealing.tokenWrap;
   if (sealing.kind == SealKind::Shares)
     slot.salt = sealing.shareSet;
   else
@@ -183,11 +244,22 @@ Result<FileKey, Problem> openSlot(std::string_view keyName, const Slot& slot, co
   return key;
 }
 
+std::array<std::byte, 32> tokenBound(std::string_view keyName) {
+  const std::string text = "sallyport token slot\n" + std::string(keyName);
+  std::array<std::byte, 32> bound;
+  CHECK(crypto_generichash_blake2b(uchars(MutableByteSpan(bound)), bound.size(), uchars(asBytes(text)), text.size(),
+                                   nullptr, 0) == 0);
+  return bound;
+}
+
 Problem wrongSecret(const Slot& slot) {
   switch (slot.kind) {
     case SealKind::SystemdCredential:
       return {"the credential `" + slot.credential + "` is another one, or the file was changed",
               "use the credential that the key was sealed with, or restore the file from a backup"};
+    case SealKind::Token:
+      return {"what token " + slot.token + " unwraps doesn't open this key: the file was changed",
+              "restore the file from a backup, or open it by another slot"};
     case SealKind::Shares:
       return {"the shares don't open this key, or the file was changed",
               "use the shares that were printed for it, or restore the file from a backup"};

@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "common/bytes.h"
 #include "common/result.h"
@@ -25,7 +26,8 @@ enum class SealKind : uint8_t {
   Passphrase,         // Argon2id
   SystemdCredential,  // 32 random bytes or more that the service manager hands over
   Recovery,           // a passphrase that `sallyport` made and printed once; the vault never asks for it
-  Shares              // a random secret that was split: any `needed` of `total` people open it together
+  Shares,             // a random secret that was split: any `needed` of `total` people open it together
+  Token               // a random secret that a key in a token wraps and unwraps
 };
 std::string_view describe(SealKind kind);  // "plain file", "passphrase", "systemd credential", ...
 
@@ -42,6 +44,19 @@ inline constexpr uint64_t MAX_MEM_LIMIT_BYTES = uint64_t{1} << 30;
 inline constexpr size_t MIN_CREDENTIAL_BYTES = 32;
 inline constexpr size_t MAX_SLOTS = 16;
 inline constexpr unsigned MAX_SHARES = 255;
+inline constexpr size_t MAX_TOKEN_ID_BYTES = 64;  // of a CKA_ID that we keep
+
+// How a token keeps the secret of a slot.
+enum class TokenCipher : uint8_t { AesGcm, OaepSha256, OaepSha1 };
+std::string_view describe(TokenCipher cipher);  // "aes-gcm", "rsa-oaep-sha256", "rsa-oaep-sha1": as in the file
+inline constexpr size_t MAX_TOKEN_BLOB_BYTES = 512;  // RSA of 4096 bits
+struct TokenWrap {
+  TokenCipher cipher = TokenCipher::AesGcm;
+  std::vector<std::byte> keyId;  // the wrapping key's CKA_ID
+  std::vector<std::byte> blob;   // TokenSecret, wrapped
+};
+// What a token wraps: never the key itself, nor the file key.
+using TokenSecret = SecretBytes<struct TokenSecretTag, 32>;
 
 struct Slot {
   uint32_t number = 1;  // of this file; for `key slot remove`
@@ -50,6 +65,8 @@ struct Slot {
   std::string credential;               // SystemdCredential: its name
   unsigned needed = 0;                  // Shares
   unsigned total = 0;                   // Shares
+  std::string token;                    // Token: [token.NAME]
+  TokenWrap tokenWrap{};                // Token
   std::array<std::byte, 16> salt{};     // of Shares too: it names the set
   std::array<std::byte, 48> wrapped{};  // the file key; not of Plain
 };
@@ -59,6 +76,7 @@ struct SlotSecret {
   SealKind kind = SealKind::Plain;
   SecretText text;         // the passphrase, the credential's content, or the joined secret of the shares
   std::string credential;  // SystemdCredential: its name
+  uint32_t slot = 0;       // Token: the slot that it is the secret of; 0: whichever it opens
 };
 
 // How to make a slot. `secret` as in SlotSecret, and must outlive the call; null for Plain.
@@ -70,6 +88,8 @@ struct Sealing {
   unsigned needed = 0;
   unsigned total = 0;
   std::array<std::byte, 16> shareSet{};
+  std::string token{};  // Token
+  TokenWrap tokenWrap{};
 };
 
 // The text of a slot after `slot: `, without what it wraps. `keyName` is the key's.
@@ -81,6 +101,8 @@ bool parseSlotText(std::string_view text, Slot& slot);
 Result<FileKey, Problem> stretch(const Slot& slot, const SecretText& secret);
 Result<Slot, Problem> makeSlot(std::string_view keyName, uint32_t number, const Sealing& sealing, const FileKey& key);
 Result<FileKey, Problem> openSlot(std::string_view keyName, const Slot& slot, const SecretText& secret);
+// What a token's blob is bound to where its cipher can (AES-GCM): the blob of one key is none of another.
+std::array<std::byte, 32> tokenBound(std::string_view keyName);
 // What is said when a secret doesn't open its slot.
 Problem wrongSecret(const Slot& slot);
 

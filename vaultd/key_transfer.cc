@@ -95,6 +95,10 @@ Result<NewKey, Problem> fromBackup(const SealedKey& backup, const SlotSecret& se
   for (KeyVersion& version : restored.opened.header.versions) version.unused = false;
   for (OpenedVersion& version : restored.opened.versions) version.version.unused = false;
   fillRandom(restored.opened.header.ledgerId.mutableSpan());
+  // Of a key in a token these are the seeds of the nonce keys: not even they are taken over.
+  if (!restored.opened.header.token.empty()) {
+    for (OpenedVersion& version : restored.opened.versions) version.secret = LongTermSecret::random();
+  }
   auto fileKey = renewFileKey(restored.opened, sealing);
   if (!fileKey) return refuse(fileKey.error());
   restored.fileKey = std::move(*fileKey);

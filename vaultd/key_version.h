@@ -6,7 +6,9 @@
 #include <cstdint>
 #include <limits>
 #include <optional>
+#include <string>
 #include <string_view>
+#include <vector>
 
 #include "common/bytes.h"
 #include "proto/wire/peer_frame.h"
@@ -38,6 +40,10 @@ struct KeyVersion {
   int64_t destroyAt = 0;
   // Of a block: no connection in base mode was opened with it before it came here. Not of one that was restored.
   bool unused = false;
+  // Of a key that lives in a token (docs/hsm.md): the object's CKA_ID, and how the token spells its curve. The file
+  // holds no secret of it then.
+  std::vector<std::byte> tokenId{};
+  std::string spelling{};
 
   bool operator==(const KeyVersion&) const = default;
 };

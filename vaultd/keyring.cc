@@ -14,6 +14,12 @@ bool isOfUse(const KeyVersion& version, int64_t nowUnix) {
   return state == VersionState::Pending || state == VersionState::Active || state == VersionState::OpenOnly;
 }
 
+SecretSlot slotWith(SecretArena& arena, const LongTermSecret& secret) {
+  SecretSlot slot = arena.takeSlot();
+  std::ranges::copy(secret.expose(), slot.exposeMutable<32>().begin());
+  return slot;
+}
+
 }  // namespace
 
 VersionSecret::VersionSecret(SecretArena& arena, SharedKeyCache& cache, SharedKeyCache::KeyId id, KeyKind kind,
@@ -27,10 +33,26 @@ VersionSecret::VersionSecret(SecretArena& arena, SharedKeyCache& cache, SharedKe
       vouchNonces(ledger, secretForNonceKeys()),
       appNonces(ledger, secretForNonceKeys()) {}
 
+VersionSecret::VersionSecret(SecretArena& arena, SharedKeyCache& cache, SharedKeyCache::KeyId id, KeyKind kind,
+                             const PublicKey& publicKey, const TokenResults& results, const LongTermSecret& seed,
+                             NonceLedger& ledger)
+    : ledger_(ledger),
+      seed_(slotWith(arena, seed)),
+      cookieNonces(ledger, secretForNonceKeys()),
+      vouchNonces(ledger, secretForNonceKeys()),
+      appNonces(ledger, secretForNonceKeys()) {
+  if (kind == KeyKind::X25519) {
+    box_.emplace(arena, cache, id, results, publicKey);
+  } else {
+    signer_.emplace(id, results, publicKey);
+  }
+}
+
 std::span<const std::byte, 32> VersionSecret::secretForNonceKeys() const {
   // A block draws no nonces: its ledger gives out none.
   static constexpr std::array<std::byte, 32> NONE{};
   if (block_) return NONE;
+  if (seed_) return seed_->expose<32>();
   return box_ ? box_->secretForNonceKeys() : signer_->secretForNonceKeys();
 }
 
@@ -63,6 +85,7 @@ Result<VaultVersion*, Refusal> VaultKey::active(int64_t nowUnix) {
 }
 
 void VaultKey::lock(SharedKeyCache& cache) {
+  awaitsToken = false;
   for (VaultVersion& version : versions) version.secret.reset();
   cache.retain([this](SharedKeyCache::KeyId own, const PublicKey&) {
     return std::ranges::find(versions, own, &VaultVersion::id) == versions.end();
@@ -84,8 +107,11 @@ Result<void, Problem> Keyring::give(VaultKey& key, OpenedKey opened, int64_t now
     const auto version =
         std::ranges::find(versions, each.version.number, [](const VaultVersion& own) { return own.facts.number; });
     CHECK(version != versions.end());
-    version->secret =
-        std::make_unique<VersionSecret>(*arena_, *cache_, version->id, opened.header.kind, each.secret, *key.ledger);
+    version->secret = opened.header.token.empty()
+                          ? std::make_unique<VersionSecret>(*arena_, *cache_, version->id, opened.header.kind,
+                                                            each.secret, *key.ledger)
+                          : std::make_unique<VersionSecret>(*arena_, *cache_, version->id, opened.header.kind,
+                                                            each.version.publicKey, *results_, each.secret, *key.ledger);
   }
   std::ranges::reverse(versions);
   key.header = std::move(opened.header);
@@ -95,43 +121,100 @@ Result<void, Problem> Keyring::give(VaultKey& key, OpenedKey opened, int64_t now
   return {};
 }
 
+namespace {
+
+struct LoadedKey {
+  std::unique_ptr<SealedKey> sealed;
+  std::optional<OpenedKey> opened;  // none: `why`, and a token may open it later
+  std::string openedBy;             // the token
+  Problem why;
+};
+
+// A key that only a token can open doesn't keep the others from being served while the token is away.
+Result<LoadedKey, Problem> readAndOpen(const std::filesystem::path& folder, const std::string& name,
+                                       const Unlocker& unlock, const FileOwners& owners) {
+  auto sealed = readKeyFile(folder, name, owners);
+  if (!sealed) return refuse(sealed.error());
+  LoadedKey loaded;
+  loaded.sealed = std::make_unique<SealedKey>(std::move(*sealed));
+  const auto inFile = [&](const Problem& problem) {
+    return Problem{keyPath(folder, name).string() + ": " + problem.message, problem.hint};
+  };
+  SlotSecret secret;
+  if (loaded.sealed->header.seal != SealKind::Plain) {
+    auto given = unlock(loaded.sealed->header);
+    if (!given && !hasTokenSlot(loaded.sealed->header)) return refuse(inFile(given.error()));
+    if (!given) {
+      loaded.why = given.error();
+      return loaded;
+    }
+    secret = std::move(*given);
+  }
+  auto opened = openSealed(*loaded.sealed, secret);
+  if (!opened) return refuse(inFile(opened.error()));
+  loaded.opened = std::move(*opened);
+  for (const Slot& slot : loaded.sealed->header.slots) {
+    if (secret.kind == SealKind::Token && slot.number == secret.slot) loaded.openedBy = slot.token;
+  }
+  return loaded;
+}
+
+// The nonces of a key: `usable` is false if none can be drawn ever, which is no reason to refuse the other keys.
+Result<std::unique_ptr<NonceLedger>, Problem> openLedger(const std::filesystem::path& folder, const KeyHeader& header,
+                                                         const FileOwners& owners, std::vector<Problem>& warnings,
+                                                         bool& usable) {
+  if (header.kind == KeyKind::PeerBlock) return NonceLedger::unusable("draws none");
+  const std::filesystem::path path = noncePath(folder, header.name);
+  auto ledger = openNonceFile(path, header.ledgerId, owners);
+  if (!ledger) {
+    // Two vaults on one state would use the same nonces: not even the other keys may start.
+    if (ledger.error().kind == NonceFileProblem::Kind::InUse) return refuse(ledger.error().problem);
+    warnings.push_back(ledger.error().problem);
+    usable = false;
+    return NonceLedger::unusable(ledger.error().problem.message);
+  }
+  if (!(*ledger)->ready()) {
+    warnings.push_back({"key " + header.name + " makes no nonces: " + (*ledger)->describe(),
+                        "handshakes with it are refused until a restart"});
+  } else if (!(*ledger)->renewed().empty()) {
+    warnings.push_back({path.string() + ": made a fresh nonce key: " + (*ledger)->renewed(), {}});
+  }
+  return std::move(*ledger);
+}
+
+}  // namespace
+
 Result<Keyring, Problem> Keyring::load(const Config& config, SecretArena& arena, SharedKeyCache& cache,
                                        const Unlocker& unlock, const FileOwners& owners, uint64_t nowMs,
                                        std::vector<Problem>& warnings) {
   const auto nowUnix = static_cast<int64_t>(::time(nullptr));
   Keyring ring(arena, cache);
   for (const std::string& name : keysUsed(config)) {
-    auto opened = loadKey(config.vault.keys, name, unlock, owners);
-    if (!opened) return refuse(opened.error());
-    if (opened->header.seal == SealKind::Plain) {
+    auto loaded = readAndOpen(config.vault.keys, name, unlock, owners);
+    if (!loaded) return refuse(loaded.error());
+    const KeyHeader header = loaded->sealed->header;
+    // What lives in a token is no secret of the file.
+    if (header.seal == SealKind::Plain && header.token.empty()) {
       warnings.push_back({keyPath(config.vault.keys, name).string() + " is not sealed: who reads the disk has the key",
                           "seal it with `sallyport key passphrase " + name + "`"});
     }
-
-    if (opened->header.kind == KeyKind::PeerBlock) {
-      auto added = ring.add(std::move(*opened), NonceLedger::unusable("draws none"), config.vault.handshakesPerSecond,
-                            nowMs, nowUnix);
-      if (!added) return refuse(added.error());
-      continue;
-    }
-    const std::filesystem::path path = noncePath(config.vault.keys, name);
-    auto ledger = openNonceFile(path, opened->header.ledgerId, owners);
     bool usable = true;
-    if (!ledger) {
-      // Two vaults on one state would use the same nonces: not even the other keys may start.
-      if (ledger.error().kind == NonceFileProblem::Kind::InUse) return refuse(ledger.error().problem);
-      warnings.push_back(ledger.error().problem);
-      usable = false;
-      ledger = NonceLedger::unusable(ledger.error().problem.message);
-    } else if (!(*ledger)->ready()) {
-      warnings.push_back({"key " + name + " makes no nonces: " + (*ledger)->describe(),
-                          "handshakes with it are refused until a restart"});
-    } else if (!(*ledger)->renewed().empty()) {
-      warnings.push_back({path.string() + ": made a fresh nonce key: " + (*ledger)->renewed(), {}});
+    auto ledger = openLedger(config.vault.keys, header, owners, warnings, usable);
+    if (!ledger) return refuse(ledger.error());
+    VaultKey* key = nullptr;
+    if (loaded->opened) {
+      auto added =
+          ring.add(std::move(*loaded->opened), std::move(*ledger), config.vault.handshakesPerSecond, nowMs, nowUnix);
+      if (!added) return refuse(added.error());
+      key = *added;
+    } else {
+      warnings.push_back({"key " + name + " is locked: " + loaded->why.message, loaded->why.hint});
+      key = ring.addLocked(header, std::move(*ledger), config.vault.handshakesPerSecond, nowMs);
+      key->awaitsToken = true;
     }
-    auto added = ring.add(std::move(*opened), std::move(*ledger), config.vault.handshakesPerSecond, nowMs, nowUnix);
-    if (!added) return refuse(added.error());
-    (*added)->usable = usable;
+    key->usable = usable;
+    key->openedBy = loaded->openedBy;
+    if (hasTokenSlot(header)) key->sealed = std::move(loaded->sealed);
   }
   return ring;
 }
@@ -142,6 +225,15 @@ Result<VaultKey*, Problem> Keyring::add(OpenedKey opened, std::unique_ptr<NonceL
   auto key = std::make_unique<VaultKey>(opened.header, std::move(ledger), handshakesPerSecond, nowMs);
   if (auto given = give(*key, std::move(opened), nowUnix); !given) return refuse(given.error());
   return keys_.insert_or_assign(name, std::move(key)).first->second.get();
+}
+
+VaultKey* Keyring::addLocked(const KeyHeader& header, std::unique_ptr<NonceLedger> ledger, uint32_t handshakesPerSecond,
+                             uint64_t nowMs) {
+  auto key = std::make_unique<VaultKey>(header, std::move(ledger), handshakesPerSecond, nowMs);
+  for (auto facts = header.versions.rbegin(); facts != header.versions.rend(); ++facts)
+    key->versions.push_back({*facts, nextId_++, nullptr});
+  key->locked = true;
+  return keys_.insert_or_assign(header.name, std::move(key)).first->second.get();
 }
 
 void Keyring::panic() {

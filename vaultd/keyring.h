@@ -30,6 +30,10 @@ class VersionSecret {
  public:
   VersionSecret(SecretArena& arena, SharedKeyCache& cache, SharedKeyCache::KeyId id, KeyKind kind,
                 const LongTermSecret& secret, NonceLedger& ledger);
+  // Of a version that lives in a token: `seed` is what its nonce keys are derived from.
+  VersionSecret(SecretArena& arena, SharedKeyCache& cache, SharedKeyCache::KeyId id, KeyKind kind,
+                const PublicKey& publicKey, const TokenResults& results, const LongTermSecret& seed,
+                NonceLedger& ledger);
   VersionSecret(const VersionSecret&) = delete;
 
   // Of an X25519 key; of an Ed25519 key; of a peer-block. The others are a bug of the caller.
@@ -48,6 +52,7 @@ class VersionSecret {
   std::optional<LongTermBox> box_;
   std::optional<LongTermSigner> signer_;
   std::optional<SharedBlock> block_;
+  std::optional<SecretSlot> seed_;  // of a version in a token
 
  public:
   NonceSource<BoxRole::Cookie> cookieNonces;
@@ -93,11 +98,17 @@ class VaultKey {
   }
   // Wipes the secrets; with `cache`, the shared keys that they made.
   void lock(SharedKeyCache& cache);
+  bool inToken() const { return !header.token.empty(); }
 
   KeyHeader header;
   const std::unique_ptr<NonceLedger> ledger;
   std::vector<VaultVersion> versions;  // newest first
   bool locked = false;                 // no version has a secret
+  // Of a file that a token can open: what to open when the token comes back, the token that has opened it, and whether
+  // it is locked for want of a token, not by an operator.
+  std::unique_ptr<SealedKey> sealed;
+  std::string openedBy;
+  bool awaitsToken = false;
   // One bucket a verb, so that a flood of Hellos doesn't stop our own side from connecting.
   TokenBucket sealRate;
   TokenBucket verifyRate;
@@ -124,6 +135,9 @@ class Keyring {
   // One key that was opened already, with the ledger of its nonces. A problem: there is no memory for it.
   Result<VaultKey*, Problem> add(OpenedKey opened, std::unique_ptr<NonceLedger> ledger, uint32_t handshakesPerSecond,
                                  uint64_t nowMs, int64_t nowUnix);
+  // One that nothing has opened yet.
+  VaultKey* addLocked(const KeyHeader& header, std::unique_ptr<NonceLedger> ledger, uint32_t handshakesPerSecond,
+                      uint64_t nowMs);
 
   // Null if no such key is loaded. Stays valid for the life of the ring.
   VaultKey* find(std::string_view name) const;
@@ -137,6 +151,9 @@ class Keyring {
   // kind or with another nonce ledger than the one that is open, and more versions than there is memory for: then the
   // key stays as it is, or locked.
   Result<void, Problem> unlock(VaultKey& key, OpenedKey opened, int64_t nowUnix);
+  // What tokens have done for the batch at hand.
+  TokenResults& tokenResults() { return *results_; }
+  SecretArena& arena() { return *arena_; }
   // There are keys, and the nonce file of each of them can't be used.
   bool noneUsable() const;
 
@@ -145,6 +162,7 @@ class Keyring {
 
   SecretArena* arena_ = nullptr;
   SharedKeyCache* cache_ = nullptr;
+  std::unique_ptr<TokenResults> results_ = std::make_unique<TokenResults>();
   SharedKeyCache::KeyId nextId_ = 0;
   std::map<std::string, std::unique_ptr<VaultKey>, std::less<>> keys_;
 };

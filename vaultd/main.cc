@@ -23,6 +23,7 @@
 #include "vaultd/listeners.h"
 #include "vaultd/metrics.h"
 #include "vaultd/passphrase.h"
+#include "vaultd/tokens.h"
 #include "vaultd/vault_service.h"
 
 namespace sallyport::vaultd {
@@ -49,6 +50,8 @@ constexpr size_t MAX_CLIENTS = 192;  // of a socket: one alone doesn't use up th
 constexpr uint64_t MAX_OPEN_FILES =
     1024;  // three sockets of at most 192 clients each, the nonce files, and what the loop needs
 
+// How long a start waits for tokens to come up or to say why not; they may still come later.
+constexpr uint64_t TOKEN_START_MS = 10'000;
 constexpr const char* RAISE_LOCKED = "raise the limit of locked memory (ulimit -l)";
 
 struct Arguments {
@@ -142,6 +145,8 @@ int serve(const Config& config) {
   const sandbox::Options options = sandboxOptions(config.vault);
   const FileOwners owners = keyOwners(options);
   sandbox::Sandbox sandbox(options);
+  // Programs are started here or never: afterwards the vault holds secrets, and has no such system call.
+  Keepers keepers = startKeepers(config);
   // Root opens its files as root, and becomes another user later. Others need an own user namespace, and may make one
   // only while they can be traced: before there is a secret.
   if (geteuid() != 0) sandbox.enter();
@@ -152,9 +157,16 @@ int serve(const Config& config) {
   EventLoop loop;
   const auto nowMs = [&loop] { return loop.nowMs(); };
 
+  std::optional<Tokens> tokens;
+  if (!keepers.empty()) {
+    tokens.emplace(loop, config, std::move(keepers));
+    tokens->settle(TOKEN_START_MS);
+  }
+
   std::vector<Problem> warnings;
-  auto keys = Keyring::load(config, **arena, cache, unlockerFor(config.vault.passphraseFile, owners), owners, nowMs(),
-                            warnings);
+  auto unlock = unlockerFor(config.vault.passphraseFile, owners);
+  if (tokens) unlock = tokens->unlocker(std::move(unlock));
+  auto keys = Keyring::load(config, **arena, cache, unlock, owners, nowMs(), warnings);
   if (!keys) return fail(keys.error());
   for (const Problem& warning : warnings) warn(warning);
   if (keys->noneUsable()) return fail({"no key can be used", "see the warnings above"});
@@ -175,6 +187,7 @@ int serve(const Config& config) {
   state.preciseNs = [] {
     return static_cast<uint64_t>(std::chrono::nanoseconds(std::chrono::steady_clock::now().time_since_epoch()).count());
   };
+  if (tokens) state.tokens = &*tokens;
   facts.configFile = config.file;
   facts.memory = (*arena)->describe();
   facts.pid = static_cast<uint32_t>(getpid());
@@ -197,6 +210,10 @@ int serve(const Config& config) {
     facts.auditRequired = config.audit.required;
   }
 
+  if (tokens) {
+    tokens->attach(state);
+    tokens->settle(TOKEN_START_MS);
+  }
   wipeDeadStackOfLoading();
 
   const auto sockets = openListeners(config, options, facts.accounts);

@@ -7,6 +7,7 @@
 #include "proto/vault.capnp.h"
 #include "vaultd/key_format.h"
 #include "vaultd/secret_arena.h"
+#include "vaultd/token_results.h"
 
 namespace sallyport::vaultd {
 
@@ -16,15 +17,21 @@ class LongTermSigner {
  public:
   // `seed`: RFC 8032's private key. `arena` must outlive this.
   LongTermSigner(SecretArena& arena, const LongTermSecret& seed);
+  // A key in a token: its signatures are among `results`, which must outlive this, or there is none.
+  LongTermSigner(SharedKeyCache::KeyId id, const TokenResults& results, const PublicKey& publicKey)
+      : results_(&results), id_(id), publicKey_(publicKey) {}
 
   const PublicKey& publicKey() const { return publicKey_; }
-  // For the nonce keys alone.
+  // For the nonce keys alone. Not of a key in a token.
   std::span<const std::byte, 32> secretForNonceKeys() const { return secret_.expose<64>().first<32>(); }
 
-  void sign(ByteSpan message, std::span<std::byte, SIGNATURE_BYTES> out) const;
+  // Refuses hsmUnavailable: the token has made no signature, or a wrong one.
+  Result<void, proto::Refusal> sign(ByteSpan message, std::span<std::byte, SIGNATURE_BYTES> out) const;
 
  private:
-  SecretSlot secret_;  // libsodium's form: the seed, then the public key
+  const TokenResults* results_ = nullptr;  // of a key in a token
+  SharedKeyCache::KeyId id_ = 0;
+  SecretSlot secret_;  // of any other, in libsodium's form: the seed, then the public key
   PublicKey publicKey_;
 };
 

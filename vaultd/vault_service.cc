@@ -13,21 +13,43 @@ Refusal noEntry(const Policy& policy, std::string_view name) {
 
 }  // namespace
 
+template <typename Need>
+void NetService::admit(VaultKey* key, TokenBucket VaultKey::*rate, unsigned place, Need& need,
+                       void (TokenBatch::*what)(VaultKey&, const PublicKey&), const std::optional<PublicKey>& peer) {
+  if (key == nullptr || !key->inToken() || !peer || !state_.mayUse()) return;
+  TokenBatch& batch = need();
+  if (!(key->*rate).take(state_.nowMs())) return batch.admissions.refuse(place, Refusal::RATE_LIMITED);
+  batch.admissions.pay(place);
+  (batch.*what)(*key, *peer);
+}
+
 kj::Promise<void> NetService::sealCookies(SealCookiesContext context) {
-  return recorded(state_, context, [&] {
-    const auto hellos = context.getParams().getHellos();
-    constexpr size_t WORDS = 3 + (wire::LONG_NONCE_BYTES + wire::COOKIE_PACKET_BOX_BYTES) / 8;
-    answerEach(
-        context, hellos, std::min(hellos.size(), MAX_ITEMS) * WORDS,
-        [&](auto request, auto outcome) {
-          return recordedStep(state_, "seal_cookie", view(request.getEntry()),
-                              [&](StepRecord&) { return sealCookie(request, outcome); });
-        },
-        tally(state_.counters, Count::CookiesSealed, Count::CookiesRefused));
+  auto batch = lookAhead(state_.keys, state_.tokens, state_.nowUnix(), context.getParams().getHellos(),
+                         [&](auto hello, unsigned place, auto& need) {
+                           const ListenRule* rule = state_.policy.listen(view(hello.getEntry()));
+                           admit(rule == nullptr ? nullptr : rule->key, &VaultKey::sealRate, place, need,
+                                 &TokenBatch::open, PublicKey::tryFrom(view(hello.getClientEphemeral())));
+                         });
+  return whenReady(kj::mv(batch), [this, context](const Admissions& admissions) mutable {
+    return recorded(state_, context, [&] {
+      const auto hellos = context.getParams().getHellos();
+      constexpr size_t WORDS = 3 + (wire::LONG_NONCE_BYTES + wire::COOKIE_PACKET_BOX_BYTES) / 8;
+      unsigned place = 0;
+      answerEach(
+          context, hellos, std::min(hellos.size(), MAX_ITEMS) * WORDS,
+          [&](auto request, auto outcome) {
+            const unsigned at = place++;
+            return recordedStep(state_, "seal_cookie", view(request.getEntry()), [&](StepRecord&) {
+              return orRefused(admissions, at, [&](bool paid) { return sealCookie(request, outcome, paid); });
+            });
+          },
+          tally(state_.counters, Count::CookiesSealed, Count::CookiesRefused));
+    });
   });
 }
 
-Result<void, Refusal> NetService::sealCookie(proto::Hello::Reader hello, proto::CookieOutcome::Builder outcome) {
+Result<void, Refusal> NetService::sealCookie(proto::Hello::Reader hello, proto::CookieOutcome::Builder outcome,
+                                             bool paid) {
   const auto name = view(hello.getEntry());
   const ListenRule* rule = state_.policy.listen(name);
   if (rule == nullptr) return refuse(noEntry(state_.policy, name));
@@ -39,7 +61,7 @@ Result<void, Refusal> NetService::sealCookie(proto::Hello::Reader hello, proto::
   const auto cookie = exactly<wire::COOKIE_BYTES>(hello.getCookie());
   if (!clientEphemeral || !box || !serverEphemeral || !cookie) return refuse(Refusal::BAD_SIZE);
   // Before the multiplication: that is what the limit protects.
-  if (!rule->key->sealRate.take(state_.nowMs())) return refuse(Refusal::RATE_LIMITED);
+  if (!paid && !rule->key->sealRate.take(state_.nowMs())) return refuse(Refusal::RATE_LIMITED);
 
   std::array<std::byte, wire::COOKIE_PACKET_BOX_BYTES> sealedBox;
   const LongTermBox::HelloStep step{PublicKey(*clientEphemeral), *box, PublicKey(*serverEphemeral), *cookie};
@@ -58,23 +80,35 @@ Result<void, Refusal> NetService::sealCookie(proto::Hello::Reader hello, proto::
 }
 
 kj::Promise<void> NetService::verifyVouches(VerifyVouchesContext context) {
-  return recorded(state_, context, [&] {
-    const auto vouches = context.getParams().getVouches();
-    constexpr size_t WORDS = 2 + 9;  // a peer's name of 64 characters
-    answerEach(
-        context, vouches, std::min(vouches.size(), MAX_ITEMS) * WORDS,
-        [&](auto request, auto outcome) {
-          return recordedStep(state_, "verify_vouch", view(request.getEntry()), [&](StepRecord& record) {
-            auto done = verifyVouch(request, outcome);
-            if (done) record.peer = view(outcome.asReader().getPeer());
-            return done;
-          });
-        },
-        tally(state_.counters, Count::VouchesVerified, Count::VouchesRefused));
+  auto batch = lookAhead(state_.keys, state_.tokens, state_.nowUnix(), context.getParams().getVouches(),
+                         [&](auto vouch, unsigned place, auto& need) {
+                           const ListenRule* rule = state_.policy.listen(view(vouch.getEntry()));
+                           admit(rule == nullptr ? nullptr : rule->key, &VaultKey::verifyRate, place, need,
+                                 &TokenBatch::open, PublicKey::tryFrom(view(vouch.getClient())));
+                         });
+  return whenReady(kj::mv(batch), [this, context](const Admissions& admissions) mutable {
+    return recorded(state_, context, [&] {
+      const auto vouches = context.getParams().getVouches();
+      constexpr size_t WORDS = 2 + 9;  // a peer's name of 64 characters
+      unsigned place = 0;
+      answerEach(
+          context, vouches, std::min(vouches.size(), MAX_ITEMS) * WORDS,
+          [&](auto request, auto outcome) {
+            const unsigned at = place++;
+            return recordedStep(state_, "verify_vouch", view(request.getEntry()), [&](StepRecord& record) {
+              auto done =
+                  orRefused(admissions, at, [&](bool paid) { return verifyVouch(request, outcome, paid); });
+              if (done) record.peer = view(outcome.asReader().getPeer());
+              return done;
+            });
+          },
+          tally(state_.counters, Count::VouchesVerified, Count::VouchesRefused));
+    });
   });
 }
 
-Result<void, Refusal> NetService::verifyVouch(proto::Vouch::Reader vouch, proto::VouchOutcome::Builder outcome) {
+Result<void, Refusal> NetService::verifyVouch(proto::Vouch::Reader vouch, proto::VouchOutcome::Builder outcome,
+                                              bool paid) {
   const auto name = view(vouch.getEntry());
   const ListenRule* rule = state_.policy.listen(name);
   if (rule == nullptr) return refuse(noEntry(state_.policy, name));
@@ -85,7 +119,7 @@ Result<void, Refusal> NetService::verifyVouch(proto::Vouch::Reader vouch, proto:
   const auto box = exactly<wire::VOUCH_BYTES>(vouch.getBox());
   const auto clientEphemeral = exactly<wire::KEY_BYTES>(vouch.getClientEphemeral());
   if (!client || !nonce || !box || !clientEphemeral) return refuse(Refusal::BAD_SIZE);
-  if (!rule->key->verifyRate.take(state_.nowMs())) return refuse(Refusal::RATE_LIMITED);
+  if (!paid && !rule->key->verifyRate.take(state_.nowMs())) return refuse(Refusal::RATE_LIMITED);
 
   const PublicKey clientKey(*client);
   const auto allowed = rule->allowed.find(clientKey);
@@ -104,21 +138,32 @@ Result<void, Refusal> NetService::verifyVouch(proto::Vouch::Reader vouch, proto:
 }
 
 kj::Promise<void> NetService::makeVouches(MakeVouchesContext context) {
-  return recorded(state_, context, [&] {
-    const auto requests = context.getParams().getRequests();
-    constexpr size_t WORDS = 4 + (wire::KEY_BYTES + wire::LONG_NONCE_BYTES + wire::VOUCH_BYTES) / 8;
-    answerEach(
-        context, requests, std::min(requests.size(), MAX_ITEMS) * WORDS,
-        [&](auto request, auto outcome) {
-          return recordedStep(state_, "make_vouch", view(request.getEntry()),
-                              [&](StepRecord&) { return makeVouch(request, outcome); });
-        },
-        tally(state_.counters, Count::VouchesMade, Count::VouchesNotMade));
+  auto batch = lookAhead(state_.keys, state_.tokens, state_.nowUnix(), context.getParams().getRequests(),
+                         [&](auto request, unsigned place, auto& need) {
+                           const ConnectRule* rule = state_.policy.connect(view(request.getEntry()));
+                           if (rule == nullptr || request.getClientEphemeral().size() != wire::KEY_BYTES) return;
+                           admit(rule->key, &VaultKey::makeRate, place, need, &TokenBatch::box, rule->server);
+                         });
+  return whenReady(kj::mv(batch), [this, context](const Admissions& admissions) mutable {
+    return recorded(state_, context, [&] {
+      const auto requests = context.getParams().getRequests();
+      constexpr size_t WORDS = 4 + (wire::KEY_BYTES + wire::LONG_NONCE_BYTES + wire::VOUCH_BYTES) / 8;
+      unsigned place = 0;
+      answerEach(
+          context, requests, std::min(requests.size(), MAX_ITEMS) * WORDS,
+          [&](auto request, auto outcome) {
+            const unsigned at = place++;
+            return recordedStep(state_, "make_vouch", view(request.getEntry()), [&](StepRecord&) {
+              return orRefused(admissions, at, [&](bool paid) { return makeVouch(request, outcome, paid); });
+            });
+          },
+          tally(state_.counters, Count::VouchesMade, Count::VouchesNotMade));
+    });
   });
 }
 
 Result<void, Refusal> NetService::makeVouch(proto::VouchRequest::Reader request,
-                                            proto::MadeVouchOutcome::Builder outcome) {
+                                            proto::MadeVouchOutcome::Builder outcome, bool paid) {
   const auto name = view(request.getEntry());
   const ConnectRule* rule = state_.policy.connect(name);
   if (rule == nullptr) return refuse(noEntry(state_.policy, name));
@@ -126,7 +171,7 @@ Result<void, Refusal> NetService::makeVouch(proto::VouchRequest::Reader request,
   if (rule->key->header.kind != KeyKind::X25519) return refuse(Refusal::WRONG_KIND);
   const auto clientEphemeral = exactly<wire::KEY_BYTES>(request.getClientEphemeral());
   if (!clientEphemeral) return refuse(Refusal::BAD_SIZE);
-  if (!rule->key->makeRate.take(state_.nowMs())) return refuse(Refusal::RATE_LIMITED);
+  if (!paid && !rule->key->makeRate.take(state_.nowMs())) return refuse(Refusal::RATE_LIMITED);
 
   const auto version = rule->key->active(state_.nowUnix());
   if (!version) return refuse(version.error());

@@ -4,6 +4,7 @@
 #pragma once
 
 #include "proto/vault.capnp.h"
+#include "vaultd/token_batch.h"
 #include "vaultd/vault_state.h"
 
 namespace sallyport::vaultd {
@@ -23,12 +24,18 @@ class NetService final : public proto::Net::Server {
   kj::Promise<void> peerSession(PeerSessionContext context) override;
 
  private:
-  Result<void, Refusal> sealCookie(proto::Hello::Reader hello, proto::CookieOutcome::Builder outcome);
-  Result<void, Refusal> verifyVouch(proto::Vouch::Reader vouch, proto::VouchOutcome::Builder outcome);
-  Result<void, Refusal> makeVouch(proto::VouchRequest::Reader request, proto::MadeVouchOutcome::Builder outcome);
+  // `paid`: the rate was, in the first look at a batch that needs a token.
+  Result<void, Refusal> sealCookie(proto::Hello::Reader hello, proto::CookieOutcome::Builder outcome, bool paid);
+  Result<void, Refusal> verifyVouch(proto::Vouch::Reader vouch, proto::VouchOutcome::Builder outcome, bool paid);
+  Result<void, Refusal> makeVouch(proto::VouchRequest::Reader request, proto::MadeVouchOutcome::Builder outcome,
+                                  bool paid);
   Result<void, Refusal> drawSalt(proto::PeerEntry::Reader entry, proto::PeerSaltOutcome::Builder outcome);
   Result<void, Refusal> deriveKeys(proto::PeerKeysRequest::Reader request, proto::PeerKeysOutcome::Builder outcome);
   Result<void, Refusal> beginSession(proto::PeerEntry::Reader entry, proto::PeerSessionOutcome::Builder outcome);
+  // The first look: `rate` of the entry's key, and then `need` what it takes. Nothing for what is refused anyway.
+  template <typename Need>
+  void admit(VaultKey* key, TokenBucket VaultKey::*rate, unsigned place, Need& need,
+             void (TokenBatch::*what)(VaultKey&, const PublicKey&), const std::optional<PublicKey>& peer);
 
   VaultState& state_;
 };

@@ -18,6 +18,8 @@
 
 namespace sallyport::vaultd {
 
+class Tokens;
+
 // Anybody may have signatures verified, and each costs as much as a handshake: more are refused.
 inline constexpr uint32_t VERIFIES_PER_SECOND = 2000;
 
@@ -38,6 +40,7 @@ struct VaultState {
   BaseSessions* base = nullptr;  // null: no block is loaded
   UseStats uses{};
   UseRecorder* recorder = nullptr;  // may be null
+  Tokens* tokens = nullptr;         // null: the configuration has none
   // Nanoseconds of a monotonic clock: now, and at the begin of the loop's turn.
   std::function<uint64_t()> preciseNs = [] { return uint64_t{0}; };
   std::function<uint64_t()> turnNs = [] { return uint64_t{0}; };

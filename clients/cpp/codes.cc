@@ -36,6 +36,7 @@ constexpr Entry ENTRIES[] = {
     {Code::tooManyObjects, "tooManyObjects", "this connection holds as many keys as one may: close some"},
     {Code::badSignature, "badSignature", "the signature is not of this message and key"},
     {Code::badDomain, "badDomain", "policy lists no such domain for fresh nonces"},
+    {Code::hsmUnavailable, "hsmUnavailable", "the key's token doesn't answer: try later, tell the operator"},
     {Code::unspecified, "unspecified", "refused without a reason"},
     {Code::cantConnect, "cantConnect", "can't connect to the vault"},
     {Code::disconnected, "disconnected", "the vault closed the connection before it answered"},
@@ -88,6 +89,7 @@ SAME(notRecorded, NOT_RECORDED);
 SAME(tooManyObjects, TOO_MANY_OBJECTS);
 SAME(badSignature, BAD_SIGNATURE);
 SAME(badDomain, BAD_DOMAIN);
+SAME(hsmUnavailable, HSM_UNAVAILABLE);
 #undef SAME
 
 }  // namespace

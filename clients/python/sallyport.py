@@ -33,8 +33,8 @@ CODES = {
     1: "unknownEntry", 2: "unknownKey", 3: "peerNotAllowed", 4: "badBox", 5: "badSize", 6: "lowOrderKey", 7: "rateLimited",
     8: "nonceUnavailable", 9: "locked", 10: "tooMany", 11: "notPermitted", 12: "badConfig", 13: "badNonce", 14: "tooLong",
     15: "expired", 16: "wrongKind", 17: "wrongVersion", 18: "breakerOpen", 19: "notRecorded", 20: "tooManyObjects",
-    21: "badSignature", 22: "badDomain", 255: "unspecified", 256: "cantConnect", 257: "disconnected", 258: "timedOut",
-    259: "unsupported", 260: "protocolError", 261: "vaultFailed", 262: "selfTestFailed", 263: "closed", 264: "badArgument",
+    21: "badSignature", 22: "badDomain", 23: "hsmUnavailable", 255: "unspecified", 256: "cantConnect", 257: "disconnected",
+    258: "timedOut", 259: "unsupported", 260: "protocolError", 261: "vaultFailed", 262: "selfTestFailed", 263: "closed", 264: "badArgument",
     265: "bufferTooSmall", 266: "outOfMemory",
 }
 

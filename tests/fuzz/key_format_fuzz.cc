@@ -34,7 +34,7 @@ void tryText(std::string_view text, vaultd::KeyDocument document) {
   }
   if (header.seal != vaultd::SealKind::Plain) return;
   const auto opened = vaultd::openSealed(*sealed, {});
-  if (!opened) return;
+  if (!opened || !header.token.empty()) return;  // of a key in a token the token proves the public key
   for (const auto& version : opened->versions)
     CHECK(vaultd::publicKeyOf(version.secret, header.kind) == version.version.publicKey);
 }

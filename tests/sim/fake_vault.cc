@@ -16,6 +16,7 @@ DropReason reasonOf(vaultd::Refusal refusal) {
     case vaultd::Refusal::BAD_BOX: return DropReason::BadBox;
     case vaultd::Refusal::LOW_ORDER_KEY: return DropReason::LowOrderKey;
     case vaultd::Refusal::NONCE_UNAVAILABLE: return DropReason::NonceUnavailable;
+    case vaultd::Refusal::HSM_UNAVAILABLE: return DropReason::HsmUnavailable;
     default: return DropReason::VaultRefused;
   }
 }

@@ -6,6 +6,7 @@ export const REFUSALS = [
   "unspecified", "unknownEntry", "unknownKey", "peerNotAllowed", "badBox", "badSize", "lowOrderKey", "rateLimited",
   "nonceUnavailable", "locked", "tooMany", "notPermitted", "badConfig", "badNonce", "tooLong", "expired", "wrongKind",
   "wrongVersion", "breakerOpen", "notRecorded", "tooManyObjects", "badSignature", "badDomain",
+  "hsmUnavailable",
 ] as const;
 
 const SENTENCES = {
@@ -32,6 +33,7 @@ const SENTENCES = {
   tooManyObjects: "this connection holds as many keys as one may: close some",
   badSignature: "the signature is not of this message and key",
   badDomain: "policy lists no such domain for fresh nonces",
+  hsmUnavailable: "the key's token doesn't answer: try later, tell the operator",
   unknown: "refused for a reason that this package is too old to know",
   cantConnect: "can't connect to the vault",
   disconnected: "the vault closed the connection before it answered",

@@ -92,6 +92,36 @@ TEST_F(ConfigView, ABrokenKeyFileIsAnErrorThatNamesIt) {
   EXPECT_NE(findings.errors[0].message.find("server.key"), std::string::npos);
 }
 
+TEST_F(ConfigView, AKeyInATokenNeedsItsSectionAndAModule) {
+  const vaultd::TokenKey inToken{{}, {std::byte{1}}, "montgomery"};
+  ASSERT_TRUE(vaultd::storeTokenKey(folder_ / "keys", "server", vaultd::KeyKind::X25519, "hsm1", inToken, {}));
+  const auto says = [](const Findings& findings, const std::string& part) {
+    for (const auto& error : findings.errors) {
+      if (error.message.find(part) != std::string::npos) return true;
+    }
+    for (const auto& warning : findings.warnings) {
+      if (warning.find(part) != std::string::npos) return true;
+    }
+    return false;
+  };
+  EXPECT_TRUE(says(inspectSurroundings(config()), "there is no [token.hsm1]"));
+  const auto with = inspectSurroundings(config(std::string(TEXT) + R"(
+[token.hsm1]
+module = "/usr/lib/there-is-no-such-module.so"
+uri = "pkcs11:token=one"
+pin = "ask"
+[token.hsm2]
+module = "/bin/sh"
+uri = "pkcs11:token=two"
+pin = "file:no-such-pin"
+)"));
+  EXPECT_FALSE(says(with, "there is no [token.hsm1]"));
+  EXPECT_TRUE(says(with, "there is no module /usr/lib/there-is-no-such-module.so"));
+  EXPECT_TRUE(says(with, "sallyport hsm unlock hsm1"));
+  EXPECT_TRUE(says(with, "no-such-pin"));
+  EXPECT_FALSE(says(with, "module /bin/sh"));
+}
+
 TEST_F(ConfigView, AGoodKeyIsNoFinding) {
   ASSERT_TRUE(vaultd::generateKey(folder_ / "keys", "server", {}));
   EXPECT_TRUE(inspectSurroundings(config()).errors.empty());

@@ -74,6 +74,38 @@ TEST_F(StatusView, TellsAReasonOnceForAllLayersThatShareIt) {
   EXPECT_TRUE(contains(statusText(both_), "  landlock, namespaces (vaultd): not in this kernel\n"));
 }
 
+TEST_F(StatusView, TellsOfTokensAndOfKeysThatWaitForThem) {
+  EXPECT_EQ(tokensText(*both_.vault), "");
+  auto token = vaultMessage_->getRoot<proto::VaultStatus>().initTokens(1)[0];
+  token.setName("hsm1");
+  token.setState("down");
+  token.setWhy("its process\x1b[2J ended");
+  token.setPresence("always");
+  token.setRestarts(3);
+  token.setPage("locked memory");
+  token.setDenials(2);
+  token.setLastDenied("socket");
+  auto counters = token.initCounters(1);
+  counters[0].setName("derived");
+  counters[0].setValue(41);
+  auto keys = token.initKeys(2);
+  keys[0].setProblem("token hsm1: it has no such key");
+  vaultKey().setState("unavailable");
+  vaultKey().setProblem("token hsm1 is down");
+  vaultKey().setName("server");
+  netEntry().setKey("server");
+  netEntry().setProblem("");
+  const auto text = statusText(both_);
+  for (const auto* part : {"hsm1", "always", "token hsm1: its process", "it has no such key", "proved", "2 (last socket)",
+                           "41", "memory that root can read", "key `server` is unavailable: token hsm1 is down"}) {
+    EXPECT_TRUE(contains(text, part)) << part << "\n" << text;
+  }
+  EXPECT_FALSE(contains(text, "\x1b"));
+  const auto json = statusJson(both_);
+  EXPECT_TRUE(contains(json, "\"tokens\"")) << json;
+  EXPECT_TRUE(contains(json, "\"restarts\"")) << json;
+}
+
 TEST_F(StatusView, CountsForEachEntry) {
   auto entry = netEntry();
   entry.setDirection("listen");

@@ -364,6 +364,7 @@ TEST_F(AVaultClient, KnowsARefusalByItsReason) {
                {proto::Refusal::LOW_ORDER_KEY, R::LowOrderKey, R::LowOrderKey},
                {proto::Refusal::RATE_LIMITED, R::RateLimited, R::RateLimited},
                {proto::Refusal::NONCE_UNAVAILABLE, R::NonceUnavailable, R::NonceUnavailable},
+               {proto::Refusal::HSM_UNAVAILABLE, R::HsmUnavailable, R::HsmUnavailable},
                {proto::Refusal::UNSPECIFIED, R::VaultRefused, R::VaultRefused},
                {proto::Refusal::UNKNOWN_ENTRY, R::VaultRefused, R::VaultRefused},
                {proto::Refusal::UNKNOWN_KEY, R::VaultRefused, R::VaultRefused},

@@ -65,6 +65,7 @@ enum class Code : int {
   tooManyObjects = 20,
   badSignature = 21,
   badDomain = 22,
+  hsmUnavailable = 23,
   unspecified = 255,  // the vault gave no reason
 
   cantConnect = 256,     // nobody serves the socket, or this user may not connect to it
