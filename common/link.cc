@@ -139,8 +139,8 @@ void Link::onEvents(uint32_t events) {
 void Link::readAvailable() {
   for (;;) {
     const bool filling = message_.get() != nullptr;
-    // The buffer is everybody's: a link takes memory for what has come, not for what may come.
-    std::array<std::byte, READ_CHUNK / 2> chunk;
+    // The buffer is all links': one takes memory for what has come, not for what may come.
+    static thread_local std::array<std::byte, READ_CHUNK / 2> chunk;
     const MutableByteSpan room = filling ? message_->missing() : MutableByteSpan(chunk);
     const ssize_t got = ::read(fd_, room.data(), room.size());
     if (got < 0 && (errno == EAGAIN || errno == EINTR)) return;

@@ -222,10 +222,11 @@ def audit():
     key, chain, lines = bytes([7] * 32), bytes(32), []
     for number, fields in enumerate((
             '"verb":"start","outcome":"ok","note":"vaultd 0.1.0, pid 7, sandbox full"',
-            '"socket":"main","uid":1001,"gid":1002,"pid":42,"verb":"box","key":"backup","version":2,"peer":"alice","items":3,"bytes":1200,'
-            '"outcome":"ok"',
+            '"socket":"main","uid":1001,"gid":1002,"pid":42,"verb":"box","key":"backup","version":2,"peer":"alice","items":3,'
+            '"bytes":1200,"outcome":"ok"',
             '"verb":"seal_cookie","entry":"db","items":64,"outcome":"rate_limited"',
-            '"socket":"side","uid":0,"gid":0,"pid":1,"verb":"fresh_nonce","key":"k","domain":"mine","items":1,"bytes":16,"outcome":"ok"'), 1):
+            '"socket":"side","uid":0,"gid":0,"pid":1,"verb":"fresh_nonce","key":"k","domain":"mine","items":1,"bytes":16,'
+            '"outcome":"ok"'), 1):
         body = f'{{"seq":{number},"time":"2026-11-21T04:00:0{number}.000Z",{fields}'
         mac = hashlib.blake2b(chain + body.encode(), key=key, digest_size=16).hexdigest()
         whole = f'{body},"mac":"{mac}"'

@@ -1,6 +1,6 @@
 #!/usr/bin/python3
-"""Goal: whatever a crowd of hostile programs does at the vault's sockets, its resident memory grows by less than 8 MiB (docs/threat-model.md
-states the bound), a good program's calls are all answered, hardly later than without the crowd, and new good programs get in.
+"""Goal: whatever a crowd of hostile programs does at the vault's sockets, its resident memory grows by less than 8 MiB (the bound of
+docs/threat-model.md), a good program's calls are all answered, hardly later than without the crowd, and new good programs get in.
 Method: the crowd is a process of its own, under users of its own: one at a socket for programs, one in the place of a taken-over netd.
 It does at once, from as many connections as it gets: never read, never send Finish, leak capabilities and leases, flood Bootstrap, send
 half messages, garbage, huge and over-long ones, ten thousand calls, wrong sizes, low-order and unknown keys, foreign nonces. The good

@@ -3,8 +3,9 @@
 key, passphrase, file key, nonce key, shared key, expanded Ed25519 key, nor what follows from them; neither do the log, the audit files,
 RPC replies and refusals hold one. With the arena's fallback (locked memory) root finds keys there and nowhere else, and after `panic`
 nothing at all.
-Method: known keys; a real, sandboxed vaultd is used in every way that it offers (a net daemon's handshakes, programs, operators, garbage),
-and every secret that it then knows or knew is computed here, with PyNaCl. That the search can fail is shown on a process with a planted key.
+Method: known keys; a real, sandboxed vaultd is used in every way that it offers (a net daemon's handshakes, programs, operators,
+garbage), and every secret that it then knows or knew is computed here, with PyNaCl. That the search can fail is shown on a process
+with a planted key.
 """
 
 import base64

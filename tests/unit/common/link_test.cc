@@ -121,6 +121,54 @@ TEST_F(ALink, DeliversWhatAClientMaySay) {
   EXPECT_EQ(link->cutOff(), CutOff::None);
 }
 
+// Another link of the same user, that takes all turns.
+struct Hog final : LinkBudget::Holder {
+  explicit Hog(LinkBudget& shared) : budget(shared) { budget.add(*this, 1); }
+  ~Hog() { budget.remove(*this); }
+  void overBudget() override {}
+  void yourTurn() override {}
+  uint64_t heardMs() const override { return 0; }
+  void takeAll() {
+    while (budget.takeTurn(*this)) continue;
+  }
+  LinkBudget& budget;
+};
+
+TEST_F(ALink, ThatWaitsForItsTurnLosesNothing) {
+  for (const bool peerLeaves : {false, true}) {
+    LinkBudget budget(loop, 1 << 20);
+    Hog hog(budget);
+    open();
+    link->countFor(budget, 1);
+    auto first = link->tryReadMessage(nullptr, {}, nullptr);
+    write(call(7) + finish(7));
+    if (peerLeaves) peer = nullptr;
+    hog.takeAll();
+    EXPECT_TRUE(loop.await(kj::mv(first)) != nullptr) << peerLeaves;
+    EXPECT_TRUE(hasNext()) << peerLeaves;
+    if (!peerLeaves) {
+      hog.takeAll();
+      write(call(8));
+      EXPECT_TRUE(hasNext());
+      end();
+    }
+    EXPECT_FALSE(hasNext());
+    EXPECT_EQ(link->cutOff(), CutOff::None);
+    link.reset();
+  }
+}
+
+TEST_F(ALink, GivesItsMemoryBackWhenAllLinksHoldTooMuch) {
+  LinkBudget budget(loop, LinkBudget::LINK_BYTES + 16 * 1024);
+  open();
+  link->countFor(budget, 1);
+  EXPECT_EQ(budget.held(), LinkBudget::LINK_BYTES);
+  write(words32({0, 4096}) + Bytes(20 * 1024));  // and not the rest
+  EXPECT_FALSE(hasNext());
+  EXPECT_EQ(link->cutOff(), CutOff::OverBudget);
+  EXPECT_LE(budget.held(), LinkBudget::LINK_BYTES);
+}
+
 TEST_F(ALink, DeliversTheMessageThatWasSentHoweverTheStreamWasCut) {
   const Bytes stream = call(7) + finish(7);
   for (size_t cut = 0; cut <= stream.size(); ++cut) {
