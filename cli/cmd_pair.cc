@@ -37,6 +37,7 @@ struct Target {
   KeyFolder folder;
   std::optional<PeerParty> party;  // of the key that is there, or as the command says
   bool exists = false;
+  EventLoop* loop = nullptr;  // of the command: a thread has one
 };
 
 std::string shown(const PublicKey& fingerprint) { return toBase64(fingerprint.span()); }
@@ -46,7 +47,7 @@ PublicKey fingerprintOf(const LongTermSecret& block) { return vaultd::publicKeyO
 std::optional<Target> targetOf(const Arguments& arguments) {
   const auto& name = arguments.words[0];
   if (checkNewName(name) != EXIT_DONE) return std::nullopt;
-  Target target{arguments, name, {}, {}, false};
+  Target target{arguments, name, {}, {}, false, nullptr};
   if (arguments.has("--party")) {
     target.party = vaultd::partyOf(arguments.get("--party"));
     if (!target.party) {
@@ -106,7 +107,7 @@ Result<void, Problem> storeBlock(const Target& target, const NewSeal& seal, cons
     return vaultd::addBlock(key, LongTermSecret(block.expose()), graceOf(target), awaits, vaultd::unixNow());
   });
   if (!changed) return refuse(changed.error());
-  if (!awaits) tellVault(target.folder, *changed);
+  if (!awaits) tellVault(*target.loop, target.folder, *changed);
   return {};
 }
 
@@ -115,7 +116,7 @@ Result<void, Problem> confirmStored(const Target& target, const PublicKey& finge
     return vaultd::confirmBlock(key, fingerprint, graceOf(target), vaultd::unixNow());
   });
   if (!changed) return refuse(changed.error());
-  tellVault(target.folder, *changed);
+  tellVault(*target.loop, target.folder, *changed);
   return {};
 }
 
@@ -237,10 +238,9 @@ int pairByConnect(Target& target, const Config& config) {
   if (entry == nullptr || entry->protocol != Protocol::Curve)
     return fail("there is no [[connect]] entry `" + name + "` with protocol curve",
                 "it leads to the other host's keys");
-  EventLoop loop;
-  auto box = VaultBox::open(loop, config.vault.socket, entry->key, entry->peer, config.peers.at(entry->peer));
+  auto box = VaultBox::open(*target.loop, config.vault.socket, entry->key, entry->peer, config.peers.at(entry->peer));
   if (!box) return failProblem(box.error());
-  auto channel = PairChannel::connect(loop, config, name);
+  auto channel = PairChannel::connect(*target.loop, config, name);
   if (!channel) return failProblem(channel.error());
   return offerBlock(target, *channel, *box);
 }
@@ -253,13 +253,12 @@ int pairByListen(Target& target, const Config& config, int64_t waitS) {
     return fail("there is no [[listen]] entry `" + name + "` with protocol curve and service \"channel\"",
                 "the other host connects to it");
   }
-  EventLoop loop;
   say("waiting for the other host: there, `sallyport pair NAME --connect ENTRY`");
-  auto channel = PairChannel::accept(loop, config, name, waitS);
+  auto channel = PairChannel::accept(*target.loop, config, name, waitS);
   if (!channel) return failProblem(channel.error());
   const auto* publicKey = peerKey(config, channel->peer());
   if (publicKey == nullptr) return EXIT_FAILED;
-  auto box = VaultBox::open(loop, config.vault.socket, entry->key, channel->peer(), *publicKey);
+  auto box = VaultBox::open(*target.loop, config.vault.socket, entry->key, channel->peer(), *publicKey);
   if (!box) return failProblem(box.error());
   return takeBlock(target, *channel, *box);
 }
@@ -270,8 +269,7 @@ int pairToFile(Target& target, const Config& config) {
   const auto& peer = target.arguments.get("--to");
   const auto* publicKey = peerKey(config, peer);
   if (publicKey == nullptr) return EXIT_FAILED;
-  EventLoop loop;
-  auto box = VaultBox::open(loop, config.vault.socket, target.arguments.get("--key"), peer, *publicKey);
+  auto box = VaultBox::open(*target.loop, config.vault.socket, target.arguments.get("--key"), peer, *publicKey);
   if (!box) return failProblem(box.error());
   const PeerParty party = target.party.value_or(PeerParty::A);
   const auto seal = sealFor(target);
@@ -296,8 +294,7 @@ int pairFromFile(Target& target, const Config& config) {
   if (!text) return failProblem(text.error());
   const auto sealed = parseSealed(text->expose());
   if (!sealed) return failProblem(sealed.error());
-  EventLoop loop;
-  auto box = VaultBox::open(loop, config.vault.socket, target.arguments.get("--key"), peer, *publicKey);
+  auto box = VaultBox::open(*target.loop, config.vault.socket, target.arguments.get("--key"), peer, *publicKey);
   if (!box) return failProblem(box.error());
   const auto opened = box->openFrom(*sealed);
   if (!opened) return failProblem(opened.error());
@@ -341,6 +338,8 @@ int pair(const Arguments& arguments) {
   if (!waitS) return EXIT_USAGE;
   auto target = targetOf(arguments);
   if (!target) return EXIT_FAILED;
+  EventLoop loop;
+  target->loop = &loop;
   if (arguments.has("--confirm")) return confirmPair(*target);
   const auto config = loadConfigOrFail(arguments);
   if (!config) return EXIT_FAILED;

@@ -202,6 +202,48 @@ struct RotationRule {
   int64_t graceS = 7 * 86'400;
 };
 
+// --- [token.NAME]: a PKCS#11 module and the one token of it that an hsmd of its own logs in to -----------------------
+
+// Where the PIN comes from; never from the file itself, an argument or the environment.
+struct PinCredential {  // of systemd: LoadCredential=, LoadCredentialEncrypted=
+  std::string name;
+};
+struct PinFile {  // mode 0400 or 0600, of root or the token's user
+  std::filesystem::path path;
+};
+struct PinDescriptor {  // inherited, read to its end and closed
+  int fd = -1;
+};
+struct PinAsk {};  // locked until an operator gives it
+using PinSource = std::variant<PinAsk, PinCredential, PinFile, PinDescriptor>;
+
+// What a module may do once it is logged in: sandbox/hsmd-*.policy.
+enum class ModuleProfile : uint8_t { Auto, SoftHsm, Nss, Tpm2, Pcscd, YubiHsmConnector, Network, Custom };
+std::string_view name(ModuleProfile profile);  // as in the file: "auto", "softhsm", "yubihsm-connector"
+// What Auto means for this module, by its file's name. Custom if it isn't known.
+ModuleProfile profileOf(const std::filesystem::path& module);
+
+struct TokenConfig {
+  std::string name;
+  std::filesystem::path module;  // absolute
+  std::string uri;               // as written; parseTokenUri() takes it
+  PinSource pin;
+  std::string initArgs;                           // CK_C_INITIALIZE_ARGS.LibraryParameters, for NSS
+  ModuleProfile profile = ModuleProfile::Custom;  // never Auto
+  std::map<std::string, std::string, std::less<>> environment;
+  std::string user = "sallyport-hsm";  // when started as root
+  uint32_t maxSessions = 4;
+  uint32_t workers = 2;        // threads with a session each
+  uint32_t deadlineMs = 5000;  // of one call; then the module's process is ended and started again
+  uint32_t memoryMiB = 64;     // the same when it has grown beyond this
+  bool sessionCopy = false;    // work with a copy of each key in the session: NSS is faster so
+  bool presenceAlways = false;
+  uint32_t recheckMinutes = 5;  // with presence = "always"
+  std::vector<std::filesystem::path> readPaths, writePaths;
+  SandboxRequirement requireSandbox = SandboxRequirement::Full;
+  unsigned line = 0;
+};
+
 struct Config {
   std::filesystem::path file;  // as given, made absolute
   VaultConfig vault;
@@ -216,7 +258,8 @@ struct Config {
   std::map<std::string, PublicKey, std::less<>> peers;
   std::map<std::string, SigningKey, std::less<>> signers;      // whose signatures `sallyport verify` knows by name
   std::map<std::string, RotationRule, std::less<>> rotations;  // by the key's name
-  std::vector<std::string> warnings;                           // legal but doubtful, for `sallyport check` and the log
+  std::map<std::string, TokenConfig, std::less<>> tokens;
+  std::vector<std::string> warnings;  // legal but doubtful, for `sallyport check` and the log
 
   const ListenEntry* findListen(std::string_view name) const;
   const ConnectEntry* findConnect(std::string_view name) const;
@@ -224,8 +267,8 @@ struct Config {
 
 // `file` is used for relative paths and messages only; `text` is the content. Reports up to MAX_CONFIG_ERRORS errors.
 Result<Config, ConfigError> parseConfig(std::string_view text, const std::filesystem::path& file);
-// [vault], [peers] and [key.NAME] alone, whatever is wrong in the other sections: making keys and naming peers is how a
-// file whose entries refer to them becomes right.
+// [vault], [peers], [key.NAME] and [token.NAME] alone, whatever is wrong in the other sections: making keys and naming
+// peers is how a file whose entries refer to them becomes right.
 Result<Config, ConfigError> parseVaultAndPeers(std::string_view text, const std::filesystem::path& file);
 // Reads and parses. An unreadable file is a ConfigError too.
 Result<Config, ConfigError> loadConfig(const std::filesystem::path& file);
@@ -246,6 +289,7 @@ inline constexpr size_t MAX_UNIX_PATH_BYTES = 107;  // sun_path without its NUL
 // A text that a program has boxed, opened or signed: what fits a message of 64 KiB beside the rest of it.
 inline constexpr uint32_t MAX_TEXT_BYTES = 60 * 1024;
 inline constexpr size_t MAX_VAULT_SOCKETS = 16;
+inline constexpr size_t MAX_TOKENS = 8;
 inline constexpr uint32_t OVERFLOW_ID = 65534;  // the uid or gid that the kernel shows for one it can't map here
 inline constexpr std::string_view MAIN_SOCKET = "main";  // what a [[grant]] calls [vault] socket
 

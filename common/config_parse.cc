@@ -341,7 +341,7 @@ void screen(std::string_view text, Reader& reader) {
 void readAll(const toml::table& table, Config& config, Reader& reader) {
   const Section root(reader, table, "",
                      {"vault", "net", "listen", "connect", "vault_socket", "grant", "key", "peers", "signers", "limits",
-                      "require_sandbox", "audit"});
+                      "require_sandbox", "audit", "token"});
   auto sandbox = SandboxRequirement::Full;
   root.sandbox(sandbox);
   config.vault.requireSandbox = sandbox;
@@ -357,6 +357,8 @@ void readAll(const toml::table& table, Config& config, Reader& reader) {
   readVaultSockets(root, config);
   readGrants(root, config);
   readKeys(root, config);
+  readTokens(root, config);
+  for (auto& [name, token] : config.tokens) token.requireSandbox = sandbox;
   checkHoneyKeys(root, config);
   checkBlocks(root, config);
   checkBoundOnce(config, reader);
@@ -373,6 +375,10 @@ void readVaultAndPeers(const toml::table& table, Config& config, Reader& reader)
   readAudit(root, config.audit);
   readPeers(root, config);
   readKeys(root, config);
+  readTokens(root, config);
+  auto sandbox = SandboxRequirement::Full;
+  root.sandbox(sandbox);
+  for (auto& [name, token] : config.tokens) token.requireSandbox = sandbox;
 }
 
 template <typename Read>

@@ -271,7 +271,7 @@ void forEachEntry(const Section& root, std::string_view kind, const Texts& known
 void checkPeer(const Section& section, std::string_view key, const std::string& name, const Config& config,
                unsigned line);
 
-// --- config_peer.cc: `protocol = "peer"` -------------------------------------------------------------------------------
+// --- config_peer.cc: `protocol = "peer"` ----------------------------------------------------------------------------
 
 inline constexpr std::string_view PEER_KEYS[] = {"mode", "max_frame_bytes", "rotate_frames"};
 // Reads them; `other` is the key that has no meaning in such an entry. An entry of another protocol must have none.
@@ -283,5 +283,9 @@ void checkBlocks(const Section& root, Config& config);  // after the entries
 void readVaultSockets(const Section& root, Config& config);
 void readGrants(const Section& root, Config& config);            // after the peers and the sockets
 void checkHoneyKeys(const Section& root, const Config& config);  // after the entries and [key.NAME]
+
+// --- config_token.cc: hardware tokens --------------------------------------------------------------------------------
+
+void readTokens(const Section& root, Config& config);
 
 }  // namespace sallyport::config

@@ -24,7 +24,9 @@ namespace {
 constexpr size_t WORD = sizeof(capnp::word);
 constexpr size_t READ_CHUNK = 16 * 1024;
 constexpr size_t LEAST_BYTES = 512;        // of memory taken for a direction at a time
+constexpr size_t QUESTION_BYTES = 2048;    // what the RPC system keeps of a call without a Finish, at most
 constexpr size_t KEEP_BYTES = 0;           // of an idle link, per direction
+constexpr uint32_t PARKED = EPOLLET;       // as what a link waits for: not watched; no link is edge-triggered
 constexpr size_t LARGE_BYTES = 16 * 1024;  // from here on a message is sent from where it lies
 
 uint32_t le32(const std::byte* p) {
@@ -120,12 +122,18 @@ void Link::countFor(LinkBudget& budget, uid_t owner) {
 // After every change of what is held.
 void Link::account() {
   if (budget_ == nullptr) return;
-  budget_->holds(*this, in_.capacity() + out_.capacity() + (message_.get() == nullptr ? 0 : message_->size()));
+  budget_->holds(*this, in_.capacity() + out_.capacity() + (message_.get() == nullptr ? 0 : message_->size()) +
+                            questions_.size() * QUESTION_BYTES);
 }
 
 void Link::onEvents(uint32_t events) {
   if ((events & EPOLLOUT) != 0) flush();
-  if ((events & (EPOLLIN | EPOLLHUP | EPOLLERR)) != 0 && !eof_ && !broken_) readAvailable();
+  if ((events & (EPOLLIN | EPOLLHUP | EPOLLERR)) == 0 || eof_ || broken_) return;
+  if (message_.get() == nullptr || !message_->whole()) return readAvailable();
+  // A message waits for its turn, and nothing is read meanwhile. A hang-up would be reported until then.
+  if ((events & (EPOLLHUP | EPOLLERR)) == 0) return;
+  loop_.remove(fd_, *this);
+  interest_ = PARKED;
 }
 
 void Link::readAvailable() {
@@ -148,7 +156,7 @@ void Link::readAvailable() {
     }
     deliver();
     // What is missing of a large message follows its head at once, straight to where it will be read.
-    if (filling || message_.get() == nullptr || eof_) break;
+    if (filling || message_.get() == nullptr || message_->whole() || eof_) break;
   }
   updateInterest();
 }
@@ -163,6 +171,7 @@ void Link::deliver() {
       myTurn_ = false;
       kj::Own<capnp::MessageReader> message = kj::mv(message_);
       if (!screen(*message)) return;
+      account();
       auto done = kj::mv(*fulfiller);
       reading_ = nullptr;
       done->fulfill(capnp::MessageReaderAndFds{kj::mv(message), nullptr});
@@ -356,6 +365,12 @@ void Link::updateInterest() {
   const bool undelivered = message_.get() != nullptr ? message_->whole() : in_.size() >= READ_CHUNK;
   if (!eof_ && !broken_ && !full && !undelivered) wanted |= EPOLLIN;
   if (!broken_ && !out_.empty()) wanted |= EPOLLOUT;
+  if (interest_ == PARKED) {
+    if (wanted == 0) return;
+    loop_.add(fd_, wanted, *this);
+    interest_ = wanted;
+    return;
+  }
   if (wanted == interest_) return;
   if (wanted == 0 && (eof_ || broken_)) {
     loop_.remove(fd_, *this);  // a hang-up can't be masked: it would be reported for ever

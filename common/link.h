@@ -61,7 +61,7 @@ class Link final : public capnp::MessageStream, private EventLoop::Watcher, priv
   CutOff cutOff() const { return cutOff_; }
   void cutOffAs(CutOff reason) { fail(reason); }
   // When something came in last.
-  uint64_t heardMs() const { return heardMs_; }
+  uint64_t heardMs() const override { return heardMs_; }
 
   // capnp::MessageStream
   kj::Promise<kj::Maybe<capnp::MessageReaderAndFds>> tryReadMessage(kj::ArrayPtr<kj::AutoCloseFd> fdSpace,

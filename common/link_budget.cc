@@ -3,6 +3,7 @@
 #include <malloc.h>
 
 #include <algorithm>
+#include <utility>
 
 namespace sallyport {
 
@@ -47,9 +48,13 @@ LinkBudget::Holder* LinkBudget::greediest() const {
   std::map<uid_t, size_t> owners;
   for (const Holder* holder : holders_) owners[holder->owner_] += holder->held_;
   const auto most = std::ranges::max_element(owners, {}, [](const auto& owner) { return owner.second; });
+  // In steps: a connection that just says something isn't larger than one that never does.
+  static constexpr size_t STEP = 32 * 1024;
   Holder* result = nullptr;
   for (Holder* holder : holders_) {
-    if (holder->owner_ == most->first && holder->held_ > (result == nullptr ? 0 : result->held_)) result = holder;
+    if (holder->owner_ != most->first || holder->held_ == 0) continue;
+    const auto rank = [](const Holder& each) { return std::pair(each.held_ / STEP, ~each.heardMs()); };
+    if (result == nullptr || rank(*holder) > rank(*result)) result = holder;
   }
   return result;
 }

@@ -3,7 +3,8 @@
 // programs, however many, can't take the room or the time of another's.
 //
 //   bytes  what links hold, in messages that come in and answers that nobody reads, and what a link costs by itself.
-//          When they are used up, the user who holds most of them loses its largest link, until it fits again
+//          When they are used up, the user who holds most of them loses its largest link, of like ones the longest
+//          silent, until it fits again
 //   turns  in one turn of the loop at most TURN_MESSAGES messages of a user are handled; the rest waits for the next
 #pragma once
 
@@ -30,6 +31,8 @@ class LinkBudget {
     virtual void overBudget() = 0;
     // The turn that takeTurn() didn't give. It lasts for the call.
     virtual void yourTurn() = 0;
+    // When it was of use last: of those that hold about the same, the longest silent one goes.
+    virtual uint64_t heardMs() const = 0;
 
    protected:
     ~Holder() = default;

@@ -18,7 +18,7 @@ constexpr LinkLimits NET_LINK_LIMITS{.maxMessageBytes = 2 << 20,
                                      .maxOpenQuestions = 1024,
                                      .stallTimeoutMs = 30000};
 // What all programs together may make the worker hold: connections, messages half sent, answers not read.
-constexpr size_t MAX_LINK_BYTES = size_t{32} << 20;
+constexpr size_t MAX_LINK_BYTES = size_t{20} << 20;
 constexpr size_t MAX_CLIENTS = 256;
 }  // namespace
 

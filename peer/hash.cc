@@ -118,6 +118,7 @@ void HmacKey::mac(std::span<std::byte, DIGEST_BYTES> out, std::initializer_list<
   load(context, outer_.expose());
   finishBlock(context, block, DIGEST_BYTES, BLOCK_BYTES);
   store(context, out);
+  wipe(std::as_writable_bytes(std::span(context.h)));
 }
 
 void HmacKey::macLong(std::span<std::byte, DIGEST_BYTES> out, std::initializer_list<ByteSpan> message) const {

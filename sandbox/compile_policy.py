@@ -47,7 +47,8 @@ NEEDS_CONDITION = {"mmap", "mprotect", "madvise", "futex", "tgkill", "prctl", "i
 NEVER_EXECUTABLE = {"mmap", "mprotect"}
 
 MAX_CONDITIONS = 3
-HEADERS = ["errno.h", "fcntl.h", "linux/capability.h", "linux/futex.h", "linux/sockios.h", "netinet/in.h", "netinet/tcp.h", "sched.h",
+HEADERS = ["errno.h", "fcntl.h", "linux/capability.h", "linux/futex.h", "linux/seccomp.h",
+           "linux/sockios.h", "netinet/in.h", "netinet/tcp.h", "sched.h",
            "seccomp.h", "signal.h", "sys/epoll.h", "sys/ioctl.h", "sys/mman.h", "sys/mount.h", "sys/prctl.h", "sys/resource.h",
            "sys/socket.h"]
 # Debian 12's headers are older than the kernels we run on.
@@ -239,6 +240,11 @@ const Policy& policyOf(Profile profile) {{
     case Profile::Netd: return NETD;
     case Profile::NetdWorker: return NETD_WORKER;
     case Profile::NetdResolver: return NETD_RESOLVER;
+    case Profile::HsmKeeper: return HSM_KEEPER;
+    case Profile::HsmSoftHsm: return HSM_SOFTHSM;
+    case Profile::HsmNss: return HSM_NSS;
+    case Profile::HsmLocal: return HSM_LOCAL;
+    case Profile::HsmNetwork: return HSM_NETWORK;
   }}
   return VAULTD;  // the narrowest
 }}

@@ -37,7 +37,10 @@ enum : uint64_t {
   FS_WRITE_FILE = 1 << 1,
   FS_READ_FILE = 1 << 2,
   FS_READ_DIR = 1 << 3,
+  FS_REMOVE_DIR = 1 << 4,
   FS_REMOVE_FILE = 1 << 5,
+  FS_MAKE_DIR = 1 << 7,
+  FS_MAKE_REG = 1 << 8,
   FS_MAKE_SOCK = 1 << 9,
   FS_ABI_1 = (1 << 13) - 1,
   FS_REFER = 1 << 13,      // ABI 2
@@ -57,6 +60,10 @@ uint64_t rightsOf(PathAccess access) {
     case PathAccess::Execute: return FS_READ_FILE | FS_READ_DIR | FS_EXECUTE;
     case PathAccess::Write: return FS_READ_FILE | FS_READ_DIR | FS_WRITE_FILE;
     case PathAccess::Sockets: return FS_READ_FILE | FS_READ_DIR | FS_MAKE_SOCK | FS_REMOVE_FILE;
+    case PathAccess::Modify:
+      return FS_READ_FILE | FS_READ_DIR | FS_WRITE_FILE | FS_TRUNCATE | FS_REMOVE_DIR | FS_REMOVE_FILE | FS_MAKE_DIR |
+             FS_MAKE_REG | FS_REFER;
+    case PathAccess::Device: return FS_READ_FILE | FS_READ_DIR | FS_WRITE_FILE | FS_IOCTL_DEV;
   }
   return 0;
 }
@@ -110,19 +117,21 @@ Layer restrictPaths(const Options& options) {
   if (offeredAbi < 0) return notHeld("landlock", "landlock_create_ruleset", errno, false);
   const long abi = std::min(offeredAbi, NEWEST_KNOWN_ABI);
   const bool hasNetwork = options.profile == Profile::Netd || options.profile == Profile::NetdResolver;
+  const bool hasPaths = options.profile == Profile::Netd || loadsModule(options.profile);
 
   RulesetAttributes attributes{.handledFs = FS_ABI_1};
   if (abi >= 2) attributes.handledFs |= FS_REFER;
   if (abi >= 3) attributes.handledFs |= FS_TRUNCATE;
   if (abi >= 5) attributes.handledFs |= FS_IOCTL_DEV;
-  if (abi >= 4 && !hasNetwork) attributes.handledNet = NET_BIND_TCP | NET_CONNECT_TCP;
+  if (abi >= 4 && !hasNetwork)
+    attributes.handledNet = options.profile == Profile::HsmNetwork ? NET_BIND_TCP : NET_BIND_TCP | NET_CONNECT_TCP;
   if (abi >= 6) attributes.scoped = SCOPE_ABSTRACT_UNIX | SCOPE_SIGNAL;
   const size_t size = abi >= 6 ? 24 : abi >= 4 ? 16 : 8;
 
   const int ruleset = static_cast<int>(syscall(CREATE_RULESET, &attributes, size, 0));
   if (ruleset < 0) return notHeld("landlock", "landlock_create_ruleset", errno, false);
   std::vector<PathRule> rules = pathsOfProfile(options.profile);
-  if (options.profile == Profile::Netd) rules.insert(rules.end(), options.paths.begin(), options.paths.end());
+  if (hasPaths) rules.insert(rules.end(), options.paths.begin(), options.paths.end());
   for (const PathRule& rule : rules) {
     const std::string problem = addRule(ruleset, rule, attributes.handledFs);
     if (problem.empty()) continue;
@@ -135,8 +144,9 @@ Layer restrictPaths(const Options& options) {
   if (!restricted) return notHeld("landlock", "landlock_restrict_self", problem, false);
 
   std::string detail = "abi " + std::to_string(abi) + ": ";
-  detail += rules.empty() ? "no path" : options.profile == Profile::Netd ? "its own paths" : "what a resolver reads";
-  if (attributes.handledNet != 0) detail += ", no tcp port";
+  detail += rules.empty() ? "no path" : hasPaths ? "its own paths" : "what a resolver reads";
+  if (attributes.handledNet != 0)
+    detail += attributes.handledNet == NET_BIND_TCP ? ", listens on no tcp port" : ", no tcp port";
   if (attributes.scoped != 0) detail += ", no signal or abstract socket outside";
   return offered("landlock", detail, false);
 }

@@ -41,6 +41,6 @@ Layer emptyRoot(bool ownMounts);
 Layer restrictPaths(const Options& options);
 
 // filter.cc
-Layer loadFilter(Profile profile);
+Layer loadFilter(const Options& options, int& refusals);
 
 }  // namespace sallyport::sandbox

@@ -62,7 +62,9 @@ Layer setLimits(const Options& options) {
     detail += (detail.empty() ? "" : ", ") + std::string(what) + " " + std::to_string(value);
     return true;
   };
-  if (options.profile != Profile::Netd && !limit("processes", RLIMIT_NPROC, 0)) {
+  // Threads count as well: a module has some.
+  const bool startsSome = options.profile == Profile::Netd || loadsModule(options.profile);
+  if (!startsSome && !limit("processes", RLIMIT_NPROC, 0)) {
     return notHeld("rlimits", "setrlimit(RLIMIT_NPROC)", errno, false);
   }
   const bool writesNoFile = options.profile == Profile::NetdWorker || options.profile == Profile::NetdResolver;

@@ -98,7 +98,9 @@ Identity targetIdentity(const Options& options) {
   if (identity.uid != 0 || options.requirement == SandboxRequirement::None) return identity;
   const passwd* entry = options.user.empty() ? nullptr : getpwnam(options.user.c_str());
   if (entry != nullptr) return {.uid = entry->pw_uid, .gid = entry->pw_gid, .name = options.user};
-  const uid_t fallback = options.profile == Profile::Vaultd ? FALLBACK_VAULT_ID : FALLBACK_NET_ID;
+  const uid_t fallback = options.profile == Profile::Vaultd      ? FALLBACK_VAULT_ID
+                         : options.profile >= Profile::HsmKeeper ? FALLBACK_HSM_ID
+                                                                 : FALLBACK_NET_ID;
   return {.uid = fallback, .gid = fallback, .name = "uid " + std::to_string(fallback)};
 }
 
@@ -149,7 +151,7 @@ Result<Report, Refusal> Sandbox::lockDown() {
 #ifdef SALLYPORT_SANITIZED
   lockedDown = true;
 #endif
-  add(loadFilter(options_.profile));
+  add(loadFilter(options_, refusals_));
   if (std::vector<std::string> late = problems(report_, options_.requirement); !late.empty()) {
     return refuse(Refusal{.message = "the sandbox can't be put up: " + late.front(),
                           .hint = "require_sandbox = \"available\" serves with the layers that could be had",

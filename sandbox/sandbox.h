@@ -36,7 +36,14 @@ enum class Profile : uint8_t {
   Netd,          // the monitor: may bind, dial, run workers and resolvers; paths by Landlock
   NetdWorker,    // parses network bytes: sockets it was handed, nothing else
   NetdResolver,  // one getaddrinfo and gone
+  HsmKeeper,     // watches over the processes that load a module; three sockets, and no way to a fourth
+  HsmSoftHsm,    // a worker with a module loaded: what SoftHSM calls
+  HsmNss,        // ... what NSS's softoken calls: files; also modules that nobody has described
+  HsmLocal,      // ... what modules of TPMs and smart cards call: devices, Unix sockets
+  HsmNetwork,    // ... and connections to elsewhere
 };
+// A worker of hsmd: foreign code runs in it, so what it may not do is refused and counted instead of killed.
+constexpr bool loadsModule(Profile profile) { return profile >= Profile::HsmSoftHsm; }
 
 enum class LayerState : uint8_t {
   Active,
@@ -78,6 +85,8 @@ enum class PathAccess : uint8_t {
   Execute,  // and run them
   Write,    // and write to files that exist
   Sockets,  // Read, and create and remove Unix sockets in the folder
+  Modify,   // Write, and create, cut and remove files and folders in it
+  Device,   // Read and Write, of devices and their controls
 };
 
 struct PathRule {
@@ -90,18 +99,22 @@ struct Options {
   Profile profile = Profile::Vaultd;
   SandboxRequirement requirement = SandboxRequirement::Full;
   // Used when started as root: this user of passwd; if there is none, a fixed uid and gid (FALLBACK_VAULT_ID,
-  // FALLBACK_NET_ID).
+  // FALLBACK_NET_ID, FALLBACK_HSM_ID).
   std::string user;
-  // Landlock, for Netd only: the config file's folder (Read), the folders of its sockets (Sockets), of the
-  // programs that it runs (Execute). System libraries, /etc and what a resolver reads are added by the profile.
+  // Landlock, for Netd and modules only. Netd: the config file's folder (Read), the folders of its sockets (Sockets),
+  // of the programs that it runs (Execute). System libraries, /etc and what a resolver reads are added by the profile.
   std::vector<PathRule> paths;
-  uint64_t maxOpenFiles = 0;    // RLIMIT_NOFILE, at most the hard limit; 0: the soft limit is raised to the hard one
+  uint64_t maxOpenFiles = 0;  // RLIMIT_NOFILE, at most the hard limit; 0: the soft limit is raised to the hard one
+  // Modules: refused calls aren't answered by the filter but told on Sandbox::refusals(), whose reader counts and
+  // refuses.
+  bool countRefusals = false;
   uint64_t maxMemoryBytes = 0;  // RLIMIT_AS; 0: the profile's (none in sanitizer builds)
 };
 
 // Inside the first 65536, which is what most containers map; not handed out by adduser.
 inline constexpr uid_t FALLBACK_VAULT_ID = 65201;
 inline constexpr uid_t FALLBACK_NET_ID = 65202;
+inline constexpr uid_t FALLBACK_HSM_ID = 65203;
 
 // Why the daemon may not serve. `message` and `hint` are for `sallyport: error: …` and `sallyport: hint: …`.
 struct Refusal {
@@ -126,6 +139,8 @@ class Sandbox {
   void enter();
   // Once. On a Refusal the process is in an undefined half-locked state: print it and exit.
   Result<Report, Refusal> lockDown();
+  // After lockDown() with countRefusals: seccomp_unotify(2). -1: this kernel has none, calls are refused uncounted.
+  int refusals() const { return refusals_; }
 
  private:
   void add(Layer layer);
@@ -134,6 +149,7 @@ class Sandbox {
   Report report_;
   bool entered_ = false;
   int parentDeathSignal_ = 0;
+  int refusals_ = -1;
   bool ownMounts_ = false;
 };
 

@@ -44,10 +44,10 @@ constexpr const char* HELP =
 // around it.
 constexpr size_t MAX_ADMIN_MESSAGE_BYTES = MAX_CONFIG_BYTES + 64 * 1024;
 // What all clients together may make us hold: connections, messages half sent, answers not read.
-constexpr size_t MAX_LINK_BYTES = size_t{4} << 20;
-constexpr size_t MAX_CLIENTS = 256;  // of a socket
+constexpr size_t MAX_LINK_BYTES = size_t{3} << 20;
+constexpr size_t MAX_CLIENTS = 192;  // of a socket: one alone doesn't use up the bytes
 constexpr uint64_t MAX_OPEN_FILES =
-    1024;  // three sockets of at most 256 clients each, the nonce files, and what the loop needs
+    1024;  // three sockets of at most 192 clients each, the nonce files, and what the loop needs
 
 constexpr const char* RAISE_LOCKED = "raise the limit of locked memory (ulimit -l)";
 

@@ -292,5 +292,23 @@ def peers():
             write("peer_frames", f"{name}-{'base' if mode == 0 else 'hard'}", bytes([mode] + script))
 
 
-for make in (packets, scripts, rpc, texts, files, audit, others, peers):
+def hsm_frames():
+    ask, answer, control = b"\0SPHQ", b"\2SPHA", b"\4SPHC"
+    head = struct.pack(">IQ", 1, 7)
+    write("hsm_frames", "hello", ask + head + b"\0")
+    write("hsm_frames", "derive", ask + head + b"\2" + struct.pack(">HH", 3, 5) + bytes(range(32)))
+    write("hsm_frames", "unwrap", ask + head + b"\5" + struct.pack(">HHB", 1, 2, 2) + bytes(32) + struct.pack(">H", 4) + b"blob")
+    write("hsm_frames", "blob-too-long", ask + head + b"\5" + struct.pack(">HHB", 1, 2, 2) + bytes(32) + struct.pack(">H", 1025))
+    write("hsm_frames", "generate", ask + head + b"\6\1" + struct.pack(">H", 2) + b"id" + bytes(62) + struct.pack(">H", 3) + b"key")
+    write("hsm_frames", "login", ask + head + b"\12" + struct.pack(">HHB", 1, 6, 1))
+    write("hsm_frames", "unknown-verb", ask + head + b"\77")
+    write("hsm_frames", "cut", b"\1SPHQ" + head)
+    write("hsm_frames", "refusal", answer + head + b"\5" + struct.pack(">I", 0xa0) + b"\0")
+    write("hsm_frames", "signature", answer + head + b"\0" + bytes(4) + b"\3" + bytes(range(64)))
+    write("hsm_frames", "refusal-with-result", answer + head + b"\5" + bytes(4) + b"\3" + bytes(range(64)))
+    write("hsm_frames", "up", control + b"\0" + struct.pack(">IIB", 1, 4242, 0))
+    write("hsm_frames", "kill", control + b"\4" + struct.pack(">IB", 1, 1))
+
+
+for make in (packets, scripts, rpc, texts, files, audit, others, peers, hsm_frames):
     make()

@@ -12,7 +12,7 @@ import shutil
 import subprocess
 import sys
 
-PAGES = ["vaultd.8", "netd.8", "sallyport.1", "sallyport.toml.5", "libsallyport.3"]
+PAGES = ["vaultd.8", "netd.8", "hsmd.8", "sallyport.1", "sallyport.toml.5", "libsallyport.3"]
 SECTIONS = ["NAME", "DESCRIPTION", "EXAMPLES", "SECURITY CONSIDERATIONS", "SEE ALSO"]
 
 
@@ -36,17 +36,17 @@ def undocumented(root):
     for option in sorted(options):
         if option not in pages["sallyport.1"]:
             yield "sallyport.1", f"the option {option}"
-    for daemon in ("vaultd", "netd"):
+    for daemon in ("vaultd", "netd", "hsmd"):
         for option in re.findall(r'"  (--[a-z-]+)', (root / daemon / "main.cc").read_text()):
             if option not in pages[f"{daemon}.8"]:
                 yield f"{daemon}.8", f"the option {option}"
-    parser = (root / "common/config_parse.cc").read_text()
+    parser = "".join((root / "common" / name).read_text() for name in ("config_parse.cc", "config_token.cc"))
     keys = set()
     for group in re.findall(r"\{((?:\s*\"[a-z_]+\",?)+)\}", parser):
         keys.update(re.findall(r'"([a-z_]+)"', group))
     keys.update(re.findall(r'\{"([a-z_]+)", &LimitsConfig', parser))
     if len(keys) < 30:
-        yield "sallyport.toml.5", "nothing: the keys in common/config_parse.cc weren't understood"
+        yield "sallyport.toml.5", "nothing: the keys in common/config_*.cc weren't understood"
     for key in sorted(keys):
         if not re.search(rf"\b{key}\b", pages["sallyport.toml.5"]):
             yield "sallyport.toml.5", f"the key `{key}`"

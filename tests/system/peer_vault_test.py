@@ -1,6 +1,7 @@
 #!/usr/bin/python3
-"""Goal: a real, locked-down vaultd gives the keys of a hard-mode connection once, and serves one connection for each block in base mode:
-across kill -9, restarts, other names for the same block, restored backups, copied, damaged or missing claims; and it keeps the block to itself.
+"""Goal: a real, locked-down vaultd gives the keys of a hard-mode connection once, and serves one connection for each block in base
+mode: across kill -9, restarts, other names for the same block, restored backups, copied, damaged or missing claims; and it keeps the block
+to itself.
 Method: minicapnp speaks netd's RPC to it, and peerframe.py, an independent implementation, is the other party.
 """
 
@@ -101,7 +102,7 @@ class PeerVault(SystemTest):
         return site
 
     def net(self):
-        net = Net(self.site)
+        net = Net(self.host)
         self.addCleanup(net.close)
         return net
 

@@ -21,6 +21,7 @@ class Shared : public testing::Test {
     explicit Holder(Shared& shared, uid_t uid) : test(shared) { test.budget.add(*this, uid); }
     ~Holder() { test.budget.remove(*this); }
     void overBudget() override { cutOff = true; }
+    uint64_t heardMs() const override { return heard; }
     void yourTurn() override {
       ++handled;
       --messages;
@@ -35,6 +36,7 @@ class Shared : public testing::Test {
     }
     Shared& test;
     bool cutOff = false;
+    uint64_t heard = 0;
     unsigned messages = 0;
     unsigned handled = 0;
   };
@@ -61,7 +63,7 @@ TEST_F(Shared, TakeFromTheUserWhoHoldsMostAndNotFromTheLargestLink) {
   budget.holds(good, 2 * LinkBudget::LINK_BYTES);  // the largest of all
   std::vector<Holder*> bad;
   for (int i = 0; i < 8; ++i) bad.push_back(&holder(MALLORY));
-  budget.holds(*bad[3], 100);
+  budget.holds(*bad[3], 3 * LinkBudget::LINK_BYTES);
   EXPECT_FALSE(bad[3]->cutOff) << "not within the call that is one too much";
   loop.turn(0);
   EXPECT_FALSE(good.cutOff);
@@ -71,10 +73,12 @@ TEST_F(Shared, TakeFromTheUserWhoHoldsMostAndNotFromTheLargestLink) {
   EXPECT_LE(budget.held(), ROOM);
 }
 
-TEST_F(Shared, TakeFromAUserAloneToo) {
-  for (int i = 0; i < 15; ++i) holder(MALLORY);
+TEST_F(Shared, TakeTheLongestSilentOneOfAUserAloneToo) {
+  for (uint64_t i = 0; i < 15; ++i) holder(MALLORY).heard = i;
+  budget.holds(holders.back(), 1000);  // it is just saying something
   loop.turn(0);
-  EXPECT_EQ(std::ranges::count_if(holders, [](const Holder& each) { return each.cutOff; }), 5);
+  EXPECT_EQ(std::ranges::count_if(holders, [](const Holder& each) { return each.cutOff; }), 6);
+  for (const Holder& each : holders) EXPECT_EQ(each.cutOff, each.heard < 6);
 }
 
 TEST_F(Shared, GiveAUserItsTurnWhateverACrowdHasToSay) {

@@ -3,9 +3,11 @@
 #include "peer/endpoint.h"
 
 #include <gtest/gtest.h>
+#include <sys/socket.h>
 
 #include <random>
 
+#include "tests/unit/peer/descriptor_transport.h"
 #include "tests/unit/peer/memory_wire.h"
 
 namespace sallyport::peer {
@@ -328,6 +330,33 @@ TEST_P(AnEndpoint, ThatSendsReadsWhatComesSoThatBothCanSendAtOnce) {
   both.wireA.whileWaiting = [&] { both.b.flush(1); };
   EXPECT_EQ(both.a.receive(in, 1000000).status, Status::Ok);
   EXPECT_EQ(in, pattern(100000));
+}
+
+TEST(TwoEndpoints, ThatSendTheLargestFramesAtOnceOverARealWireDontWaitForEachOther) {
+  constexpr uint32_t FRAME_BYTES = 3 << 20;  // far more than the sockets hold
+  std::array<int, 2> sockets;
+  ASSERT_EQ(socketpair(AF_UNIX, SOCK_STREAM, 0, sockets.data()), 0);
+  const auto run = [](int fd, PeerParty own, bool& good) {
+    const Keys keys{.maxFrameBytes = FRAME_BYTES};
+    FrameCipher cipher;
+    DescriptorTransport io(fd, fd);
+    Endpoint endpoint(keys.sealer(PeerMode::Hard, own, 0), keys.opener(PeerMode::Hard, otherParty(own), 0), cipher, io,
+                      FRAME_BYTES);
+    const Block text(FRAME_BYTES, static_cast<std::byte>(own));
+    const Sent sent = endpoint.send(text, 1, 60000);
+    Block in(FRAME_BYTES);
+    const Received received = endpoint.receive(in, 60000);
+    good = sent.status == Status::Ok && received.status == Status::Ok && received.frames == 1 &&
+           in == Block(FRAME_BYTES, static_cast<std::byte>(otherParty(own)));
+  };
+  bool goodA = false;
+  bool goodB = false;
+  std::thread other([&] { run(sockets[1], PeerParty::B, goodB); });
+  run(sockets[0], PeerParty::A, goodA);
+  other.join();
+  for (const int fd : sockets) close(fd);
+  EXPECT_TRUE(goodA);
+  EXPECT_TRUE(goodB);
 }
 
 TEST(AnEndpointInHardMode, KnowsAnAuthenticatedEnd) {

@@ -147,6 +147,25 @@ TEST(AFrame, OfEveryLengthOpensToWhatWasSealed) {
   }
 }
 
+TEST(AFrame, OpensThoughOthersUseTheCipherBetweenItsHeaderAndItsBody) {
+  FrameCipher cipher;
+  for (const PeerMode mode : BOTH_MODES) {
+    const Keys keys{};
+    FrameSealer sealer = keys.sealer(mode, PeerParty::A, 0);
+    FrameSealer other = keys.sealer(mode, PeerParty::B, 0);
+    FrameOpener opener = keys.opener(mode, PeerParty::A, 0);
+    for (const size_t length : {size_t{0}, size_t{10}, PASS_BYTES, PASS_BYTES + 5}) {
+      const Block payload = randomBlock(length);
+      Block frame = sealFrame(sealer, cipher, payload, 1);
+      ASSERT_TRUE(opener.openHeader(cipher, ByteSpan(frame).first<wire::PEER_HEADER_BYTES>()));
+      sealFrame(other, cipher, payload, 1);
+      const auto body = MutableByteSpan(frame).subspan(wire::PEER_HEADER_BYTES);
+      ASSERT_FALSE(opener.openBody(cipher, body)) << length;
+      ASSERT_EQ(vec(body.first(length)), payload);
+    }
+  }
+}
+
 TEST(ARotation, GivesEachOfTenEpochsKeysOfItsOwn) {
   FrameCipher cipher;
   for (const PeerMode mode : BOTH_MODES) {

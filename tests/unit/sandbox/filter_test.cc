@@ -14,7 +14,9 @@ namespace sallyport::sandbox {
 namespace {
 
 constexpr uint64_t SET_MDWE = 65;
-constexpr Profile PROFILES[] = {Profile::Vaultd, Profile::Netd, Profile::NetdWorker, Profile::NetdResolver};
+constexpr Profile PROFILES[] = {Profile::Vaultd,       Profile::Netd,      Profile::NetdWorker,
+                                Profile::NetdResolver, Profile::HsmKeeper, Profile::HsmSoftHsm,
+                                Profile::HsmNss,       Profile::HsmLocal,  Profile::HsmNetwork};
 
 // Locks down where the calls answer so. The layer's state and detail, and the outcome.
 std::string lockDownOn(std::initializer_list<Answer> answers, Profile profile, const char* layerName,

@@ -78,7 +78,9 @@ std::string lockDownWithoutFilter(Options options) {
 }
 
 TEST(LockDown, HoldsInFullOrSaysWhatTheHostLacks) {
-  for (Profile profile : {Profile::Vaultd, Profile::Netd, Profile::NetdWorker, Profile::NetdResolver}) {
+  for (Profile profile :
+       {Profile::Vaultd, Profile::Netd, Profile::NetdWorker, Profile::NetdResolver, Profile::HsmKeeper,
+        Profile::HsmSoftHsm, Profile::HsmNss, Profile::HsmLocal, Profile::HsmNetwork}) {
     const ChildEnd end = inChild([&] {
       auto result = Sandbox(optionsFor(profile)).lockDown();
       if (!result) return outcomeOf(result);

@@ -1,0 +1,53 @@
+// board.h - what was tried with a module, in memory that outlives those who try. Part of: hsmd (all its processes).
+// A probe writes the name of a trial before it begins and its outcome behind it. When it dies in between, the keeper
+// marks the trial and starts another probe, which goes on with the next. Workers only do what has worked here. It is
+// written by processes that run a module's code, so its readers believe no length and no state.
+#pragma once
+
+#include <optional>
+#include <string>
+#include <string_view>
+
+#include "common/bytes.h"
+#include "proto/hsm/frames.h"
+
+namespace sallyport::hsmd {
+
+struct TrialEntry {
+  std::array<char, 48> name;  // no NUL at the end if it is that long
+  uint32_t trial;             // hsm::Trial
+  uint32_t running;           // 1: begun, not ended
+  uint32_t ckr;
+  uint32_t microseconds;
+};
+
+struct Board {
+  static constexpr uint32_t MAX_ENTRIES = 250;
+  uint32_t count;
+  uint32_t steps;  // grows with each begin and end: a probe that hangs is one whose steps don't
+  std::array<TrialEntry, MAX_ENTRIES> entries;
+
+  // For the probe. False: it has an outcome already, or there is no room.
+  bool begin(std::string_view name);
+  void end(std::string_view name, hsm::Trial outcome, uint32_t ckr, uint32_t microseconds);
+  // For the keeper, when a probe has ended: what was running becomes `outcome`. True if there was something.
+  bool abandon(hsm::Trial outcome);
+  // A new round: what had hung may be tried once more.
+  void retryTimedOut();
+
+  struct Seen {
+    std::string name;
+    hsm::Trial trial = hsm::Trial::Untried;
+    uint32_t ckr = 0;
+    uint32_t microseconds = 0;
+  };
+  size_t size() const { return count < MAX_ENTRIES ? count : MAX_ENTRIES; }
+  Seen at(size_t index) const;
+  std::optional<Seen> find(std::string_view name) const;
+  bool works(std::string_view name) const;
+};
+
+inline constexpr size_t BOARD_BYTES = 20480;
+static_assert(sizeof(Board) <= BOARD_BYTES);
+
+}  // namespace sallyport::hsmd

@@ -1,0 +1,301 @@
+// keeper.cc - see keeper.h. Part of: hsmd (keeper).
+#include "hsmd/keeper.h"
+
+#include <linux/seccomp.h>
+#include <poll.h>
+#include <seccomp.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <chrono>
+#include <csignal>
+#include <cstdlib>
+#include <cstring>
+
+#include "common/log.h"
+
+namespace sallyport::hsmd {
+
+using hsm::Status;
+
+namespace {
+
+// Without a step on the board for so long a probe hangs; generating an RSA key in a card takes most of it.
+constexpr uint64_t PROBE_STEP_MS = 30'000;
+constexpr uint64_t START_MS = 60'000;
+constexpr uint64_t DENIALS_EVERY_MS = 1000;
+constexpr int MAX_FRAMES_A_TURN = 64;
+
+// A datagram and one descriptor, if it carries one.
+struct Heard {
+  size_t bytes = 0;
+  int fd = -1;
+};
+
+std::optional<Heard> receive(int socket, MutableByteSpan buffer) {
+  iovec part{.iov_base = buffer.data(), .iov_len = buffer.size()};
+  alignas(cmsghdr) std::array<char, CMSG_SPACE(sizeof(int))> space{};
+  msghdr message{};
+  message.msg_iov = &part;
+  message.msg_iovlen = 1;
+  message.msg_control = space.data();
+  message.msg_controllen = space.size();
+  const ssize_t got = recvmsg(socket, &message, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+  if (got < 0) return std::nullopt;
+  Heard heard{.bytes = static_cast<size_t>(got)};
+  const cmsghdr* header = CMSG_FIRSTHDR(&message);
+  if (header != nullptr && header->cmsg_level == SOL_SOCKET && header->cmsg_type == SCM_RIGHTS &&
+      header->cmsg_len == CMSG_LEN(sizeof(int)))
+    std::memcpy(&heard.fd, CMSG_DATA(header), sizeof(int));
+  return heard;
+}
+
+// explainExit() would look into the kernel's log, which a locked process can't open.
+std::string ended(int waitStatus) {
+  if (WIFEXITED(waitStatus)) return "exited with status " + std::to_string(WEXITSTATUS(waitStatus));
+  if (!WIFSIGNALED(waitStatus)) return "wasn't started";
+  const char* signal = sigabbrev_np(WTERMSIG(waitStatus));
+  return "was killed by " + (signal != nullptr ? "SIG" + std::string(signal) : std::to_string(WTERMSIG(waitStatus)));
+}
+
+}  // namespace
+
+Keeper::Keeper(Sockets sockets, SharedMemory board, std::string token)
+    : sockets_(sockets), board_(std::move(board)), token_(std::move(token)) {}
+
+uint64_t Keeper::nowMs() {
+  const auto now = std::chrono::steady_clock::now().time_since_epoch();
+  return static_cast<uint64_t>(std::chrono::duration_cast<std::chrono::milliseconds>(now).count());
+}
+
+int Keeper::run() {
+  begin();
+  while (true) {
+    std::array<pollfd, 4> waits{{{.fd = sockets_.control, .events = POLLIN, .revents = 0},
+                                 {.fd = sockets_.launcher, .events = POLLIN, .revents = 0},
+                                 {.fd = sockets_.birth, .events = POLLIN, .revents = 0},
+                                 {.fd = listener_, .events = POLLIN, .revents = 0}}};
+    if (poll(waits.data(), waits.size(), timeoutMs()) < 0 && errno != EINTR) return 1;
+    // First what a child has said, then its end: its last words come before it.
+    if (waits[2].revents != 0) hearChild();
+    if (waits[3].revents != 0) hearDenial();
+    if (waits[1].revents != 0 && !hearLauncher()) return 1;
+    if (waits[0].revents != 0 && !hearClient()) return 0;
+    checkTime();
+  }
+}
+
+// --- time ------------------------------------------------------------------------------------------------------------
+
+int Keeper::timeoutMs() const {
+  const uint64_t now = nowMs();
+  uint64_t wait = 60'000;
+  if (state_ != State::Serving) wait = std::min(wait, dueMs_ > now ? dueMs_ - now : 0);
+  if (state_ == State::Probing) wait = std::min<uint64_t>(wait, 500);
+  if (denials_ != denialsTold_)
+    wait = std::min(wait, denialsToldMs_ + DENIALS_EVERY_MS > now ? denialsToldMs_ + DENIALS_EVERY_MS - now : 0);
+  return static_cast<int>(wait);
+}
+
+void Keeper::checkTime() {
+  const uint64_t now = nowMs();
+  reportDenials();
+  if (state_ == State::Probing) {
+    const uint32_t steps = board_.as<Board>().steps;
+    if (steps != boardSteps_) {
+      boardSteps_ = steps;
+      dueMs_ = now + PROBE_STEP_MS;
+    }
+  }
+  if (state_ == State::Serving || now < dueMs_) return;
+  if (state_ == State::Waiting) return begin();
+  if (gaveUp_) return;
+  logWarning("token=" + token_ + " its module doesn't come back: ending it");
+  gaveUp_ = true;
+  dueMs_ = now + START_MS;
+  order(Order::Kill);
+}
+
+// --- children --------------------------------------------------------------------------------------------------------
+
+// Each worker has a probe before it: what the board knows already is not tried again.
+void Keeper::begin() {
+  // What didn't come back may have waited for something that is there now.
+  board_.as<Board>().retryTimedOut();
+  probe();
+}
+
+void Keeper::probe() {
+  ++epoch_;
+  pid_ = 0;
+  lastWords_.reset();
+  killedFor_.reset();
+  gaveUp_ = false;
+  state_ = State::Probing;
+  boardSteps_ = board_.as<Board>().steps;
+  dueMs_ = nowMs() + PROBE_STEP_MS;
+  order(Order::Probe);
+}
+
+void Keeper::order(Order what) {
+  const LauncherOrder sent{.order = what, .epoch = epoch_};
+  (void)!send(sockets_.launcher, &sent, sizeof sent, MSG_NOSIGNAL);
+}
+
+bool Keeper::hearLauncher() {
+  LauncherEvent event{};
+  const ssize_t got = recv(sockets_.launcher, &event, sizeof event, MSG_DONTWAIT);
+  if (got < 0 && (errno == EAGAIN || errno == EINTR)) return true;
+  if (got != sizeof event) return false;
+  switch (event.event) {
+    case Event::Started: pid_ = static_cast<uint32_t>(event.value); return true;
+    case Event::NotStarted:
+      logError("token=" + token_ + " no process for its module: " + std::strerror(event.value));
+      workerDied(Status::Starting, 0, false);
+      return true;
+    case Event::Ended:
+      hearChild();  // what it said may have come after we looked
+      childEnded(event.value);
+      return true;
+  }
+  return false;
+}
+
+void Keeper::childEnded(int waitStatus) {
+  closeListener();
+  const auto words = lastWords_;
+  if (state_ != State::Probing) {
+    const bool wanted = (words == Status::Ok && WIFEXITED(waitStatus)) || killedFor_ == hsm::KillReason::Memory;
+    const Status fault = state_ == State::Starting ? Status::Starting : Status::ModuleFailed;
+    return workerDied(words.value_or(fault), waitStatus, wanted);
+  }
+  // Killed, and not by us: somebody else's doing says nothing of the trial.
+  const bool bystander = !gaveUp_ && WIFSIGNALED(waitStatus) && WTERMSIG(waitStatus) == SIGKILL;
+  const bool cut = board_.as<Board>().abandon(bystander ? hsm::Trial::Untried
+                                              : gaveUp_ ? hsm::Trial::TimedOut
+                                                        : hsm::Trial::Crashed);
+  if (words == Status::Ok && !cut) {
+    lastWords_.reset();
+    gaveUp_ = false;
+    state_ = State::Starting;
+    dueMs_ = nowMs() + START_MS;
+    return order(Order::Serve);
+  }
+  if (words && *words != Status::Ok) return workerDied(*words, waitStatus, false);
+  if (!cut || bystander) return workerDied(Status::Starting, waitStatus, false);
+  logWarning("token=" + token_ + " its module " + ended(waitStatus) + " on a trial that is not repeated");
+  // The next one goes on behind it. The board is finite, so this ends.
+  probe();
+}
+
+void Keeper::workerDied(Status status, int waitStatus, bool wanted) {
+  const uint64_t now = nowMs();
+  const uint32_t delay = plan_.ended(now, wanted);
+  if (!wanted) {
+    logWarning("token=" + token_ + " its module's process " + ended(waitStatus) +
+               " status=" + std::string(hsm::name(status)) + " restart_ms=" + std::to_string(delay));
+  }
+  tell(hsm::WorkerDied{.epoch = epoch_, .pid = pid_, .status = status, .waitStatus = waitStatus, .restartInMs = delay});
+  state_ = State::Waiting;
+  dueMs_ = now + delay;
+}
+
+void Keeper::hearChild() {
+  hsm::ControlFrame frame;
+  // A module that never stops talking may not keep us from the rest.
+  for (int i = 0; i < MAX_FRAMES_A_TURN; ++i) {
+    const auto heard = receive(sockets_.birth, frame);
+    if (!heard) return;
+    const auto control = heard->bytes == 0 ? Result<hsm::Control, hsm::FrameProblem>(refuse(hsm::FrameProblem::Length))
+                                           : hsm::parseControl(ByteSpan(frame).first(heard->bytes));
+    bool fdKept = false;
+    if (control) {
+      if (const auto* up = std::get_if<hsm::WorkerUp>(&*control); up != nullptr && up->epoch == epoch_) {
+        if (state_ == State::Starting) {
+          state_ = State::Serving;
+          plan_.cameUp(nowMs());
+          denials_ = denialsTold_ = 0;
+          denialsLogged_ = {};
+          tell(hsm::WorkerUp{.epoch = epoch_, .pid = pid_, .login = up->login});
+        }
+      } else if (const auto* layer = std::get_if<hsm::WorkerLayer>(&*control);
+                 layer != nullptr && layer->epoch == epoch_ && state_ == State::Serving) {
+        tell(*layer);
+      } else if (const auto* died = std::get_if<hsm::WorkerDied>(&*control); died != nullptr && died->epoch == epoch_) {
+        lastWords_ = died->status;
+      } else if (const auto* denials = std::get_if<hsm::Denials>(&*control);
+                 denials != nullptr && denials->epoch == epoch_ && heard->fd >= 0 && listener_ < 0) {
+        listener_ = heard->fd;
+        fdKept = true;
+      }
+    }
+    if (heard->fd >= 0 && !fdKept) close(heard->fd);
+    if (heard->bytes == 0) return;
+  }
+}
+
+// --- the client ------------------------------------------------------------------------------------------------------
+
+void Keeper::tell(const hsm::Control& control) {
+  const hsm::ControlFrame frame = hsm::writeControl(control);
+  // A client that doesn't read loses what doesn't fit; that it is gone shows at the next poll.
+  (void)!send(sockets_.control, frame.data(), frame.size(), MSG_NOSIGNAL | MSG_DONTWAIT);
+}
+
+bool Keeper::hearClient() {
+  std::array<std::byte, hsm::CONTROL_BYTES + 1> datagram;
+  const ssize_t got = recv(sockets_.control, datagram.data(), datagram.size(), MSG_DONTWAIT);
+  if (got < 0) return errno == EAGAIN || errno == EINTR;
+  if (got == 0) return false;
+  const auto control = hsm::parseControl(ByteSpan(datagram).first(static_cast<size_t>(got)));
+  if (!control || std::holds_alternative<hsm::Stop>(*control)) return false;
+  if (const auto* wanted = std::get_if<hsm::KillWorker>(&*control);
+      wanted != nullptr && wanted->epoch == epoch_ && state_ != State::Waiting) {
+    logWarning("token=" + token_ + " the process of its module is ended: " + std::string(hsm::name(wanted->reason)));
+    killedFor_ = wanted->reason;
+    order(Order::Kill);
+  }
+  return true;
+}
+
+// --- refused system calls --------------------------------------------------------------------------------------------
+// The kernel holds each call that the worker's filter doesn't allow until it is answered here: with EPERM, always.
+
+void Keeper::hearDenial() {
+  seccomp_notif call{};
+  if (ioctl(listener_, SECCOMP_IOCTL_NOTIF_RECV, &call) != 0) {
+    if (errno != EINTR && errno != ENOENT && errno != EAGAIN) closeListener();
+    return;
+  }
+  seccomp_notif_resp answer{.id = call.id, .val = 0, .error = -EPERM, .flags = 0};
+  ioctl(listener_, SECCOMP_IOCTL_NOTIF_SEND, &answer);
+  ++denials_;
+  char* name = seccomp_syscall_resolve_num_arch(call.data.arch, call.data.nr);
+  lastDenied_ = name != nullptr ? name : "call " + std::to_string(call.data.nr);
+  std::free(name);
+  // Each call is in the log once a worker: the bits of those that were.
+  const auto number = static_cast<size_t>(call.data.nr) % (64 * denialsLogged_.size());
+  const uint64_t bit = uint64_t{1} << (number % 64);
+  if ((denialsLogged_[number / 64] & bit) != 0) return;
+  denialsLogged_[number / 64] |= bit;
+  logInfo("token=" + token_ + " its module was refused " + lastDenied_);
+}
+
+void Keeper::reportDenials() {
+  const uint64_t now = nowMs();
+  if (denials_ == denialsTold_ || now < denialsToldMs_ + DENIALS_EVERY_MS) return;
+  denialsTold_ = denials_;
+  denialsToldMs_ = now;
+  tell(hsm::Denials{.epoch = epoch_, .total = denials_, .lastCall = hsm::Bounded<32>::cut(lastDenied_)});
+}
+
+void Keeper::closeListener() {
+  if (listener_ >= 0) close(listener_);
+  listener_ = -1;
+}
+
+}  // namespace sallyport::hsmd

@@ -1,0 +1,128 @@
+// launcher.cc - see launcher.h. Part of: hsmd.
+#include "hsmd/launcher.h"
+
+#include <fcntl.h>
+#include <poll.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <csignal>
+
+#include "common/check.h"
+
+namespace sallyport::hsmd {
+
+namespace {
+
+constexpr int FIRST_CHILD_FD = 3;
+
+class Launcher {
+ public:
+  explicit Launcher(const LauncherOptions& options) : options_(options) {
+    for (const std::string& variable : options.environment) environment_.push_back(const_cast<char*>(variable.c_str()));
+    environment_.push_back(nullptr);
+  }
+
+  int run() {
+    // Processes that a module has left behind come to us, and go with the rest.
+    prctl(PR_SET_CHILD_SUBREAPER, 1);
+    while (true) {
+      std::array<pollfd, 2> waits{
+          {{.fd = options_.socket, .events = POLLIN, .revents = 0}, {.fd = ended_, .events = POLLIN, .revents = 0}}};
+      if (poll(waits.data(), child_ > 0 ? 2 : 1, -1) < 0 && errno != EINTR) return 1;
+      if (child_ > 0 && waits[1].revents != 0) reap();
+      if (waits[0].revents == 0) continue;
+      LauncherOrder order{};
+      const ssize_t got = recv(options_.socket, &order, sizeof order, MSG_DONTWAIT);
+      if (got < 0 && (errno == EINTR || errno == EAGAIN)) continue;
+      if (got != sizeof order) break;
+      obey(order);
+    }
+    if (child_ > 0) endGroup();
+    return 0;
+  }
+
+ private:
+  void obey(const LauncherOrder& order) {
+    if (order.order == Order::Kill) {
+      if (child_ > 0) kill(-child_, SIGKILL);
+    } else if (child_ > 0) {
+      tell(Event::NotStarted, EBUSY);
+    } else {
+      start(order);
+    }
+  }
+
+  void start(const LauncherOrder& order) {
+    const std::string epoch = std::to_string(order.epoch);
+    const char* mode = order.order == Order::Probe ? "probe" : "serve";
+    std::array<char*, 4> arguments{const_cast<char*>("hsmd-worker"), const_cast<char*>(mode),
+                                   const_cast<char*>(epoch.c_str()), nullptr};
+    const pid_t self = getpid();
+    const pid_t pid = fork();
+    if (pid == 0) becomeWorker(self, arguments.data());
+    if (pid < 0) return tell(Event::NotStarted, errno);
+    setpgid(pid, pid);  // also done by the child: whoever comes first
+    ended_ = static_cast<int>(syscall(SYS_pidfd_open, pid, 0));
+    CHECK(ended_ >= 0);
+    child_ = pid;
+    tell(Event::Started, pid);
+  }
+
+  // Between fork and exec: system calls alone.
+  [[noreturn]] void becomeWorker(pid_t parent, char** arguments) {
+    setpgid(0, 0);
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    if (getppid() != parent) _exit(1);
+    // What a module prints is nobody's output.
+    const int nothing = open("/dev/null", O_RDONLY | O_CLOEXEC);
+    if (nothing < 0 || dup2(nothing, STDIN_FILENO) < 0 || dup2(STDERR_FILENO, STDOUT_FILENO) < 0) _exit(126);
+    const int count = static_cast<int>(options_.childFds.size());
+    for (int i = 0; i < count; ++i) {
+      if (dup2(options_.childFds[static_cast<size_t>(i)], FIRST_CHILD_FD + i) < 0) _exit(126);
+    }
+    const int program = FIRST_CHILD_FD + count;
+    if (dup3(options_.program, program, O_CLOEXEC) < 0) _exit(126);
+    close_range(static_cast<unsigned>(program) + 1, ~0U, 0);
+    syscall(SYS_execveat, program, "", arguments, environment_.data(), AT_EMPTY_PATH);
+    _exit(126);
+  }
+
+  void reap() {
+    // Before its number is free again: whatever it has started in its group.
+    kill(-child_, SIGKILL);
+    int status = 0;
+    if (waitpid(child_, &status, 0) != child_) status = -1;
+    close(ended_);
+    ended_ = -1;
+    child_ = 0;
+    while (waitpid(-1, nullptr, WNOHANG) > 0) continue;
+    tell(Event::Ended, status);
+  }
+
+  void endGroup() {
+    kill(-child_, SIGKILL);
+    int status = 0;
+    while (waitpid(child_, &status, 0) < 0 && errno == EINTR) continue;
+  }
+
+  void tell(Event event, int value) {
+    const LauncherEvent told{.event = event, .value = value};
+    (void)!send(options_.socket, &told, sizeof told, MSG_NOSIGNAL);
+  }
+
+  const LauncherOptions& options_;
+  std::vector<char*> environment_;
+  pid_t child_ = 0;
+  int ended_ = -1;
+};
+
+}  // namespace
+
+int launch(const LauncherOptions& options) { return Launcher(options).run(); }
+
+}  // namespace sallyport::hsmd

@@ -1,0 +1,38 @@
+// launcher.h - starts and ends the processes that load a module. Part of: hsmd (the process that the client started).
+// A system call filter is inherited over exec, and what a module needs while it loads can't be foreseen: so the process
+// that execs has none, and does nothing else. It has dropped root, capabilities and the way to new ones; it believes a
+// command of seven bytes and parses nothing. The keeper, which thinks, is another process and has a filter that kills.
+#pragma once
+
+#include <sys/types.h>
+
+#include <array>
+#include <string>
+#include <vector>
+
+namespace sallyport::hsmd {
+
+enum class Order : uint8_t { Serve = 1, Probe, Kill };
+enum class Event : uint8_t { Started = 1, NotStarted, Ended };
+
+struct LauncherOrder {
+  Order order;
+  uint32_t epoch;
+};
+struct LauncherEvent {
+  Event event;
+  int32_t value;  // Started: the pid; NotStarted: errno; Ended: the wait status
+};
+
+struct LauncherOptions {
+  int socket = -1;                       // to the keeper
+  int program = -1;                      // hsmd-worker, O_PATH
+  pid_t keeper = 0;                      // its end is ours
+  std::vector<int> childFds;             // become 3, 4, ... in the child
+  std::vector<std::string> environment;  // NAME=value: all that a child has
+};
+
+// Until the keeper is gone. Kills what it has started before it returns.
+int launch(const LauncherOptions& options);
+
+}  // namespace sallyport::hsmd

@@ -1,0 +1,273 @@
+// hsmd - keeps one token's PKCS#11 module at work for the vault, or for an operator's command: see hsmd(8),
+// proto/hsm/frames.h and docs/protocol.md §12. Started by vaultd and sallyport, never by hand.
+// Order: read the configuration and the PIN, make what is inherited, become the token's user; then this process starts
+// and ends workers (launcher.h), and its child, the keeper, locks itself down and decides about them (keeper.h).
+#include <fcntl.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <charconv>
+#include <csignal>
+#include <cstdio>
+#include <cstring>
+
+#include <sodium.h>
+
+#include "common/log.h"
+#include "hsmd/keeper.h"
+#include "hsmd/pin_source.h"
+#include "hsmd/settings.h"
+#include "sandbox/layers.h"
+#include "sandbox/sandbox.h"
+
+namespace sallyport::hsmd {
+namespace {
+
+constexpr const char* HELP =
+    "usage: hsmd --config FILE --token NAME --calls-fd N --control-fd N --page-fd N [--operator]\n"
+    "\n"
+    "Runs the PKCS#11 module of [token.NAME] for the vault. Started by vaultd and by `sallyport hsm`.\n"
+    "\n"
+    "  --config FILE   the configuration\n"
+    "  --token NAME    which [token.NAME] of it\n"
+    "  --calls-fd N    socket of requests and replies (proto/hsm/frames.h)\n"
+    "  --control-fd N  socket of the keeper; closing it ends all\n"
+    "  --page-fd N     shared memory for secrets\n"
+    "  --operator      try what the module can do, and allow keys to be made\n"
+    "  --version       print the version\n"
+    "  --help          this\n"
+    "\n"
+    "See hsmd(8) and sallyport.toml(5).\n";
+
+struct Arguments {
+  std::filesystem::path config;
+  std::string token;
+  int calls = -1;
+  int control = -1;
+  int page = -1;
+  bool operatorMode = false;
+  std::optional<int> exitNow;
+};
+
+int fail(const std::string& message, const std::string& hint = {}, int status = 1) {
+  std::fprintf(stderr, "sallyport: error: %s\n", message.c_str());
+  if (!hint.empty()) std::fprintf(stderr, "sallyport: hint: %s\n", hint.c_str());
+  return status;
+}
+
+bool readFd(std::string_view text, int& fd) {
+  const auto [end, fault] = std::from_chars(text.data(), text.data() + text.size(), fd);
+  return fault == std::errc() && end == text.data() + text.size() && fd > STDERR_FILENO;
+}
+
+Arguments parseArguments(int argc, char** argv) {
+  Arguments arguments;
+  const auto usage = [&arguments](const std::string& message) {
+    arguments.exitNow = fail(message, "hsmd is started by vaultd and `sallyport hsm`: see hsmd(8)", 2);
+    return arguments;
+  };
+  for (int i = 1; i < argc; ++i) {
+    const std::string_view argument = argv[i];
+    if (argument == "--help" || argument == "--version") {
+      std::fputs(argument == "--help" ? HELP : "hsmd " SALLYPORT_VERSION "\n", stdout);
+      arguments.exitNow = 0;
+      return arguments;
+    }
+    if (argument == "--operator") {
+      arguments.operatorMode = true;
+      continue;
+    }
+    if (i + 1 >= argc) return usage("`" + sanitized(argument) + "` is unknown, or lacks its value");
+    const std::string_view value = argv[++i];
+    bool good = true;
+    if (argument == "--config") {
+      arguments.config = value;
+    } else if (argument == "--token") {
+      arguments.token = value;
+    } else if (argument == "--calls-fd") {
+      good = readFd(value, arguments.calls);
+    } else if (argument == "--control-fd") {
+      good = readFd(value, arguments.control);
+    } else if (argument == "--page-fd") {
+      good = readFd(value, arguments.page);
+    } else {
+      good = false;
+    }
+    if (!good) return usage("`" + sanitized(argument) + " " + sanitized(value) + "` makes no sense");
+  }
+  if (arguments.config.empty() || arguments.token.empty() || arguments.calls < 0 || arguments.control < 0 ||
+      arguments.page < 0)
+    return usage("--config, --token, --calls-fd, --control-fd and --page-fd are all needed");
+  return arguments;
+}
+
+bool isSocket(int fd) {
+  int type = 0;
+  socklen_t length = sizeof type;
+  return getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &length) == 0 && type == SOCK_SEQPACKET;
+}
+
+bool isPage(int fd) {
+  struct stat status {};
+  return fstat(fd, &status) == 0 && status.st_size == static_cast<off_t>(hsm::PAGE_BYTES);
+}
+
+// Beside hsmd, or where packages put it.
+int openWorker() {
+  std::error_code fault;
+  const auto folder = std::filesystem::read_symlink("/proc/self/exe", fault).parent_path();
+  for (const auto& candidate : {folder / "hsmd-worker", folder / "../libexec/sallyport/hsmd-worker"}) {
+    const int fd = open(candidate.c_str(), O_PATH | O_CLOEXEC);
+    if (fd >= 0) return fd;
+  }
+  return -1;
+}
+
+// Far from the numbers that a child's descriptors get.
+int highCopy(int fd) { return fcntl(fd, F_DUPFD_CLOEXEC, 64); }
+
+int settingsFile(const std::string& text) {
+  const int fd = memfd_create("hsmd-settings", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+  if (fd < 0 || write(fd, text.data(), text.size()) != static_cast<ssize_t>(text.size())) return -1;
+  fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE | F_SEAL_SEAL);
+  return fd;
+}
+
+// What the configuration says and nothing else; a sanitizer's runtime needs its options.
+std::vector<std::string> environmentOf(const TokenConfig& token) {
+  std::vector<std::string> environment;
+  for (const auto& [name, value] : token.environment) environment.push_back(name + "=" + value);
+  if (sandbox::SANITIZED) {
+    for (const char* name : {"ASAN_OPTIONS", "UBSAN_OPTIONS", "LSAN_OPTIONS"}) {
+      if (const char* value = std::getenv(name)) environment.push_back(std::string(name) + "=" + value);
+    }
+  }
+  return environment;
+}
+
+struct Pair {
+  int ours = -1;
+  int theirs = -1;
+};
+bool makePair(Pair& pair) {
+  std::array<int, 2> ends;
+  if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends.data()) != 0) return false;
+  pair = {highCopy(ends[0]), highCopy(ends[1])};
+  close(ends[0]);
+  close(ends[1]);
+  return pair.ours >= 0 && pair.theirs >= 0;
+}
+
+// The PIN stays in its page, which no process of ours has mapped from here on until a worker does.
+int pinPage(const TokenConfig& token, uid_t user) {
+  bool secret = false;
+  const int fd = SharedMemory::create("hsmd-pin", PIN_PAGE_BYTES, secret);
+  if (fd < 0) return -1;
+  if (!secret) logWarning("no memfd_secret here: the PIN is in ordinary memory");
+  auto memory = SharedMemory::map(fd, PIN_PAGE_BYTES);
+  if (!memory) return -1;
+  const std::string problem = fetchPin(token.pin, user, memory->as<PinRecord>());
+  if (!problem.empty()) logError("token=" + token.name + " has no PIN: " + sanitized(problem));
+  return fd;
+}
+
+int keep(sandbox::Sandbox& sandbox, Keeper::Sockets sockets, int board, const std::string& token, pid_t launcher) {
+  prctl(PR_SET_PDEATHSIG, SIGKILL);
+  if (getppid() != launcher) return 1;
+  auto memory = SharedMemory::map(board, BOARD_BYTES);
+  if (!memory) return fail("hsmd: no memory");
+  // All that a keeper has is three sockets; numbers that others held are closed here, not just unused.
+  for (const int fd : {sockets.control, sockets.launcher, sockets.birth}) {
+    if (fd < 64) return fail("hsmd: a descriptor is where it may not be");
+  }
+  Keeper keeper(sockets, std::move(*memory), token);
+  auto report = sandbox.lockDown();
+  if (!report) return fail(report.error().message, report.error().hint);
+  return keeper.run();
+}
+
+int serve(const Arguments& arguments, const TokenConfig& token) {
+  sandbox::Options options;
+  options.profile = sandbox::Profile::HsmKeeper;
+  options.requirement = token.requireSandbox;
+  options.user = token.user;
+  options.maxOpenFiles = 256;
+  const uid_t user = sandbox::targetIdentity(options).uid;
+
+  const int worker = openWorker();
+  if (worker < 0) return fail("hsmd-worker is missing", "it belongs beside hsmd or in ../libexec/sallyport");
+  const int pin = pinPage(token, user);
+  const int board = SharedMemory::createPlain("hsmd-board", BOARD_BYTES);
+  const int settings = settingsFile(WorkerSettings::of(token, arguments.operatorMode).write());
+  Pair orders;
+  Pair birth;
+  if (pin < 0 || board < 0 || settings < 0 || !makePair(orders) || !makePair(birth))
+    return fail(std::string("hsmd: ") + std::strerror(errno), "raise the limits of open files and locked memory");
+  const int control = highCopy(arguments.control);
+  const int calls = highCopy(arguments.calls);
+  const int page = highCopy(arguments.page);
+  for (const int fd : {arguments.control, arguments.calls, arguments.page}) close(fd);
+
+  LauncherOptions launcher;
+  launcher.socket = orders.theirs;
+  launcher.program = highCopy(worker);
+  launcher.childFds = {calls, page, highCopy(pin), highCopy(board), birth.theirs, highCopy(settings)};
+  launcher.environment = environmentOf(token);
+  for (const int fd : {worker, pin, board, settings}) close(fd);
+
+  sandbox::Sandbox sandbox(options);
+  sandbox.enter();
+  const pid_t self = getpid();
+  const pid_t keeper = fork();
+  if (keeper < 0) return fail(std::string("hsmd: ") + std::strerror(errno));
+  if (keeper == 0) {
+    const int keeperBoard = launcher.childFds[3];
+    for (const int fd :
+         {calls, page, launcher.childFds[2], launcher.childFds[5], birth.theirs, orders.theirs, launcher.program})
+      close(fd);
+    _exit(keep(sandbox, {.control = control, .launcher = orders.ours, .birth = birth.ours}, keeperBoard, token.name,
+               self));
+  }
+  for (const int fd : {control, orders.ours, birth.ours}) close(fd);
+  if (options.requirement != SandboxRequirement::None) {
+    // A module runs with what is left here.
+    for (const sandbox::Layer& layer : {sandbox::dropCapabilities(), sandbox::setNoNewPrivileges()}) {
+      if (layer.state != sandbox::LayerState::Active) return fail("hsmd: " + layer.name + ": " + layer.detail);
+    }
+  }
+  launcher.keeper = keeper;
+  return launch(launcher);
+}
+
+int run(int argc, char** argv) {
+  const Arguments arguments = parseArguments(argc, argv);
+  if (arguments.exitNow) return *arguments.exitNow;
+  prctl(PR_SET_DUMPABLE, 0);
+  // Ends when its client closes the control socket. A signal to the whole group comes before that: workers that are
+  // gone before the vault has answered its last calls would fail them.
+  for (const int signal : {SIGTERM, SIGINT, SIGHUP, SIGPIPE}) std::signal(signal, SIG_IGN);
+  startLog("hsmd");
+  CHECK(sodium_init() >= 0);
+  if (!isSocket(arguments.calls) || !isSocket(arguments.control) || !isPage(arguments.page))
+    return fail("the descriptors aren't a vault's", "hsmd is started by vaultd and `sallyport hsm`: see hsmd(8)", 2);
+  auto text = readConfigText(arguments.config);
+  if (!text) return fail(format(text.error(), arguments.config), text.error().hint);
+  const auto config = parseVaultAndPeers(*text, arguments.config);
+  if (!config) return fail(format(config.error(), arguments.config), config.error().hint);
+  const auto token = config->tokens.find(arguments.token);
+  if (token == config->tokens.end())
+    return fail("there is no [token." + sanitized(arguments.token) + "] in " + arguments.config.string());
+  return serve(arguments, token->second);
+}
+
+}  // namespace
+}  // namespace sallyport::hsmd
+
+int main(int argc, char** argv) {
+  try {
+    return sallyport::hsmd::run(argc, argv);
+  } catch (const std::exception& e) { return sallyport::hsmd::fail(sallyport::sanitized(e.what())); }
+}
