@@ -110,18 +110,19 @@ Result<file::BoxHead, Problem> readHead(InputFile& input) {
   return std::move(*head);
 }
 
-// The sender must be the one of --from, else one that has a name, or ourselves.
-Result<void, Problem> checkSender(const Arguments& arguments, const Config& config, const file::BoxHead& head,
-                                  const VaultKeyFacts& ours, const std::string& fileName) {
+// The sender must be the one of --from, else one that has a name, or ourselves. Gives what to call them.
+Result<std::string, Problem> checkSender(const Arguments& arguments, const Config& config, const file::BoxHead& head,
+                                         const VaultKeyFacts& ours, const std::string& fileName) {
   const auto maker = peerText(config, head.sender);
   if (arguments.has("--from")) {
     const auto wanted = peerNamed(config, arguments.get("--from"));
     if (!wanted) return refuse(wanted.error());
-    if (*wanted == head.sender) return {};
+    if (*wanted == head.sender) return maker;
     return refuse(Problem{fileName + ": says that " + maker + " made it, not `" + arguments.get("--from") + "`", ""});
   }
   const auto isSender = [&](const auto& key) { return std::ranges::equal(key, head.sender.span()); };
-  if (maker.starts_with("`") || std::ranges::any_of(ours.opening, isSender)) return {};
+  if (std::ranges::any_of(ours.opening, isSender)) return "the key `" + arguments.words[0] + "` itself";
+  if (maker.starts_with("`")) return maker;
   return refuse(Problem{fileName + ": made by a stranger: " + maker,
                         "`sallyport peer add NAME " + maker + "`, or --from " + maker + ", if you know whose it is"});
 }
@@ -188,6 +189,7 @@ int openFile(const Arguments& arguments) {
   if (!head) return failProblem(head.error());
 
   std::optional<file::BoxOpener> opener;
+  std::string maker;
   {
     EventLoop loop;
     auto vault = VaultApp::connect(loop, *socket);
@@ -196,8 +198,9 @@ int openFile(const Arguments& arguments) {
     if (!ours) return failProblem(ours.error());
     const auto place = ourPlace(*config, *head, *ours, key, input->name());
     if (!place) return failProblem(place.error());
-    if (auto known = checkSender(arguments, *config, *head, *ours, input->name()); !known)
-      return failProblem(known.error());
+    const auto sender = checkSender(arguments, *config, *head, *ours, input->name());
+    if (!sender) return failProblem(sender.error());
+    maker = *sender;
     auto keys = vault->openHead(key, *head, *place, input->name());
     if (!keys) return failProblem(keys.error());
     opener.emplace(*head, *place, std::move(*keys));
@@ -207,7 +210,7 @@ int openFile(const Arguments& arguments) {
   auto output = OutputFile::create(outputPath, 0600);
   if (!output) return fail(output.error());
   const int done = openBlocks(*input, *output, *opener, head->recipients.size(), goesToTerminal(outputPath));
-  if (done == EXIT_DONE && !arguments.has("--from")) say("made by " + peerText(*config, head->sender));
+  if (done == EXIT_DONE && !arguments.has("--from")) say("made by " + maker);
   return done;
 }
 

@@ -166,12 +166,9 @@ int main(int argc, char** argv) {
   size_t width = 1;
   double secs = 1;
   std::vector<int> pids;
-  for (int i = 4; i + 1 < argc; i += 2) {
-    const std::string name = argv[i];
-    if (name == "--width") width = std::stoul(argv[i + 1]);
-    if (name == "--secs") secs = std::atof(argv[i + 1]);
-    if (name == "--pids") pids = parsePids(argv[i + 1]);
-  }
+  takeOptions(argc, argv, 4, secs, pids, [&](const std::string& name, const char* value) {
+    if (name == "--width") width = std::stoul(value);
+  });
   if (std::string(argv[1]) == "ssh") {
     SshAgent agent(argv[2], argv[3]);
     measure(agent, width, secs, pids);

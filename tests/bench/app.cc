@@ -206,12 +206,9 @@ int main(int argc, char** argv) {
   KJ_REQUIRE(sodium_init() >= 0);
   Options options{
       .boxKey = argv[2], .signKey = argv[3], .knownPeer = argv[4], .domain = argv[5], .pids = {}, .only = {}};
-  for (int i = 6; i + 1 < argc; i += 2) {
-    const std::string name = argv[i];
-    if (name == "--secs") options.secs = std::atof(argv[i + 1]);
-    if (name == "--only") options.only = argv[i + 1];
-    if (name == "--pids") options.pids = parsePids(argv[i + 1]);
-  }
+  takeOptions(argc, argv, 6, options.secs, options.pids, [&](const std::string& name, const char* value) {
+    if (name == "--only") options.only = value;
+  });
   Program(argv[1], std::move(options)).run();
   std::_Exit(0);
 }

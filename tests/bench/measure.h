@@ -66,6 +66,21 @@ inline double percentile(std::vector<double>& values, double part) {
   return values[std::min(values.size() - 1, static_cast<size_t>(part * static_cast<double>(values.size())))];
 }
 
+// The options of all programs, "--secs S" and "--pids P,P", among the words from `first` on; `other` gets name and
+// value of the rest.
+template <typename Other>
+void takeOptions(int argc, char** argv, int first, double& secs, std::vector<int>& pids, Other&& other) {
+  for (int i = first; i + 1 < argc; i += 2) {
+    const std::string name = argv[i];
+    if (name == "--secs")
+      secs = std::atof(argv[i + 1]);
+    else if (name == "--pids")
+      pids = parsePids(argv[i + 1]);
+    else
+      other(name, argv[i + 1]);
+  }
+}
+
 inline void report(const std::vector<std::pair<const char*, double>>& figures) {
   std::string line = "{";
   for (const auto& [name, value] : figures) {

@@ -158,11 +158,7 @@ int main(int argc, char** argv) {
   const auto server = parsePublicKey(argv[3]);
   KJ_REQUIRE(server.has_value(), "not a public key");
   Options options{.listenEntry = argv[2], .connectEntry = argv[4], .server = *server, .pids = {}};
-  for (int i = 5; i + 1 < argc; i += 2) {
-    const std::string name = argv[i];
-    if (name == "--secs") options.secs = std::atof(argv[i + 1]);
-    if (name == "--pids") options.pids = parsePids(argv[i + 1]);
-  }
+  takeOptions(argc, argv, 5, options.secs, options.pids, [](const std::string&, const char*) {});
   Vault vault(argv[1]);
   run(vault, options);
   std::_Exit(0);

@@ -181,6 +181,8 @@ class Verbs(SystemTest):
         self.refused("doesn't open", "open", "k", "--from", "alice", stdin=lie)
         status, out, said = self.cli("open", "k", stdin=boxfile.write(self.alice, 1, ours, b"x"))
         self.assertEqual((status, out, said), (0, b"x", ["sallyport: made by `alice`"]))
+        status, out, said = self.cli("open", "k", stdin=self.done("box", "k", "--to", b64(self.public), stdin=b"to myself"))
+        self.assertEqual((status, out, said), (0, b"to myself", ["sallyport: made by the key `k` itself"]))
         self.refused("not boxed to the key `k`", "open", "k", stdin=boxfile.write(self.alice, 1, [self.bob.public_key], b"x"))
 
     def test_old_versions_open_what_was_boxed_to_them(self):
