@@ -92,7 +92,6 @@ TEST(ConfigPeer, WhatWouldBeWeakerThanItSaysIsRefused) {
       {"service = \"echo\"", "service = \"echo\"\nmax_frame_bytes = 4294967296", 7, "out of range"},
       {"service = \"echo\"", "service = \"echo\"\nrotate_frames = 0", 7, "out of range"},
       {"service = \"echo\"", "service = \"echo\"\nrotate_frames = 1000000001", 7, "out of range"},
-      {"protocol = \"peer\"", "protocol = \"tls\"", 4, "is `tls`"},
       // one block, two protocols or two connections
       {"protocol = \"peer\"\nkey = \"block\"\nservice",
        "protocol = \"peer\"\nmode = \"base\"\nkey = \"block\"\nservice", 8,
