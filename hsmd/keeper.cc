@@ -252,7 +252,11 @@ bool Keeper::hearClient() {
   if (got < 0) return errno == EAGAIN || errno == EINTR;
   if (got == 0) return false;
   const auto control = hsm::parseControl(ByteSpan(datagram).first(static_cast<size_t>(got)));
-  if (!control || std::holds_alternative<hsm::Stop>(*control)) return false;
+  if (!control) {
+    logWarning("token=" + token_ + " an unreadable control frame: " + std::string(hsm::name(control.error())));
+    return true;
+  }
+  if (std::holds_alternative<hsm::Stop>(*control)) return false;
   if (const auto* wanted = std::get_if<hsm::KillWorker>(&*control);
       wanted != nullptr && wanted->epoch == epoch_ && state_ != State::Waiting) {
     logWarning("token=" + token_ + " the process of its module is ended: " + std::string(hsm::name(wanted->reason)));

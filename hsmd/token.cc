@@ -110,7 +110,10 @@ Outcome<void> Token::run(Line& line, std::optional<size_t> key, const Operation&
   auto done = attempt(line, key, operation, generation);
   if (done || !needsRecovery(done.error().rv)) return done;
   if (auto back = recover(generation); !back) return back;
-  return attempt(line, key, operation, generation);
+  done = attempt(line, key, operation, generation);
+  // It said so twice, with a new login in between: a fresh process is what is left to try.
+  if (!done && done.error().status == Status::DeviceRemoved) lost_ = Status::DeviceRemoved;
+  return done;
 }
 
 Outcome<void> Token::recover(uint64_t seen) {
