@@ -9,6 +9,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <charconv>
 #include <csignal>
 #include <cstdio>
@@ -174,7 +175,15 @@ int pinPage(const TokenConfig& token, uid_t user) {
   return fd;
 }
 
-int keep(sandbox::Sandbox& sandbox, Keeper::Sockets sockets, int board, const std::string& token, pid_t launcher) {
+// Making an RSA key takes a card a minute; else a step is a few calls, each within the deadline.
+uint64_t stepMs(const TokenConfig& token, bool operatorMode) {
+  constexpr uint64_t LEAST_MS = 15'000;
+  constexpr uint64_t KEY_MS = 120'000;
+  return std::max<uint64_t>(operatorMode ? KEY_MS : LEAST_MS, uint64_t{3} * token.deadlineMs);
+}
+
+int keep(sandbox::Sandbox& sandbox, Keeper::Sockets sockets, int board, const TokenConfig& token, uint64_t step,
+         pid_t launcher) {
   prctl(PR_SET_PDEATHSIG, SIGKILL);
   if (getppid() != launcher) return 1;
   auto memory = SharedMemory::map(board, BOARD_BYTES);
@@ -183,7 +192,7 @@ int keep(sandbox::Sandbox& sandbox, Keeper::Sockets sockets, int board, const st
   for (const int fd : {sockets.control, sockets.launcher, sockets.birth}) {
     if (fd < 64) return fail("hsmd: a descriptor is where it may not be");
   }
-  Keeper keeper(sockets, std::move(*memory), token);
+  Keeper keeper(sockets, std::move(*memory), token.name, step);
   auto report = sandbox.lockDown();
   if (!report) return fail(report.error().message, report.error().hint);
   return keeper.run();
@@ -228,8 +237,8 @@ int serve(const Arguments& arguments, const TokenConfig& token) {
     for (const int fd :
          {calls, page, launcher.childFds[2], launcher.childFds[5], birth.theirs, orders.theirs, launcher.program})
       close(fd);
-    _exit(keep(sandbox, {.control = control, .launcher = orders.ours, .birth = birth.ours}, keeperBoard, token.name,
-               self));
+    _exit(keep(sandbox, {.control = control, .launcher = orders.ours, .birth = birth.ours}, keeperBoard, token,
+               stepMs(token, arguments.operatorMode), self));
   }
   for (const int fd : {control, orders.ours, birth.ours}) close(fd);
   if (options.requirement != SandboxRequirement::None) {
