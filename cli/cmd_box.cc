@@ -8,6 +8,7 @@
 #include "cli/data_files.h"
 #include "cli/key_access.h"
 #include "cli/programs.h"
+#include "cli/shown_text.h"
 #include "cli/terminal.h"
 #include "cli/vault_app.h"
 #include "proto/file/box_blocks.h"
@@ -70,18 +71,11 @@ Result<void, std::string> sealBlocks(InputFile& input, OutputFile& output, file:
   return output.finish();
 }
 
-// What a terminal would take for more than text.
-bool isText(ByteSpan bytes) {
-  return std::ranges::none_of(bytes, [](std::byte byte) {
-    const auto c = static_cast<unsigned char>(byte);
-    return (c < 0x20 && c != '\n' && c != '\t' && c != '\r') || c == 0x7f;
-  });
-}
-
 int openBlocks(InputFile& input, OutputFile& output, file::BoxOpener& opener, size_t recipients, bool textOnly) {
   std::vector<std::byte> buffer(file::blockBytes(recipients) + 1);
   BlockInput blocks(input, buffer);
   TextBuffer text(file::BLOCK_TEXT_BYTES);
+  ShownText shown;
   for (bool last = false; !last;) {
     const auto block = blocks.next();
     if (!block) return fail(block.error());
@@ -89,7 +83,7 @@ int openBlocks(InputFile& input, OutputFile& output, file::BoxOpener& opener, si
     const auto size = opener.open(block->bytes, last, text.bytes);
     if (!size) return fail(input.name() + ": " + std::string(file::describe(size.error())));
     const auto opened = ByteSpan(text.bytes).first(*size);
-    if (textOnly && !isText(opened)) {
+    if (textOnly && !shown.take(opened)) {
       return fail(input.name() + ": holds more than text, which is not for a terminal",
                   "-o FILE, or `-o -` if the terminal should have it all the same");
     }

@@ -185,9 +185,10 @@ SealOrProblem sealOfNewFile(const Arguments& arguments, const std::string& name,
   return passphraseSeal(name, folder.passphraseFile, "--passphrase-file");
 }
 
-Result<std::string, std::string> giveToVault(const fs::path& adminSocket, std::string_view text,
-                                             const vaultd::FileKey& key) {
-  EventLoop loop;
+namespace {
+
+Result<std::string, std::string> give(EventLoop& loop, const fs::path& adminSocket, std::string_view text,
+                                      const vaultd::FileKey& key) {
   auto client = DaemonClient::connect(loop, adminSocket);
   if (!client) return refuse(client.error());
   auto request = (*client)->as<proto::Admin>().unlockRequest(capnp::MessageSize{text.size() / 8 + 64, 0});
@@ -203,13 +204,25 @@ Result<std::string, std::string> giveToVault(const fs::path& adminSocket, std::s
   return refuse("refuses: " + sanitized(outcome.getRefused().getProblem().cStr()));
 }
 
+}  // namespace
+
+Result<std::string, std::string> giveToVault(const fs::path& adminSocket, std::string_view text,
+                                             const vaultd::FileKey& key) {
+  EventLoop loop;
+  return give(loop, adminSocket, text, key);
+}
+
 void tellVault(const KeyFolder& folder, const vaultd::ChangedKey& key) {
+  EventLoop loop;
+  tellVault(loop, folder, key);
+}
+
+void tellVault(EventLoop& loop, const KeyFolder& folder, const vaultd::ChangedKey& key) {
   const std::string& name = key.header.name;
   std::error_code failure;
   if (folder.adminSocket.empty() || !fs::exists(folder.adminSocket, failure)) return;
   std::string state;
   {
-    EventLoop loop;
     auto client = DaemonClient::connect(loop, folder.adminSocket);
     if (!client) return warn("the vault " + client.error() + "; it uses the change when it is started again");
     auto request = (*client)->as<proto::Admin>().statusRequest();
@@ -222,13 +235,14 @@ void tellVault(const KeyFolder& folder, const vaultd::ChangedKey& key) {
   if (state == "locked") {
     return say("the running vault has `" + name + "` locked; `sallyport unlock " + name + "` brings the change to it");
   }
-  const auto given = giveToVault(folder.adminSocket, key.text.expose(), key.fileKey);
+  const auto given = give(loop, folder.adminSocket, key.text.expose(), key.fileKey);
   if (!given) return warn("the vault " + given.error() + "; restart it to use the change");
   say("the running vault uses it from now on");
 }
 
 std::string timeText(int64_t unixSeconds) {
   if (unixSeconds == 0) return "-";
+  if (unixSeconds == vaultd::AWAITS_CONFIRMATION) return "when it is confirmed";
   const std::time_t time = unixSeconds;
   std::tm parts{};
   gmtime_r(&time, &parts);

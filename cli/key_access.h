@@ -10,6 +10,7 @@
 
 #include "cli/arguments.h"
 #include "common/config.h"
+#include "common/event_loop.h"
 #include "vaultd/key_file.h"
 
 namespace sallyport::cli {
@@ -58,6 +59,8 @@ SealOrProblem sealOfNewFile(const Arguments& arguments, const std::string& name,
 // If a vault of this folder runs, it gets the key as it is now. Says what happened, or what to do; never fails the
 // command: the file is changed already.
 void tellVault(const KeyFolder& folder, const vaultd::ChangedKey& key);
+// The same for a command that has a loop already: a thread has one.
+void tellVault(EventLoop& loop, const KeyFolder& folder, const vaultd::ChangedKey& key);
 // Hands over the text of a file and what opens it. What was done, or why not, for people.
 Result<std::string, std::string> giveToVault(const std::filesystem::path& adminSocket, std::string_view text,
                                              const vaultd::FileKey& key);

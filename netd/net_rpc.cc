@@ -28,6 +28,7 @@ namespace {
 
 constexpr size_t MAX_OBJECTS = 1024;       // of one client
 constexpr size_t MAX_CALLS_WAITING = 256;  // on one object
+constexpr size_t MAX_QUESTIONS = 16;       // of one client, to the monitor; an answer is some kilobytes
 
 NetRefusal refusalOf(DropReason reason) {
   switch (reason) {
@@ -233,12 +234,17 @@ class NetworkImpl final : public proto::Network::Server {
  private:
   template <typename Context, typename Write>
   kj::Promise<void> askMonitor(ControlKind kind, Context context, Write write) {
+    if (*questions_ >= MAX_QUESTIONS)
+      return kj::Exception(kj::Exception::Type::OVERLOADED, __FILE__, 0, kj::str("too many calls wait"));
     auto paf = kj::newPromiseAndFulfiller<void>();
     struct State {
+      State(Context asked, kj::Own<kj::PromiseFulfiller<void>> fulfiller, const ObjectCount& questions)
+          : context(kj::mv(asked)), done(kj::mv(fulfiller)), counted(questions) {}
       Context context;
       kj::Own<kj::PromiseFulfiller<void>> done;
+      Counted counted;
     };
-    auto state = std::make_shared<State>(State{kj::mv(context), kj::mv(paf.fulfiller)});
+    auto state = std::make_shared<State>(kj::mv(context), kj::mv(paf.fulfiller), questions_);
     worker_.request(kind, [state, write](ControlChannel::Received& received) {
       write(state->context, received);
       state->done->fulfill();
@@ -249,6 +255,7 @@ class NetworkImpl final : public proto::Network::Server {
   Worker& worker_;
   Stats& stats_;
   ObjectCount objects_;
+  ObjectCount questions_ = std::make_shared<size_t>(0);
 };
 
 }  // namespace

@@ -48,12 +48,17 @@ KeyService::KeyService(VaultState& state, std::shared_ptr<AppSession> session, s
     : state_(state), session_(std::move(session)), name_(std::move(name)), verbs_(verbs) {
   ++session_->liveKeys;
   ++session_->objects;
+  ++state_.objects[session_->caller.uid];
+  ++state_.allObjects;
   beginLease(leaseMs);
 }
 
 KeyService::~KeyService() noexcept {
   if (!closed_) --session_->liveKeys;
   --session_->objects;
+  --state_.allObjects;
+  const auto ofUser = state_.objects.find(session_->caller.uid);
+  if (--ofUser->second == 0) state_.objects.erase(ofUser);
 }
 
 void KeyService::beginLease(uint64_t leaseMs) {
@@ -292,7 +297,8 @@ Result<void, Refusal> KeyService::signOne(const Call& call, ByteSpan message, pr
 kj::Promise<void> KeyService::freshNonces(FreshNoncesContext context) {
   return recorded(state_, context, [&] {
     const Timed timed(state_, Verb::FreshNonce);
-    const Call call = begin(Verb::FreshNonce);
+    Call call = begin(Verb::FreshNonce);
+    if (!call.refused && call.key->header.kind == KeyKind::PeerBlock) call.refused = Refusal::WRONG_KIND;
     const auto params = context.getParams();
     const uint32_t count = params.getCount();
     const size_t words = 2 + size_t{bounded(count)} * (1 + wordsFor(LongNonceBytes::SIZE));

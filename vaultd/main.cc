@@ -6,6 +6,7 @@
 #include <sys/prctl.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <chrono>
 #include <csignal>
 #include <cstdio>
@@ -42,8 +43,11 @@ constexpr const char* HELP =
 // For the admin socket: a configuration may be longer than what netd or a program ever has to say, and has a call
 // around it.
 constexpr size_t MAX_ADMIN_MESSAGE_BYTES = MAX_CONFIG_BYTES + 64 * 1024;
+// What all clients together may make us hold: connections, messages half sent, answers not read.
+constexpr size_t MAX_LINK_BYTES = size_t{3} << 20;
+constexpr size_t MAX_CLIENTS = 192;  // of a socket: one alone doesn't use up the bytes
 constexpr uint64_t MAX_OPEN_FILES =
-    1024;  // three sockets of at most 256 clients each, the nonce files, and what the loop needs
+    1024;  // three sockets of at most 192 clients each, the nonce files, and what the loop needs
 
 constexpr const char* RAISE_LOCKED = "raise the limit of locked memory (ulimit -l)";
 
@@ -121,6 +125,18 @@ int printSandbox(const std::filesystem::path& configFile) {
   return report->verdict() == sandbox::Verdict::Full ? 0 : 1;
 }
 
+// Of the blocks of the peer protocol; null: there is none. What can't be read ends base mode alone.
+Result<std::unique_ptr<BlockClaims>, Problem> loadClaims(const std::filesystem::path& folder, const Keyring& keys,
+                                                         const FileOwners& owners) {
+  const auto isBlock = [](const auto& each) { return each.second->header.kind == KeyKind::PeerBlock; };
+  if (std::ranges::none_of(keys.all(), isBlock)) return std::unique_ptr<BlockClaims>();
+  auto claims = openClaims(folder, owners);
+  if (claims) return kj::mv(*claims);
+  if (claims.error().inUse) return refuse(claims.error().problem);
+  warn(claims.error().problem);
+  return BlockClaims::unusable(claims.error().problem.message);
+}
+
 int serve(const Config& config) {
   prepareLibraries();
   const sandbox::Options options = sandboxOptions(config.vault);
@@ -147,7 +163,11 @@ int serve(const Config& config) {
   facts.accounts = Accounts::ofThisHost(config);
   auto grants = Grants::resolve(config, facts.accounts);
   if (!grants) return fail({format(grants.error(), config.file), grants.error().hint});
+  auto claims = loadClaims(config.vault.keys, *keys, owners);
+  if (!claims) return fail(claims.error());
+  std::optional<BaseSessions> base;
   VaultState state{cache, *keys, {}, {}, nowMs};
+  if (*claims) state.base = &base.emplace(**arena, **claims);
   state.apply(config, std::move(*grants));
   state.turnNs = [&loop] {
     return static_cast<uint64_t>((loop.now() - kj::origin<kj::TimePoint>()) / kj::NANOSECONDS);
@@ -184,16 +204,19 @@ int serve(const Config& config) {
   const LinkLimits limits;
   LinkLimits adminLimits;
   adminLimits.maxMessageBytes = MAX_ADMIN_MESSAGE_BYTES;
-  RpcServer net(loop, sockets->net, admit(sockets->netUsers, [&] { return kj::heap<NetService>(state); }), limits);
+  LinkBudget budget(loop, MAX_LINK_BYTES);
+  RpcServer net(loop, sockets->net, admit(sockets->netUsers, [&] { return kj::heap<NetService>(state); }), limits,
+                MAX_CLIENTS, &budget);
   RpcServer app(loop, sockets->app,
-                admitPrograms(state, std::string(MAIN_SOCKET), sockets->appUsers, sockets->appGroup), limits);
+                admitPrograms(state, std::string(MAIN_SOCKET), sockets->appUsers, sockets->appGroup), limits,
+                MAX_CLIENTS, &budget);
   std::list<RpcServer> programs;
   for (const auto& [name, fd] : sockets->programs)
-    programs.emplace_back(loop, fd, admitPrograms(state, name, {}), limits);
+    programs.emplace_back(loop, fd, admitPrograms(state, name, {}), limits, MAX_CLIENTS, &budget);
   RpcServer admin(
       loop, sockets->admin,
       admit(sockets->appUsers, [&](const PeerCredentials& peer) { return kj::heap<AdminService>(state, facts, peer); }),
-      adminLimits);
+      adminLimits, MAX_CLIENTS, &budget);
   std::optional<TextPageServer> metrics;
   if (sockets->metrics >= 0)
     metrics.emplace(loop, kj::AutoCloseFd(sockets->metrics), [&state] { return metricsPage(state); });

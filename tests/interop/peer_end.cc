@@ -2,13 +2,11 @@
 // tests/interop. What peer/endpoint gives a program, over two descriptors: the Python implementation is at the other
 // end.
 //
-// usage: peer_end base|hard A|B BLOCK_HEX ROTATE_FRAMES MAX_FRAME_BYTES FRAME_BYTES
+// usage: peer_end base|hard A|B BLOCK_HEX ROTATE_FRAMES MAX_FRAME_BYTES FRAME_BYTES FIRST_NUMBER
+// FIRST_NUMBER is that of the first frame, both ways: 1, or more to see the sequence wrap around.
 // Ends with 0 after an end of the peer's, with 3 after a fault, whose name is then the last word on standard error.
-#include <poll.h>
-#include <time.h>
 #include <unistd.h>
 
-#include <cerrno>
 #include <cstdio>
 #include <cstdlib>
 #include <string_view>
@@ -16,6 +14,7 @@
 #include "peer/block_keys.h"
 #include "peer/endpoint.h"
 #include "peer/preamble.h"
+#include "tests/unit/peer/descriptor_transport.h"
 
 namespace sallyport::peer {
 namespace {
@@ -23,48 +22,13 @@ namespace {
 constexpr uint32_t PATIENCE_MS = 20000;
 constexpr size_t BUFFER_BYTES = size_t{4} << 20;
 
-class StandardIo final : public Transport {
- public:
-  Io read(MutableByteSpan bytes) override {
-    return moved(ready(STDIN_FILENO, POLLIN) ? ::read(STDIN_FILENO, bytes.data(), bytes.size()) : -1);
-  }
-  // No more than a pipe takes without waiting when poll says so.
-  Io write(ByteSpan bytes) override {
-    return moved(ready(STDOUT_FILENO, POLLOUT)
-                     ? ::write(STDOUT_FILENO, bytes.data(), std::min<size_t>(bytes.size(), 4096))
-                     : -1);
-  }
-  void wait(bool toRead, bool toWrite, uint64_t untilMs) override {
-    pollfd fds[] = {{toRead ? STDIN_FILENO : -1, POLLIN, 0}, {toWrite ? STDOUT_FILENO : -1, POLLOUT, 0}};
-    const uint64_t now = nowMs();
-    if (untilMs > now) poll(fds, 2, static_cast<int>(untilMs - now));
-  }
-  uint64_t nowMs() override {
-    timespec now{};
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return static_cast<uint64_t>(now.tv_sec) * 1000 + static_cast<uint64_t>(now.tv_nsec) / 1000000;
-  }
-
- private:
-  static bool ready(int fd, short events) {
-    errno = EAGAIN;
-    pollfd one{fd, events, 0};
-    return poll(&one, 1, 0) == 1;
-  }
-  static Io moved(ssize_t count) {
-    if (count > 0) return {Io::State::Done, static_cast<size_t>(count)};
-    if (count == 0) return {Io::State::Ended};
-    return {errno == EAGAIN || errno == EINTR ? Io::State::Blocked : Io::State::Failed};
-  }
-};
-
 [[noreturn]] void end(int status, std::string_view why) {
   std::fprintf(stderr, "peer_end: %.*s\n", static_cast<int>(why.size()), why.data());
   std::exit(status);
 }
 
 // Our preamble goes out at once; the peer's is waited for.
-wire::PeerSalt exchange(StandardIo& io, wire::PeerParty own, const wire::PeerSalt& salt) {
+wire::PeerSalt exchange(test::DescriptorTransport& io, wire::PeerParty own, const wire::PeerSalt& salt) {
   Preamble preamble(own, salt);
   if (write(STDOUT_FILENO, preamble.outgoing().data(), preamble.outgoing().size()) !=
       static_cast<ssize_t>(wire::PEER_PREAMBLE_BYTES))
@@ -110,7 +74,7 @@ void echo(Endpoint& endpoint, bool hard) {
   }
 }
 
-int run(char** argv) {
+int serve(char** argv) {
   const bool hard = argv[1] == std::string_view("hard");
   const auto own = argv[2] == std::string_view("A") ? wire::PeerParty::A : wire::PeerParty::B;
   const auto block = fromHex(argv[3]);
@@ -119,27 +83,29 @@ int run(char** argv) {
   const auto rotate = static_cast<uint32_t>(std::strtoul(argv[4], nullptr, 10));
   const auto limit = static_cast<uint32_t>(std::strtoul(argv[5], nullptr, 10));
   const auto frameBytes = static_cast<uint32_t>(std::strtoul(argv[6], nullptr, 10));
+  const uint64_t first = std::strtoull(argv[7], nullptr, 10);
 
   FrameCipher cipher;
-  StandardIo io;
-  if (!hard) {
-    Endpoint endpoint(baseSealer(view, own, rotate), baseOpener(view, own, limit, rotate), cipher, io, frameBytes);
+  test::DescriptorTransport io(STDIN_FILENO, STDOUT_FILENO);
+  const auto run = [&](FrameSealer sealer, FrameOpener opener) {
+    sealer.skipToNumber(first);
+    opener.skipToNumber(first);
+    Endpoint endpoint(std::move(sealer), std::move(opener), cipher, io, frameBytes);
     echo(endpoint, hard);
     return 0;
-  }
+  };
+  if (!hard) return run(baseSealer(view, own, rotate), baseOpener(view, own, limit, rotate));
   wire::PeerSalt salt;
   fillRandom(salt.mutableSpan());
   const wire::PeerSalt theirs = exchange(io, own, salt);
-  Endpoint endpoint(hardSealer(hardSendSecret(view, own, salt, theirs), own, rotate),
-                    hardOpener(hardReceiveSecret(view, own, salt, theirs), own, limit, rotate), cipher, io, frameBytes);
-  echo(endpoint, hard);
-  return 0;
+  return run(hardSealer(hardSendSecret(view, own, salt, theirs), own, rotate),
+             hardOpener(hardReceiveSecret(view, own, salt, theirs), own, limit, rotate));
 }
 
 }  // namespace
 }  // namespace sallyport::peer
 
 int main(int argc, char** argv) {
-  if (argc != 7) return 2;
-  return sallyport::peer::run(argv);
+  if (argc != 8) return 2;
+  return sallyport::peer::serve(argv);
 }

@@ -23,15 +23,16 @@ class End:
     """A Python party whose peer is a peer_end."""
 
     def __init__(self, mode, own, rotate=None, limit=1 << 20, frame_bytes=4096, block=None, their_block=None, their_party=None,
-                 recorded=None):
+                 recorded=None, first_n=1):
         self.block = os.urandom(128) if block is None else block
-        self.party = pf.Party(own, self.block, mode, rotate=rotate)
+        self.party = pf.Party(own, self.block, mode, rotate=rotate, first_n=first_n)
         theirs = their_party or ("B" if own == "A" else "A")
         rotate = (65536 if mode == "hard" else 0) if rotate is None else rotate
         self.sock, other = socket.socketpair()
         self.sock.settimeout(PATIENCE)
         self.process = subprocess.Popen(
-            [PEER_END, mode, theirs, (their_block or self.block).hex(), str(rotate), str(limit), str(frame_bytes)],
+            [PEER_END, mode, theirs, (their_block or self.block).hex(), str(rotate), str(limit), str(frame_bytes),
+             str(first_n)],
             stdin=other, stdout=other, stderr=subprocess.PIPE)
         other.close()
         self.frames = []
@@ -115,6 +116,15 @@ class BothImplementations(unittest.TestCase):
                     self.assertEqual(end.receive(len(str(number)), number), b"%d" % number)
                 self.assertGreaterEqual(end.party.sending.epoch, 10)
                 self.assertGreaterEqual(end.party.receiving.epoch, 10)
+
+    def test_wrap_around_at_32_bits_and_rotate_there(self):
+        for mode, own in MODES_AND_PARTIES:
+            with self.subTest(mode=mode, own=own), End(mode, own, rotate=3, first_n=(1 << 32) - 4) as end:
+                for number in range(10):
+                    end.sock.sendall(end.party.frame(b"around", number))
+                    self.assertEqual(end.receive(6, number), b"around")
+                self.assertEqual(end.party.sending.n, (1 << 32) + 6)
+                self.assertGreaterEqual(end.party.receiving.epoch, 3)
 
     def test_end_authenticated_in_hard_mode(self):
         for own in "AB":

@@ -156,9 +156,9 @@ def make_frame(direction, payload, code, length=None):
 class Party:
     """One end of a connection: bytes in, frames out."""
 
-    def __init__(self, own, block, mode="hard", salt=None, rotate=None, limit=16 << 20):
+    def __init__(self, own, block, mode="hard", salt=None, rotate=None, limit=16 << 20, first_n=1):
         self.own, self.other, self.block, self.mode = own, "B" if own == "A" else "A", block, mode
-        self.rotate, self.limit, self.buffer, self.dead = rotate, limit, b"", None
+        self.rotate, self.limit, self.first_n, self.buffer, self.dead = rotate, limit, first_n, b"", None
         self.salt = os.urandom(32) if salt is None else salt
         self.sending = self.receiving = None
         self.outgoing = b""
@@ -168,8 +168,8 @@ class Party:
             self.begin(b"")
 
     def begin(self, salts):
-        self.sending = Direction(self.block, self.own, self.mode, salts, self.rotate)
-        self.receiving = Direction(self.block, self.other, self.mode, salts, self.rotate)
+        self.sending = Direction(self.block, self.own, self.mode, salts, self.rotate, self.first_n)
+        self.receiving = Direction(self.block, self.other, self.mode, salts, self.rotate, self.first_n)
 
     def frame(self, payload, code=0):
         return make_frame(self.sending, payload, code)

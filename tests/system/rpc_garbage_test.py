@@ -157,6 +157,27 @@ class RpcGarbage(SystemTest):
                 self.send(sock, bootstrap_message(0) + calls)
                 self.assertTrue(self.is_cut_off(sock))
 
+    def test_a_thousand_open_questions_of_sixty_clients(self):
+        """Each answer of `status` is some kilobytes, and nobody reads one."""
+        pid = self.pids["workers"][0]
+        peak = self.memory[pid]
+        calls = bootstrap_message(0) + b"".join(call_message(i, ("answer", 0), NETWORK, 2) for i in range(1, 1000))
+        socks = [self.open("net") for _ in range(60)]
+        for sock in socks:
+            self.send(sock, calls)
+            peak = max(peak, resident_kib(pid))
+        for _ in range(100):
+            time.sleep(0.02)
+            peak = max(peak, resident_kib(pid))
+        print(f"# worker 0 grew by {peak - self.memory[pid]} KiB")
+        self.assertLess(peak - self.memory[pid], memory_limit(64 * 1024))
+        for sock in socks:
+            sock.close()
+        wait_until(lambda: self.host.counter("rpc_clients") <= 2, 10, "the clients are gone from the count")
+        with minicapnp.Network(self.host.dir / "run/net.sock") as network:
+            asked = [network.rpc.start(network.rpc.root, NETWORK, 2) for _ in range(16)]
+            self.assertEqual(len([network.rpc.wait(each) for each in asked]), 16, "as many as one program may ask at once")
+
     def test_calls_that_wait_for_ever(self):
         """Accepts that nobody answers, from one client and from many."""
         socks = []

@@ -236,9 +236,10 @@ class Verbs(SystemTest):
 
         self.assertEqual(on_terminal("open", "k", stdin=boxfile.write(self.alice, 1, ours, "h\u00e9llo".encode()))[:2],
                          (0, "h\u00e9llo".encode()))
-        status, shown, said = on_terminal("open", "k", stdin=boxfile.write(self.alice, 1, ours, b"\x1b[2Jgone"))
-        self.assertEqual((status, shown), (1, b""))
-        self.assertIn("not for a terminal", said)
+        for bad in (b"\x1b[2Jgone", "\u009b2Jgone".encode(), b"\xff\xfe"):
+            status, shown, said = on_terminal("open", "k", stdin=boxfile.write(self.alice, 1, ours, bad))
+            self.assertEqual((status, shown), (1, b""))
+            self.assertIn("not for a terminal", said)
         status, shown, said = on_terminal("box", "k", "--to", "alice", stdin=b"x")
         self.assertEqual((status, shown), (2, b""))
         self.assertIn("not for a terminal", said)

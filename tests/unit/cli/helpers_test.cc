@@ -4,6 +4,7 @@
 #include "cli/child.h"
 #include "cli/json.h"
 #include "cli/message_frames.h"
+#include "cli/shown_text.h"
 #include "cli/terminal.h"
 
 namespace sallyport::cli {
@@ -25,6 +26,27 @@ TEST(DescribeSeconds, ShowsTheTwoLargestUnits) {
   EXPECT_EQ(describeSeconds(60), "1 min");
   EXPECT_EQ(describeSeconds(3661), "1 h 1 min");
   EXPECT_EQ(describeSeconds(90061), "1 d 1 h");
+}
+
+TEST(ShownText, IsUtf8WithoutControlCharactersInAnyPieces) {
+  const auto shown = [](std::string_view text, size_t piece) {
+    ShownText judge;
+    bool good = true;
+    for (size_t at = 0; at < text.size(); at += piece) good = judge.take(asBytes(text.substr(at, piece)));
+    return good;
+  };
+  for (const size_t piece : {1U, 2U, 3U, 100U}) {
+    for (const std::string_view good : {"", "text\r\n\ttab", "h\xc3\xa9llo \xe2\x82\xac \xf0\x9f\x94\x91 \xc2\xa0"})
+      EXPECT_TRUE(shown(good, piece)) << good;
+    for (const std::string_view bad : {"\x1b[2J", "a\x07", "\x7f",
+                                       "\xc2\x9b"
+                                       "2J",
+                                       "\x9b"
+                                       "2J",
+                                       "\xc3(", "\xff", "\xc0\x80", "\xe2\x28\xa1", "bad\x1b then good"})
+      EXPECT_FALSE(shown(bad, piece)) << bad;
+    EXPECT_FALSE(shown(std::string_view("a\0b", 3), piece));
+  }
 }
 
 TEST(Json, WritesNestedValues) {

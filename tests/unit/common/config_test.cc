@@ -221,7 +221,6 @@ std::vector<Case> cases() {
       {"tcp:127.0.0.1:5432", "tcp:", 15, "`service` in [[listen]] `db`"},
       {"tcp:127.0.0.1:5432", "shell", 15, "is `shell`"},
       // protocol and sandbox
-      {"protocol = \"curve\"", "protocol = \"peer\"", 12, "which this build doesn't carry yet", "curve"},
       {"protocol = \"curve\"", "protocol = \"tls\"", 12, "is `tls`"},
       {"keys = \"keys\"", "require_sandbox = \"off\"", 3, "`require_sandbox` in [vault] is `off`", "\"none\""},
       {"keys = \"keys\"", "user = \"a b\"", 3, "is not the name of a user or group"},

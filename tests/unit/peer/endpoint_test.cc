@@ -3,9 +3,11 @@
 #include "peer/endpoint.h"
 
 #include <gtest/gtest.h>
+#include <sys/socket.h>
 
 #include <random>
 
+#include "tests/unit/peer/descriptor_transport.h"
 #include "tests/unit/peer/memory_wire.h"
 
 namespace sallyport::peer {
@@ -77,6 +79,40 @@ TEST_P(AnEndpoint, ReceivesTheSameHoweverTheStreamIsCut) {
     const Received received = other.b.receive(in, 1000);
     ASSERT_EQ(received.status, Status::Ok) << piece;
     ASSERT_EQ(in, text) << piece;
+  }
+}
+
+TEST_P(AnEndpoint, ReceivesTheSameWhateverTheCutsAndTheCallsAre) {
+  for (uint32_t seed = 1; seed <= 150; ++seed) {
+    std::mt19937 dice(seed);
+    Conversation other(GetParam(), static_cast<uint32_t>(1 + dice() % 300), 300);
+    const Block text = pattern(dice() % 3000);
+    for (size_t at = 0; at < text.size();) {
+      const size_t bytes = std::min<size_t>(text.size() - at, 1 + dice() % 500);
+      ASSERT_EQ(other.a.send(ByteSpan(text).subspan(at, bytes), dice() % 3, 0).status, Status::Ok);
+      at += bytes;
+    }
+    Block stream = std::move(other.aToB.bytes);
+    other.aToB.bytes.clear();
+    size_t delivered = 0;
+    Block all;
+    for (int idle = 0; idle < 3;) {
+      const size_t more = std::min<size_t>(stream.size() - delivered, dice() % 400);
+      const auto from = stream.begin() + static_cast<ptrdiff_t>(delivered);
+      other.aToB.bytes.insert(other.aToB.bytes.end(), from, from + static_cast<ptrdiff_t>(more));
+      other.aToB.piece = 1 + dice() % 100;
+      delivered += more;
+      Block in(dice() % 700);
+      const Received received = other.b.receive(in, dice() % 30);
+      ASSERT_NE(received.status, Status::Broken) << seed;
+      all.insert(all.end(), in.begin(), in.begin() + static_cast<ptrdiff_t>(received.bytes));
+      if (received.bytes > 0 || delivered < stream.size()) {
+        idle = 0;
+      } else if (in.size() >= 300) {
+        ++idle;
+      }
+    }
+    ASSERT_EQ(all, text) << seed;
   }
 }
 
@@ -296,6 +332,33 @@ TEST_P(AnEndpoint, ThatSendsReadsWhatComesSoThatBothCanSendAtOnce) {
   EXPECT_EQ(in, pattern(100000));
 }
 
+TEST(TwoEndpoints, ThatSendTheLargestFramesAtOnceOverARealWireDontWaitForEachOther) {
+  constexpr uint32_t FRAME_BYTES = 3 << 20;  // far more than the sockets hold
+  std::array<int, 2> sockets;
+  ASSERT_EQ(socketpair(AF_UNIX, SOCK_STREAM, 0, sockets.data()), 0);
+  const auto run = [](int fd, PeerParty own, bool& good) {
+    const Keys keys{.maxFrameBytes = FRAME_BYTES};
+    FrameCipher cipher;
+    DescriptorTransport io(fd, fd);
+    Endpoint endpoint(keys.sealer(PeerMode::Hard, own, 0), keys.opener(PeerMode::Hard, otherParty(own), 0), cipher, io,
+                      FRAME_BYTES);
+    const Block text(FRAME_BYTES, static_cast<std::byte>(own));
+    const Sent sent = endpoint.send(text, 1, 60000);
+    Block in(FRAME_BYTES);
+    const Received received = endpoint.receive(in, 60000);
+    good = sent.status == Status::Ok && received.status == Status::Ok && received.frames == 1 &&
+           in == Block(FRAME_BYTES, static_cast<std::byte>(otherParty(own)));
+  };
+  bool goodA = false;
+  bool goodB = false;
+  std::thread other([&] { run(sockets[1], PeerParty::B, goodB); });
+  run(sockets[0], PeerParty::A, goodA);
+  other.join();
+  for (const int fd : sockets) close(fd);
+  EXPECT_TRUE(goodA);
+  EXPECT_TRUE(goodB);
+}
+
 TEST(AnEndpointInHardMode, KnowsAnAuthenticatedEnd) {
   Conversation wire(PeerMode::Hard);
   ASSERT_EQ(wire.a.sendOpen(0).status, Status::Ok);
@@ -324,6 +387,21 @@ TEST(AnEndpointInHardMode, RefusesWhatComesAfterTheEnd) {
   Block in(100);
   EXPECT_EQ(wire.b.receive(in, 0).fault, R::AfterEnd);
   EXPECT_EQ(wire.b.receive(in, 0).fault, R::AfterEnd);
+}
+
+TEST(AReceiver, HoldsNothingMoreOfABrokenStream) {
+  const Keys keys{};
+  FrameCipher cipher;
+  Receiver receiver(keys.opener(PeerMode::Hard, PeerParty::A, 0), 0);
+  const Block garbage(5000);
+  receiver.arrived(garbage);
+  EXPECT_EQ(receiver.heldBytes(), garbage.size());
+  Received received;
+  EXPECT_TRUE(receiver.gather(cipher, {}, received));
+  EXPECT_EQ(received.fault, R::BadChecksum);
+  EXPECT_EQ(receiver.heldBytes(), 0u);
+  EXPECT_EQ(receiver.roomBytes(), 0u);
+  EXPECT_TRUE(receiver.room().empty());
 }
 
 TEST(AnEndpointInHardMode, LendsReservedCodesToNobody) {
