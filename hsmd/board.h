@@ -24,7 +24,7 @@ struct TrialEntry {
 struct Board {
   static constexpr uint32_t MAX_ENTRIES = 250;
   uint32_t count;
-  uint32_t steps;  // grows with each begin and end: a probe that hangs is one whose steps don't
+  uint32_t steps;  // grows with each begin and end, and each key of a worker's: who hangs is who doesn't step
   std::array<TrialEntry, MAX_ENTRIES> entries;
 
   // For the probe. False: it has an outcome already, or there is no room.

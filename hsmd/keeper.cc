@@ -24,9 +24,6 @@ using hsm::Status;
 
 namespace {
 
-// Without a step on the board for so long a probe hangs; generating an RSA key in a card takes most of it.
-constexpr uint64_t PROBE_STEP_MS = 30'000;
-constexpr uint64_t START_MS = 60'000;
 constexpr uint64_t DENIALS_EVERY_MS = 1000;
 constexpr int MAX_FRAMES_A_TURN = 64;
 
@@ -64,8 +61,8 @@ std::string ended(int waitStatus) {
 
 }  // namespace
 
-Keeper::Keeper(Sockets sockets, SharedMemory board, std::string token)
-    : sockets_(sockets), board_(std::move(board)), token_(std::move(token)) {}
+Keeper::Keeper(Sockets sockets, SharedMemory board, std::string token, uint64_t stepMs)
+    : sockets_(sockets), board_(std::move(board)), token_(std::move(token)), stepMs_(stepMs) {}
 
 uint64_t Keeper::nowMs() {
   const auto now = std::chrono::steady_clock::now().time_since_epoch();
@@ -95,7 +92,7 @@ int Keeper::timeoutMs() const {
   const uint64_t now = nowMs();
   uint64_t wait = 60'000;
   if (state_ != State::Serving) wait = std::min(wait, dueMs_ > now ? dueMs_ - now : 0);
-  if (state_ == State::Probing) wait = std::min<uint64_t>(wait, 500);
+  if (state_ == State::Probing || state_ == State::Starting) wait = std::min<uint64_t>(wait, 500);
   if (denials_ != denialsTold_)
     wait = std::min(wait, denialsToldMs_ + DENIALS_EVERY_MS > now ? denialsToldMs_ + DENIALS_EVERY_MS - now : 0);
   return static_cast<int>(wait);
@@ -104,11 +101,11 @@ int Keeper::timeoutMs() const {
 void Keeper::checkTime() {
   const uint64_t now = nowMs();
   reportDenials();
-  if (state_ == State::Probing) {
+  if (state_ == State::Probing || state_ == State::Starting) {
     const uint32_t steps = board_.as<Board>().steps;
     if (steps != boardSteps_) {
       boardSteps_ = steps;
-      dueMs_ = now + PROBE_STEP_MS;
+      dueMs_ = now + stepMs_;
     }
   }
   if (state_ == State::Serving || now < dueMs_) return;
@@ -116,7 +113,7 @@ void Keeper::checkTime() {
   if (gaveUp_) return;
   logWarning("token=" + token_ + " its module doesn't come back: ending it");
   gaveUp_ = true;
-  dueMs_ = now + START_MS;
+  dueMs_ = now + stepMs_;
   order(Order::Kill);
 }
 
@@ -137,7 +134,7 @@ void Keeper::probe() {
   gaveUp_ = false;
   state_ = State::Probing;
   boardSteps_ = board_.as<Board>().steps;
-  dueMs_ = nowMs() + PROBE_STEP_MS;
+  dueMs_ = nowMs() + stepMs_;
   order(Order::Probe);
 }
 
@@ -182,7 +179,7 @@ void Keeper::childEnded(int waitStatus) {
     lastWords_.reset();
     gaveUp_ = false;
     state_ = State::Starting;
-    dueMs_ = nowMs() + START_MS;
+    dueMs_ = nowMs() + stepMs_;
     return order(Order::Serve);
   }
   if (words && *words != Status::Ok) return workerDied(*words, waitStatus, false);
@@ -252,7 +249,11 @@ bool Keeper::hearClient() {
   if (got < 0) return errno == EAGAIN || errno == EINTR;
   if (got == 0) return false;
   const auto control = hsm::parseControl(ByteSpan(datagram).first(static_cast<size_t>(got)));
-  if (!control || std::holds_alternative<hsm::Stop>(*control)) return false;
+  if (!control) {
+    logWarning("token=" + token_ + " an unreadable control frame: " + std::string(hsm::name(control.error())));
+    return true;
+  }
+  if (std::holds_alternative<hsm::Stop>(*control)) return false;
   if (const auto* wanted = std::get_if<hsm::KillWorker>(&*control);
       wanted != nullptr && wanted->epoch == epoch_ && state_ != State::Waiting) {
     logWarning("token=" + token_ + " the process of its module is ended: " + std::string(hsm::name(wanted->reason)));

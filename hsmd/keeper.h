@@ -21,7 +21,8 @@ class Keeper {
     int launcher = -1;  // orders and events
     int birth = -1;     // what children tell
   };
-  Keeper(Sockets sockets, SharedMemory board, std::string token);
+  // `stepMs`: how long a child may take for its next step on the board, or to come up, before it is ended.
+  Keeper(Sockets sockets, SharedMemory board, std::string token, uint64_t stepMs);
 
   // Until the client is gone, or wants it to end. 0: as wanted.
   int run();
@@ -48,6 +49,7 @@ class Keeper {
   Sockets sockets_;
   SharedMemory board_;
   std::string token_;
+  uint64_t stepMs_;
   RestartPlan plan_;
   State state_ = State::Waiting;
   uint64_t dueMs_ = 0;       // Waiting: the next start. Probing, Starting: when it is given up

@@ -9,6 +9,8 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <array>
 #include <charconv>
 #include <csignal>
 #include <cstdio>
@@ -174,16 +176,32 @@ int pinPage(const TokenConfig& token, uid_t user) {
   return fd;
 }
 
-int keep(sandbox::Sandbox& sandbox, Keeper::Sockets sockets, int board, const std::string& token, pid_t launcher) {
+// Making an RSA key takes a card a minute; else a step is a few calls, each within the deadline.
+uint64_t stepMs(const TokenConfig& token, bool operatorMode) {
+  constexpr uint64_t LEAST_MS = 15'000;
+  constexpr uint64_t KEY_MS = 120'000;
+  return std::max<uint64_t>(operatorMode ? KEY_MS : LEAST_MS, uint64_t{3} * token.deadlineMs);
+}
+
+// Standard input, output and error stay as well. The PIN, the client's page and its calls are no keeper's.
+void closeAllBut(std::array<int, 3> kept) {
+  std::ranges::sort(kept);
+  unsigned first = STDERR_FILENO + 1;
+  for (const int fd : kept) {
+    if (static_cast<unsigned>(fd) > first) close_range(first, static_cast<unsigned>(fd) - 1, 0);
+    first = static_cast<unsigned>(fd) + 1;
+  }
+  close_range(first, ~0U, 0);
+}
+
+int keep(sandbox::Sandbox& sandbox, Keeper::Sockets sockets, int board, const TokenConfig& token, uint64_t step,
+         pid_t launcher) {
   prctl(PR_SET_PDEATHSIG, SIGKILL);
   if (getppid() != launcher) return 1;
   auto memory = SharedMemory::map(board, BOARD_BYTES);
   if (!memory) return fail("hsmd: no memory");
-  // All that a keeper has is three sockets; numbers that others held are closed here, not just unused.
-  for (const int fd : {sockets.control, sockets.launcher, sockets.birth}) {
-    if (fd < 64) return fail("hsmd: a descriptor is where it may not be");
-  }
-  Keeper keeper(sockets, std::move(*memory), token);
+  closeAllBut({sockets.control, sockets.launcher, sockets.birth});
+  Keeper keeper(sockets, std::move(*memory), token.name, step);
   auto report = sandbox.lockDown();
   if (!report) return fail(report.error().message, report.error().hint);
   return keeper.run();
@@ -224,12 +242,8 @@ int serve(const Arguments& arguments, const TokenConfig& token) {
   const pid_t keeper = fork();
   if (keeper < 0) return fail(std::string("hsmd: ") + std::strerror(errno));
   if (keeper == 0) {
-    const int keeperBoard = launcher.childFds[3];
-    for (const int fd :
-         {calls, page, launcher.childFds[2], launcher.childFds[5], birth.theirs, orders.theirs, launcher.program})
-      close(fd);
-    _exit(keep(sandbox, {.control = control, .launcher = orders.ours, .birth = birth.ours}, keeperBoard, token.name,
-               self));
+    _exit(keep(sandbox, {.control = control, .launcher = orders.ours, .birth = birth.ours}, launcher.childFds[3], token,
+               stepMs(token, arguments.operatorMode), self));
   }
   for (const int fd : {control, orders.ours, birth.ours}) close(fd);
   if (options.requirement != SandboxRequirement::None) {

@@ -5,7 +5,7 @@
 
 namespace sallyport::hsmd {
 
-Token::Token(Module module, TokenFacts facts, PinRecord& pin, const Board& board, Options options)
+Token::Token(Module module, TokenFacts facts, PinRecord& pin, Board& board, Options options)
     : module_(module), facts_(std::move(facts)), pin_(pin), board_(board), options_(options) {}
 
 Outcome<CK_SESSION_HANDLE> Token::openSession() {
@@ -49,6 +49,7 @@ Outcome<void> Token::findKeys() {
     const auto session = openSession();
     if (!session) return refuse(session.error());
     settle(inSession(*session), key, board_);
+    ++board_.steps;
     module_->C_CloseSession(*session);
     // Not the key's fault: the start is repeated.
     if (key.info.proof == Status::DeviceRemoved && !tokenFacts(module_, facts_.slot))
@@ -110,7 +111,10 @@ Outcome<void> Token::run(Line& line, std::optional<size_t> key, const Operation&
   auto done = attempt(line, key, operation, generation);
   if (done || !needsRecovery(done.error().rv)) return done;
   if (auto back = recover(generation); !back) return back;
-  return attempt(line, key, operation, generation);
+  done = attempt(line, key, operation, generation);
+  // It said so twice, with a new login in between: a fresh process is what is left to try.
+  if (!done && done.error().status == Status::DeviceRemoved) lost_ = Status::DeviceRemoved;
+  return done;
 }
 
 Outcome<void> Token::recover(uint64_t seen) {

@@ -25,7 +25,7 @@ class Token {
     bool copies = false;
     bool writable = false;  // sessions that can make keys
   };
-  Token(Module module, TokenFacts facts, PinRecord& pin, const Board& board, Options options);
+  Token(Module module, TokenFacts facts, PinRecord& pin, Board& board, Options options);
 
   const Module& module() const { return module_; }
   const TokenFacts& facts() const { return facts_; }
@@ -64,7 +64,7 @@ class Token {
   Module module_;
   TokenFacts facts_;
   PinRecord& pin_;
-  const Board& board_;
+  Board& board_;
   Options options_;
   std::shared_mutex mutex_;  // shared: operations; alone: what changes sessions, login or handles
   CK_SESSION_HANDLE anchor_ = 0;

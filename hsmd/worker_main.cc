@@ -120,7 +120,7 @@ void answerCalls(Service& service, const Birth& birth, Token& token, Line line) 
 [[noreturn]] void serve(const Birth& birth, Inherited& inherited) {
   const WorkerSettings& settings = inherited.settings;
   auto& pin = inherited.pin.as<PinRecord>();
-  const auto& board = inherited.board.as<Board>();
+  auto& board = inherited.board.as<Board>();
   auto [module, facts] = loadAndFind(birth, settings);
   Token token(module, facts, pin, board, {.copies = settings.sessionCopy, .writable = settings.operatorMode});
   auto ready = token.open(LoginMode::Automatic);

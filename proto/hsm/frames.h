@@ -7,7 +7,8 @@
 //
 //   calls    SEQPACKET, REQUEST_BYTES one way, REPLY_BYTES back: client <-> worker. Every worker inherits the same end,
 //            so the client's descriptor lives through restarts. A worker reads one request after the other and answers
-//            each exactly once, unless it dies. Several requests may be under way; answers come in any order.
+//            each exactly once, unless it dies. Several requests may be under way; answers come in any order. A client
+//            that sends without reading fills both directions: send without blocking, and only to a worker that is up.
 //   control  SEQPACKET, CONTROL_BYTES each way: client <-> keeper. The first frame of a worker's life is WorkerUp.
 //            Closing it ends the keeper and all that it started. Its end is the end of the keeper.
 //   page     PAGE_BYTES of shared memory made by the client: memfd_secret, or a memfd sealed against shrinking.

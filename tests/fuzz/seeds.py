@@ -162,6 +162,14 @@ def rpc():
 def texts():
     write("config", "full", CONFIG.encode())
     write("config", "empty", b"")
+    write("config", "token", b"""[token.a]
+module = "/usr/lib/softhsm/libsofthsm2.so"
+uri = "pkcs11:token=a%20b;serial=00ff"
+pin = "file:pin"
+env = { SOFTHSM2_CONF = "/x" }
+presence = "always"
+read_paths = ["/r"]
+""")
     for name, text in {"unknown": "[[listen]]\nnam = \"db\"\n", "type": "[vault]\nkeys = 3\n", "peer": "[peers]\na = \"AAAA\"\n",
                        "address": "[2001:db8::1]:7001\n", "unix": "unix:run/x.sock\n", "no-port": "host:\n", "twice": "[vault]\n[vault]\n",
                        "deep": "a = " + "[" * 200}.items():

@@ -92,6 +92,13 @@ TEST_F(TokenTest, TriesOnlyOnceMore) {
   EXPECT_EQ(fake().calls["C_DeriveKey"], 2);
 }
 
+TEST_F(TokenTest, ADeviceThatIsRemovedTwiceIsLost) {
+  start();
+  fake().answers["C_DeriveKey"] = {CKR_DEVICE_REMOVED, CKR_DEVICE_REMOVED, CKR_OK};
+  EXPECT_EQ(deriveOnce().error().status, Status::DeviceRemoved);
+  EXPECT_EQ(token_->lost(), Status::DeviceRemoved);
+}
+
 TEST_F(TokenTest, FindsKeysThatHaveOtherHandlesNow) {
   start();
   ASSERT_TRUE(deriveOnce(1));
