@@ -39,11 +39,13 @@ void Inbox::wipeAll() {
   sizes_.clear();
 }
 
-ChannelConnection::ChannelConnection(Worker& worker, std::shared_ptr<const Entry> entry, const PublicKey& peer,
-                                     WireSession wire, std::shared_ptr<ChannelState> state)
+template <typename Link>
+ChannelConnectionOf<Link>::ChannelConnectionOf(Worker& worker, std::shared_ptr<const Entry> entry,
+                                               const PublicKey& peer, WireSessionOf<Link> wire,
+                                               std::shared_ptr<ChannelState> state)
     : Connection(worker, std::move(entry), peer),
       socket_(kj::mv(wire.socket)),
-      session_(std::move(wire.session)),
+      link_(std::move(wire.link)),
       ticket_(std::move(wire.ticket)),
       state_(std::move(state)) {
   state_->connection = this;
@@ -54,11 +56,13 @@ ChannelConnection::ChannelConnection(Worker& worker, std::shared_ptr<const Entry
   worker_.stats().add(Counter::Connections);
 }
 
-ChannelConnection::~ChannelConnection() noexcept(false) = default;
+template <typename Link>
+ChannelConnectionOf<Link>::~ChannelConnectionOf() noexcept(false) = default;
 
-void ChannelConnection::release(bool failed) {
+template <typename Link>
+void ChannelConnectionOf<Link>::release(bool failed) {
   worker_.loop().remove(socket_, *this);
-  reader_.clear(worker_.budget());
+  link_.clear(worker_.budget());
   toWire_.clear(worker_.budget());
   socket_ = nullptr;
   lingerTimer_ = nullptr;
@@ -75,19 +79,22 @@ void ChannelConnection::release(bool failed) {
   });
 }
 
-void ChannelConnection::breakOff(DropReason reason) {
+template <typename Link>
+void ChannelConnectionOf<Link>::breakOff(DropReason reason) {
   if (over()) return;
   state_->broken = reason;
   fail(reason);
 }
 
-void ChannelConnection::onEvents(uint32_t events) {
+template <typename Link>
+void ChannelConnectionOf<Link>::onEvents(uint32_t events) {
   if ((events & (EPOLLIN | EPOLLRDHUP | EPOLLHUP | EPOLLERR)) != 0) readable_ = true;
   if ((events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR)) != 0) hungUp_ = true;
   pump();
 }
 
-void ChannelConnection::pump() {
+template <typename Link>
+void ChannelConnectionOf<Link>::pump() {
   if (!toWire_.empty()) {
     switch (flushStash(socket_, toWire_, worker_.budget())) {
       case IoState::Done:
@@ -111,33 +118,34 @@ void ChannelConnection::pump() {
   if (readable_ && !state_->inbox.full()) worker_.yield(*this);
 }
 
-void ChannelConnection::noteWaiting() {
-  worker_.setWaiting(*this, !toWire_.empty() || reader_.partial() || !state_->inbox.empty());
+template <typename Link>
+void ChannelConnectionOf<Link>::noteWaiting() {
+  worker_.setWaiting(*this, !toWire_.empty() || link_.partial() || !state_->inbox.empty());
 }
 
-bool ChannelConnection::readSome() {
+template <typename Link>
+bool ChannelConnectionOf<Link>::readSome() {
   if (!readable_ || state_->inbox.full()) return false;
-  const auto outcome = reader_.read(socket_, worker_.scratch(), FRAMES_PER_READ, hungUp_, worker_.budget());
-  readable_ = outcome.state == ReadState::More;
-  state_->inbox.expect(outcome.frames.size());
+  const WireRead read = link_.read(socket_, worker_.scratch(), Link::FRAMES_PER_TURN, hungUp_, worker_.budget());
+  readable_ = read.state == ReadState::More;
+  state_->inbox.expect(read.bytes.size());
   uint64_t bytes = 0;
   uint64_t messages = 0;
-  const auto fault = forEachPacket(outcome.frames, [&](MutableByteSpan packet) -> std::optional<DropReason> {
-    auto text = session_.open(worker_.cipher(), packet);
-    if (!text) return text.error();
-    if (!closing_) state_->inbox.push(*text);
-    bytes += text->size();
+  const auto use = [&](const OpenedFrame& opened) -> std::optional<DropReason> {
+    if (!closing_) state_->inbox.push(opened.text);
+    bytes += opened.text.size();
     ++messages;
     return std::nullopt;
-  });
+  };
+  const auto fault = link_.openEach(worker_.cipher(), read, worker_.budget(), use);
   worker_.stats().add(Counter::MessagesOpened, messages);
   worker_.stats().add(Counter::BytesOpened, bytes);
-  if (lingering_ && (fault || outcome.state == ReadState::EofInside || outcome.state == ReadState::Failed)) {
+  if (lingering_ && (fault || read.state == ReadState::EofInside || read.state == ReadState::Failed)) {
     finish();  // nobody is left to be told
     return false;
   }
   if (fault) return breakOff(*fault), false;
-  switch (outcome.state) {
+  switch (read.state) {
     case ReadState::Drained:
     case ReadState::More: return messages > 0;
     case ReadState::Eof: finish(); return false;  // curve_tun 1.0 has no other goodbye
@@ -147,31 +155,43 @@ bool ChannelConnection::readSome() {
   return false;
 }
 
-void ChannelConnection::resumeReading() {
+template <typename Link>
+void ChannelConnectionOf<Link>::resumeReading() {
   if (!over()) noteWaiting();
   if (!over() && readable_ && !state_->inbox.full()) worker_.yield(*this);
 }
 
 // Seals messages from the front as long as they fit into `frames`. The bytes they take; nothing after a fault.
-std::optional<size_t> ChannelConnection::sealInto(MutableByteSpan frames, std::span<const ByteSpan>& messages) {
+template <typename Link>
+std::optional<size_t> ChannelConnectionOf<Link>::sealInto(MutableByteSpan frames,
+                                                          std::span<const OutgoingMessage>& messages) {
   size_t at = 0;
-  while (!messages.empty() && frames.size() - at >= MESSAGE_TEXT_OFFSET + messages.front().size()) {
-    const ByteSpan message = messages.front();
+  while (!messages.empty() && frames.size() - at >= Link::AROUND_BYTES + messages.front().text.size()) {
+    const auto [text, code] = messages.front();
     messages = messages.subspan(1);
-    const MutableByteSpan frame = frames.subspan(at, MESSAGE_TEXT_OFFSET + message.size());
-    std::copy(message.begin(), message.end(), frame.begin() + MESSAGE_TEXT_OFFSET);
-    if (auto fault = session_.seal(worker_.cipher(), frame)) {
+    const MutableByteSpan frame = frames.subspan(at, Link::AROUND_BYTES + text.size());
+    std::copy(text.begin(), text.end(), frame.begin() + Link::HEAD_BYTES);
+    if (auto fault = link_.seal(worker_.cipher(), frame, code)) {
       breakOff(*fault);
       return std::nullopt;
     }
     worker_.stats().add(Counter::MessagesSealed);
-    worker_.stats().add(Counter::BytesSealed, message.size());
+    worker_.stats().add(Counter::BytesSealed, text.size());
     at += frame.size();
   }
   return at;
 }
 
-void ChannelConnection::send(std::span<const ByteSpan> messages) {
+// What lies sealed in the worker's scratch memory.
+template <typename Link>
+void ChannelConnectionOf<Link>::sendSealed(size_t bytes) {
+  iovec part{.iov_base = worker_.scratch().data(), .iov_len = bytes};
+  if (sendAll(socket_, std::span(&part, 1), toWire_, worker_.budget()) == IoState::Failed)
+    breakOff(DropReason::TransportError);
+}
+
+template <typename Link>
+void ChannelConnectionOf<Link>::send(std::span<const OutgoingMessage> messages) {
   CHECK(!sending());
   if (messages.empty() || over()) return;
   touch();
@@ -179,20 +199,32 @@ void ChannelConnection::send(std::span<const ByteSpan> messages) {
   while (!messages.empty() && !sending()) {
     const auto sealed = sealInto(worker_.scratch(), messages);
     if (!sealed) return;
-    iovec part{.iov_base = worker_.scratch().data(), .iov_len = *sealed};
-    if (sendAll(socket_, std::span(&part, 1), toWire_, worker_.budget()) == IoState::Failed)
-      return breakOff(DropReason::TransportError);
+    sendSealed(*sealed);
+    if (over()) return;
   }
   // The rest in one block, behind what the socket didn't take.
   if (!messages.empty()) {
     size_t total = 0;
-    for (const ByteSpan message : messages) total += MESSAGE_TEXT_OFFSET + message.size();
+    for (const OutgoingMessage& message : messages) total += Link::AROUND_BYTES + message.text.size();
     if (!sealInto(toWire_.extend(worker_.budget(), total), messages)) return;
   }
   noteWaiting();
 }
 
-void ChannelConnection::close() {
+template <typename Link>
+void ChannelConnectionOf<Link>::sendEnd() {
+  CHECK(!sending());
+  if (over()) return;
+  touch();
+  if (auto fault = link_.sealEnd(worker_.cipher(), MutableByteSpan(worker_.scratch()).first(Link::AROUND_BYTES)))
+    return breakOff(*fault);
+  worker_.stats().add(Counter::MessagesSealed);
+  sendSealed(Link::AROUND_BYTES);
+  if (!over()) noteWaiting();
+}
+
+template <typename Link>
+void ChannelConnectionOf<Link>::close() {
   closing_ = true;
   state_->inbox.wipeAll();
   state_->onNews = nullptr;
@@ -202,7 +234,8 @@ void ChannelConnection::close() {
 
 // A close with bytes unread would be a reset, which takes what we sent last from the peer's hands: first our half, then
 // whatever still comes is read and thrown away, for a moment.
-void ChannelConnection::linger() {
+template <typename Link>
+void ChannelConnectionOf<Link>::linger() {
   lingering_ = true;
   shutdown(socket_, SHUT_WR);
   lingerTimer_ = worker_.loop()
@@ -212,5 +245,7 @@ void ChannelConnection::linger() {
                      .eagerlyEvaluate(nullptr);
   worker_.yield(*this);
 }
+
+template class ChannelConnectionOf<CurveLink>;
 
 }  // namespace sallyport::netd

@@ -11,12 +11,33 @@
 
 #include "common/byte_queue.h"
 #include "netd/connection.h"
-#include "netd/frame_reader.h"
 #include "netd/wire_session.h"
 
 namespace sallyport::netd {
 
-class ChannelConnection;
+// A message, or in the peer protocol a frame, with its code.
+struct OutgoingMessage {
+  ByteSpan text;
+  uint32_t code = 0;
+};
+
+// The connection under a channel, whatever its protocol.
+class ChannelWire {
+ public:
+  // Seals all `messages` and starts to send them. Only when nothing waits (see sending()).
+  virtual void send(std::span<const OutgoingMessage> messages) = 0;
+  // Sends the end of our direction of a stream. Likewise.
+  virtual void sendEnd() = 0;
+  virtual bool sending() const = 0;
+  // The inbox has room again.
+  virtual void resumeReading() = 0;
+  // Sends what waits, then closes.
+  virtual void close() = 0;
+  virtual void breakOff(wire::DropReason reason) = 0;
+
+ protected:
+  ~ChannelWire() = default;
+};
 
 // Messages that arrived and who waits for them.
 class Inbox {
@@ -57,29 +78,28 @@ class Inbox {
 // What an RPC object sees of a channel.
 struct ChannelState {
   Inbox inbox;
-  ChannelConnection* connection = nullptr;  // null when the wire is gone
-  bool ended = false;                       // no message will come any more
-  std::optional<wire::DropReason> broken;   // and this is why; nothing: the peer closed
-  std::function<void()> onNews;             // messages came, or the end
-  std::function<void()> onSent;             // what was given to send() has left, or the wire is gone
+  ChannelWire* connection = nullptr;       // null when the wire is gone
+  bool ended = false;                      // no message will come any more
+  std::optional<wire::DropReason> broken;  // and this is why; nothing: the peer closed
+  std::function<void()> onNews;            // messages came, or the end
+  std::function<void()> onSent;            // what was given to send() has left, or the wire is gone
 };
 
-class ChannelConnection final : public Connection, EventLoop::Watcher {
+template <typename Link>
+class ChannelConnectionOf final : public Connection, public ChannelWire, EventLoop::Watcher {
  public:
-  ChannelConnection(Worker& worker, std::shared_ptr<const Entry> entry, const PublicKey& peer, WireSession wire,
-                    std::shared_ptr<ChannelState> state);
-  ~ChannelConnection() noexcept(false) override;
+  ChannelConnectionOf(Worker& worker, std::shared_ptr<const Entry> entry, const PublicKey& peer,
+                      WireSessionOf<Link> wire, std::shared_ptr<ChannelState> state);
+  ~ChannelConnectionOf() noexcept(false) override;
 
   void resume() override { pump(); }
 
-  // Seals all `messages` and starts to send them. Only when nothing waits (see sending()).
-  void send(std::span<const ByteSpan> messages);
-  bool sending() const { return !toWire_.empty(); }
-  // The inbox has room again.
-  void resumeReading();
-  // Sends what waits, then closes.
-  void close();
-  void breakOff(wire::DropReason reason);
+  void send(std::span<const OutgoingMessage> messages) override;
+  void sendEnd() override;
+  bool sending() const override { return !toWire_.empty(); }
+  void resumeReading() override;
+  void close() override;
+  void breakOff(wire::DropReason reason) override;
 
  private:
   void onEvents(uint32_t events) override;
@@ -88,12 +108,12 @@ class ChannelConnection final : public Connection, EventLoop::Watcher {
   bool readSome();
   void noteWaiting();
   void linger();
-  std::optional<size_t> sealInto(MutableByteSpan frames, std::span<const ByteSpan>& messages);
+  std::optional<size_t> sealInto(MutableByteSpan frames, std::span<const OutgoingMessage>& messages);
+  void sendSealed(size_t bytes);
 
   kj::AutoCloseFd socket_;
-  Session session_;
+  Link link_;
   Sources::Ticket ticket_;
-  FrameReader reader_;
   Stash toWire_;
   std::shared_ptr<ChannelState> state_;
   bool readable_ = true;
@@ -102,5 +122,8 @@ class ChannelConnection final : public Connection, EventLoop::Watcher {
   bool lingering_ = false;
   kj::Maybe<kj::Promise<void>> lingerTimer_;
 };
+
+extern template class ChannelConnectionOf<CurveLink>;
+using ChannelConnection = ChannelConnectionOf<CurveLink>;
 
 }  // namespace sallyport::netd

@@ -154,16 +154,13 @@ class ChannelImpl final : public proto::Channel::Server {
     });
   }
 
-  void sendTo(ChannelConnection& connection, SendContext& context) {
+  void sendTo(ChannelWire& connection, SendContext& context) {
     auto messages = context.getParams().getMessages();
-    spans_.clear();
-    for (auto message : messages) spans_.push_back(toBytes(message.getData()));
-    connection.send(spans_);
+    outgoing_.clear();
+    for (auto message : messages) outgoing_.push_back({.text = toBytes(message.getData())});
+    connection.send(outgoing_);
   }
-  void sendTo(ChannelConnection& connection, FinishContext&) {
-    static constexpr std::array<ByteSpan, 1> END{};
-    connection.send(END);
-  }
+  void sendTo(ChannelWire& connection, FinishContext&) { connection.sendEnd(); }
 
   template <typename Context>
   void answerSend(Context& context) {
@@ -262,7 +259,7 @@ class ChannelImpl final : public proto::Channel::Server {
   std::shared_ptr<bool> alive_;
   std::deque<std::shared_ptr<WaitingReceive>> receives_;
   std::deque<std::shared_ptr<WaitingSend>> sends_;
-  std::vector<ByteSpan> spans_;
+  std::vector<OutgoingMessage> outgoing_;
   std::vector<size_t> sizesScratch_;
   bool closed_ = false;
 };

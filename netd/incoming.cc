@@ -128,7 +128,7 @@ void IncomingHandshake::onEstablished(Established established) {
   }
   worker_.loop().remove(socket_, *this);
   worker_.stats().subtract(Counter::Connections);  // the next owner counts it again
-  WireSession session{kj::mv(socket_), std::move(established.session), std::move(ticket_)};
+  WireSession session{kj::mv(socket_), CurveLink(std::move(established.session)), std::move(ticket_)};
   if (entry().service == EntryService::Echo) {
     worker_.own(std::make_unique<EchoSession>(worker_, entry_, peer_, std::move(session)));
   } else if (worker_.channels() != nullptr) {
@@ -143,7 +143,7 @@ void IncomingHandshake::onDialed(kj::Maybe<kj::AutoCloseFd> target) {
   KJ_IF_MAYBE (local, target) {
     worker_.loop().remove(socket_, *this);
     worker_.stats().subtract(Counter::Connections);
-    WireSession session{kj::mv(socket_), std::move(established_->session), std::move(ticket_)};
+    WireSession session{kj::mv(socket_), CurveLink(std::move(established_->session)), std::move(ticket_)};
     worker_.own(std::make_unique<Tunnel>(worker_, entry_, peer_, std::move(session), kj::mv(*local)));
     // Not now: `dial_` is the caller.
     worker_.soon([this] { finish(); });

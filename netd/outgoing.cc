@@ -107,7 +107,7 @@ void OutgoingHandshake::perform(ClientHandshake::Step step) {
                    worker_.loop().remove(socket_, *this);
                    worker_.stats().subtract(Counter::Connections);  // the next owner counts it again
                    told_ = true;
-                   onDone_(WireSession{kj::mv(socket_), std::move(done.second.session), {}});
+                   onDone_(WireSession{kj::mv(socket_), CurveLink(std::move(done.second.session)), {}});
                    finish();
                  },
              },

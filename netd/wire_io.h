@@ -9,6 +9,7 @@
 #include <cstddef>
 #include <memory>
 #include <span>
+#include <utility>
 
 #include "common/bytes.h"
 #include "common/intrusive_list.h"
@@ -47,8 +48,12 @@ class BufferBudget {
 class Stash {
  public:
   Stash() = default;
-  Stash(const Stash&) = delete;
-  Stash& operator=(const Stash&) = delete;
+  Stash(Stash&& other) noexcept
+      : data_(std::move(other.data_)),
+        start_(std::exchange(other.start_, 0)),
+        size_(std::exchange(other.size_, 0)),
+        capacity_(std::exchange(other.capacity_, 0)) {}
+  Stash& operator=(Stash&&) = delete;
   ~Stash() { CHECK(data_ == nullptr); }  // the owner clears it: only it knows the budget
 
   bool empty() const { return data_ == nullptr; }
