@@ -19,6 +19,13 @@ namespace sallyport::wire {
   X(BadContent, "bad_content", "a box that opens on something the protocol doesn't allow") \
   X(LowOrderKey, "low_order_key", "a public key that gives an all-zero shared secret") \
   X(CounterExhausted, "counter_exhausted", "a direction has used all its counters") \
+  /* bytes that are not the peer protocol */ \
+  X(BadPreamble, "bad_preamble", "a preamble of another protocol, version or mode") \
+  X(SameParty, "same_party", "a peer that claims our own half of the block: equal roles, or our bytes reflected") \
+  X(BadChecksum, "bad_checksum", "a frame header that isn't genuine: changed, lost or repeated bytes, another block") \
+  X(FrameTooLarge, "frame_too_large", "a frame longer than the entry's limit") \
+  X(BadTag, "bad_tag", "a frame whose tag isn't that of its bytes and of all frames before") \
+  X(ReservedCode, "reserved_code", "data under a code that is reserved for the ends of a stream") \
   /* handshake */ \
   X(UnknownCookie, "unknown_cookie", "a cookie that was not issued to this connection") \
   X(ExpiredCookie, "expired_cookie", "a cookie older than the cookie keys kept") \
