@@ -137,7 +137,8 @@ bool ChannelConnectionOf<Link>::readSome() {
     ++messages;
     return std::nullopt;
   };
-  const auto fault = link_.openEach(worker_.cipher(), read, worker_.budget(), use);
+  const auto fault = link_.openEach(worker_.ciphers(), read, worker_.budget(), use);
+  link_.done(worker_.budget());
   worker_.stats().add(Counter::MessagesOpened, messages);
   worker_.stats().add(Counter::BytesOpened, bytes);
   if (lingering_ && (fault || read.state == ReadState::EofInside || read.state == ReadState::Failed)) {
@@ -171,7 +172,7 @@ std::optional<size_t> ChannelConnectionOf<Link>::sealInto(MutableByteSpan frames
     messages = messages.subspan(1);
     const MutableByteSpan frame = frames.subspan(at, Link::AROUND_BYTES + text.size());
     std::copy(text.begin(), text.end(), frame.begin() + Link::HEAD_BYTES);
-    if (auto fault = link_.seal(worker_.cipher(), frame, code)) {
+    if (auto fault = link_.seal(worker_.ciphers(), frame, code)) {
       breakOff(*fault);
       return std::nullopt;
     }
@@ -216,7 +217,7 @@ void ChannelConnectionOf<Link>::sendEnd() {
   CHECK(!sending());
   if (over()) return;
   touch();
-  if (auto fault = link_.sealEnd(worker_.cipher(), MutableByteSpan(worker_.scratch()).first(Link::AROUND_BYTES)))
+  if (auto fault = link_.sealEnd(worker_.ciphers(), MutableByteSpan(worker_.scratch()).first(Link::AROUND_BYTES)))
     return breakOff(*fault);
   worker_.stats().add(Counter::MessagesSealed);
   sendSealed(Link::AROUND_BYTES);
@@ -247,5 +248,6 @@ void ChannelConnectionOf<Link>::linger() {
 }
 
 template class ChannelConnectionOf<CurveLink>;
+template class ChannelConnectionOf<PeerLink>;
 
 }  // namespace sallyport::netd

@@ -124,6 +124,6 @@ class ChannelConnectionOf final : public Connection, public ChannelWire, EventLo
 };
 
 extern template class ChannelConnectionOf<CurveLink>;
-using ChannelConnection = ChannelConnectionOf<CurveLink>;
+extern template class ChannelConnectionOf<PeerLink>;
 
 }  // namespace sallyport::netd

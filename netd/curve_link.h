@@ -2,6 +2,7 @@
 // docs/protocol.md §2, §5. An empty message ends a stream; a channel has no end but the wire's own.
 #pragma once
 
+#include "netd/ciphers.h"
 #include "netd/frame_reader.h"
 #include "netd/link.h"
 #include "netd/session.h"
@@ -20,12 +21,12 @@ class CurveLink {
   explicit CurveLink(Session session) : session_(std::move(session)) {}
 
   // `frame` is room for the head, then the text.
-  std::optional<wire::DropReason> seal(MessageCipher& cipher, MutableByteSpan frame, uint32_t) {
-    return session_.seal(cipher, frame);
+  std::optional<wire::DropReason> seal(Ciphers& ciphers, MutableByteSpan frame, uint32_t) {
+    return session_.seal(ciphers.message, frame);
   }
   // `frame` is AROUND_BYTES of room.
-  std::optional<wire::DropReason> sealEnd(MessageCipher& cipher, MutableByteSpan frame) {
-    return session_.seal(cipher, frame);
+  std::optional<wire::DropReason> sealEnd(Ciphers& ciphers, MutableByteSpan frame) {
+    return session_.seal(ciphers.message, frame);
   }
 
   // One read of the socket, at most as much as `maxFrames` of our own. `untilEof`: a hang-up was reported, so a short
@@ -36,9 +37,9 @@ class CurveLink {
   }
   // Opens each frame that was read and calls `use` with it, until that returns a reason to stop.
   template <typename Use>
-  std::optional<wire::DropReason> openEach(MessageCipher& cipher, const WireRead& read, BufferBudget&, Use&& use) {
+  std::optional<wire::DropReason> openEach(Ciphers& ciphers, const WireRead& read, BufferBudget&, Use&& use) {
     return forEachPacket(read.bytes, [&](MutableByteSpan packet) -> std::optional<wire::DropReason> {
-      auto text = session_.open(cipher, packet);
+      auto text = session_.open(ciphers.message, packet);
       if (!text) return text.error();
       return use(
           OpenedFrame{.text = *text,
@@ -46,6 +47,8 @@ class CurveLink {
                       .end = text->empty()});
     });
   }
+
+  void done(BufferBudget&) {}
 
   // The beginning of a frame is held.
   bool partial() const { return reader_.partial(); }

@@ -64,14 +64,14 @@ bool EchoSessionOf<Link>::echoSome() {
   std::byte* first = nullptr;
   size_t good = 0;
   const auto use = [&](const OpenedFrame& opened) -> std::optional<DropReason> {
-    if (auto exhausted = link_.seal(worker_.cipher(), opened.frame, opened.code)) return exhausted;
+    if (auto exhausted = link_.seal(worker_.ciphers(), opened.frame, opened.code)) return exhausted;
     worker_.stats().add(Counter::MessagesOpened);
     worker_.stats().add(Counter::MessagesSealed);
     if (first == nullptr) first = opened.frame.data();
     good += opened.frame.size();
     return std::nullopt;
   };
-  const auto fault = link_.openEach(worker_.cipher(), read, worker_.budget(), use);
+  const auto fault = link_.openEach(worker_.ciphers(), read, worker_.budget(), use);
   if (good > 0) {
     iovec part{.iov_base = first, .iov_len = good};
     if (sendAll(socket_, std::span(&part, 1), toWire_, worker_.budget()) == IoState::Failed) {
@@ -79,6 +79,7 @@ bool EchoSessionOf<Link>::echoSome() {
       return false;
     }
   }
+  link_.done(worker_.budget());
   if (fault) {
     fail(*fault);
     return false;
@@ -94,5 +95,6 @@ bool EchoSessionOf<Link>::echoSome() {
 }
 
 template class EchoSessionOf<CurveLink>;
+template class EchoSessionOf<PeerLink>;
 
 }  // namespace sallyport::netd

@@ -29,6 +29,6 @@ class EchoSessionOf final : public Connection, EventLoop::Watcher {
 };
 
 extern template class EchoSessionOf<CurveLink>;
-using EchoSession = EchoSessionOf<CurveLink>;
+extern template class EchoSessionOf<PeerLink>;
 
 }  // namespace sallyport::netd

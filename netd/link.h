@@ -8,6 +8,7 @@
 //   FRAMES_PER_TURN          how many such frames fit the worker's scratch memory
 //   seal, sealEnd            the text that lies between head and tail becomes a frame
 //   read, openEach           from the socket into scratch memory, and from there to the texts
+//   done                     the texts of that read are dealt with
 //   CHANNELS_END             whether a message channel has an authenticated end too
 //
 // Never here: a text handed out before its tag was judged.

@@ -133,7 +133,7 @@ auto TunnelOf<Link>::sealSome() -> Moved {
     const size_t length = std::min(text, Link::MAX_TEXT_BYTES);
     const auto frame = MutableByteSpan(scratch).subspan(sealed, Link::AROUND_BYTES + length);
     // The last turn of an ended stream seals its authenticated end.
-    if (auto fault = got == 0 ? link_.sealEnd(worker_.cipher(), frame) : link_.seal(worker_.cipher(), frame, 0)) {
+    if (auto fault = got == 0 ? link_.sealEnd(worker_.ciphers(), frame) : link_.seal(worker_.ciphers(), frame, 0)) {
       fail(*fault);
       return Moved::Nothing;
     }
@@ -219,10 +219,11 @@ std::optional<DropReason> TunnelOf<Link>::openFrames(const WireRead& read) {
     }
     return std::nullopt;
   };
-  const auto fault = link_.openEach(worker_.cipher(), read, worker_.budget(), use);
+  const auto fault = link_.openEach(worker_.ciphers(), read, worker_.budget(), use);
   worker_.stats().add(Counter::BytesOpened, bytes);
   // What was genuine before a fault is delivered; the reset follows.
   if (count > 0) writeLocal(std::span(parts).first(count));
+  if (!over()) link_.done(worker_.budget());
   return over() ? std::nullopt : fault;
 }
 
@@ -246,5 +247,6 @@ void TunnelOf<Link>::afterLocalWrite() {
 }
 
 template class TunnelOf<CurveLink>;
+template class TunnelOf<PeerLink>;
 
 }  // namespace sallyport::netd

@@ -55,6 +55,6 @@ class TunnelOf final : public Connection {
 };
 
 extern template class TunnelOf<CurveLink>;
-using Tunnel = TunnelOf<CurveLink>;
+extern template class TunnelOf<PeerLink>;
 
 }  // namespace sallyport::netd

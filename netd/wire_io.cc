@@ -3,6 +3,7 @@
 
 #include <sys/socket.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 
@@ -33,14 +34,13 @@ void Stash::set(BufferBudget& budget, ByteSpan bytes) {
   set(budget, std::span(&part, 1), 0);
 }
 
-MutableByteSpan Stash::extend(BufferBudget& budget, size_t bytes) {
-  CHECK(!empty());
+MutableByteSpan Stash::extend(BufferBudget& budget, size_t bytes, size_t most) {
   if (bytes > capacity_ - size_) {
     const ByteSpan held = rest();
-    const size_t capacity = std::max(held.size() + bytes, 2 * held.size());
+    const size_t capacity = std::max(held.size() + bytes, std::min(2 * held.size(), most));
     CHECK(capacity <= UINT32_MAX);
     auto larger = std::make_unique_for_overwrite<std::byte[]>(capacity);
-    std::memcpy(larger.get(), held.data(), held.size());
+    std::ranges::copy(held, larger.get());
     const auto size = static_cast<uint32_t>(held.size());
     clear(budget);
     data_ = std::move(larger);

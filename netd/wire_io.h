@@ -58,12 +58,14 @@ class Stash {
 
   bool empty() const { return data_ == nullptr; }
   ByteSpan rest() const { return {data_.get() + start_, size_ - start_}; }
+  MutableByteSpan restMutable() { return {data_.get() + start_, size_ - start_}; }
   void consume(size_t bytes) { start_ += static_cast<uint32_t>(bytes); }
   void set(BufferBudget& budget, std::span<const iovec> parts, size_t skip);
   void set(BufferBudget& budget, ByteSpan bytes);
-  // Room for so many bytes behind what is there already; all of it is to be filled. The block grows by doubling: a
-  // stream that comes byte by byte is not copied each time.
-  MutableByteSpan extend(BufferBudget& budget, size_t bytes);
+  // Room for so many bytes behind what is there already; all of it is to be filled, or given back. The block grows by
+  // doubling (but not beyond `most`): a stream that comes byte by byte is not copied each time.
+  MutableByteSpan extend(BufferBudget& budget, size_t bytes, size_t most = SIZE_MAX);
+  void giveBack(size_t bytes) { size_ -= static_cast<uint32_t>(bytes); }
   void clear(BufferBudget& budget);
 
  private:

@@ -4,6 +4,7 @@
 #include <kj/io.h>
 
 #include "netd/curve_link.h"
+#include "netd/peer_link.h"
 #include "netd/sources.h"
 
 namespace sallyport::netd {
@@ -14,6 +15,5 @@ struct WireSessionOf {
   Link link;
   Sources::Ticket ticket;  // empty on a client
 };
-using WireSession = WireSessionOf<CurveLink>;
 
 }  // namespace sallyport::netd

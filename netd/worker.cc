@@ -78,6 +78,7 @@ void Worker::own(std::unique_ptr<Connection> connection) {
 void Worker::bury(Connection& connection) {
   CHECK(connection.hook.linked());
   connection.hook.unlink();
+  ciphers_.frame.forget();  // may still know its key
   dead_.emplace_back(&connection);
   // One at a time and in order: what it had to do soon, when it still lived, was put off earlier and comes first.
   soon([this] {

@@ -14,11 +14,11 @@
 #include "common/event_loop.h"
 #include "common/text_page.h"
 #include "netd/connection.h"
+#include "netd/ciphers.h"
 #include "netd/control.h"
 #include "netd/cookie_keys.h"
 #include "netd/drop_log.h"
 #include "netd/entries.h"
-#include "netd/short_term_box.h"
 #include "netd/sources.h"
 #include "netd/stats.h"
 #include "netd/vault_client.h"
@@ -44,7 +44,7 @@ class Worker {
   // Every drop: counts it, keeps the key of a peer that isn't allowed for `sallyport status`, and logs as much as the
   // log's ration allows.
   void drop(const Dropped& dropped);
-  MessageCipher& cipher() { return cipher_; }
+  Ciphers& ciphers() { return ciphers_; }
   CookieKeys& cookieKeys() { return cookieKeys_; }
   VaultClient& vault() { return vault_; }
   BufferBudget& budget() { return *budget_; }
@@ -115,7 +115,7 @@ class Worker {
   std::shared_ptr<bool> alive_;
   Stats& stats_;
   DropLog dropLog_;
-  MessageCipher cipher_;
+  Ciphers ciphers_;
   CookieKeys cookieKeys_;
   std::shared_ptr<BufferBudget> budget_;
   Sources sources_;
