@@ -22,6 +22,11 @@ std::string joined(const std::vector<std::string>& words) {
   return text;
 }
 
+// What stands behind an entry's protocol, beside the key.
+std::string describeFraming(const PeerFraming& framing) {
+  return std::string("peer protocol, ") + (framing.mode == PeerMode::Hard ? "hard" : "base") + " mode";
+}
+
 void inspectKeys(const Config& config, Findings& findings) {
   for (const auto& [name, user] : keysInUse(config)) {
     std::error_code failure;
@@ -86,14 +91,17 @@ std::string describeService(const ListenEntry& entry) {
 std::vector<std::string> describeEntries(const Config& config) {
   std::vector<std::string> lines;
   for (const auto& entry : config.listens) {
-    lines.push_back("listen `" + entry.name + "`: encrypted on " + toString(entry.address) + ", key `" + entry.key +
-                    "`, allows " + joined(entry.allow) + ", leads to " + describeService(entry));
+    lines.push_back(
+        "listen `" + entry.name + "`: encrypted on " + toString(entry.address) + ", key `" + entry.key + "`, " +
+        (entry.protocol == Protocol::Peer ? describeFraming(entry.framing) : "allows " + joined(entry.allow)) +
+        ", leads to " + describeService(entry));
   }
   for (const auto& entry : config.connects) {
     lines.push_back(
         "connect `" + entry.name +
         "`: " + (entry.listen ? "plain on " + toString(*entry.listen) : std::string("for programs and `pipe` only")) +
-        ", dials " + toString(entry.address) + ", key `" + entry.key + "`, expects peer " + entry.peer);
+        ", dials " + toString(entry.address) + ", key `" + entry.key + "`, " +
+        (entry.protocol == Protocol::Peer ? describeFraming(entry.framing) : "expects peer " + entry.peer));
   }
   if (config.net.metrics) lines.push_back("metrics: plain on " + toString(*config.net.metrics));
   lines.push_back("programs: " + config.net.socket.string() + " (channels), " + config.vault.socket.string() +

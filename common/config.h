@@ -45,7 +45,23 @@ struct ChannelService {};  // local programs accept it by name
 struct EchoService {};     // each message is returned as it came
 using Service = std::variant<Address, ChannelService, EchoService>;
 
-enum class Protocol : uint8_t { Curve };
+enum class Protocol : uint8_t { Curve, Peer };
+
+// What a connection of `protocol = "peer"` can promise (docs/protocol.md §12).
+enum class PeerMode : uint8_t {
+  Hard,  // keys of its own for each connection, keyed tags (default)
+  Base   // the protocol's text to the letter: forgeable by who knows the plain text, one connection a block
+};
+inline constexpr uint32_t DEFAULT_MAX_FRAME_BYTES = 16 << 20;
+inline constexpr uint32_t DEFAULT_ROTATE_FRAMES = 65536;
+
+// Of an entry with `protocol = "peer"`; both hosts must say the same.
+struct PeerFraming {
+  PeerMode mode = PeerMode::Hard;
+  uint32_t maxFrameBytes = DEFAULT_MAX_FRAME_BYTES;  // the longest payload that is taken
+  uint32_t rotateFrames = DEFAULT_ROTATE_FRAMES;  // frames of a direction under one set of keys; 0: no rotation (base)
+  bool operator==(const PeerFraming&) const = default;
+};
 
 // What to do when a layer of the sandbox doesn't hold.
 enum class SandboxRequirement : uint8_t {
@@ -59,7 +75,8 @@ struct ListenEntry {
   Address address;
   Protocol protocol = Protocol::Curve;
   std::string key;                 // name of a key of the vault
-  std::vector<std::string> allow;  // names of peers; never empty: an entry that allows nobody is an error
+  std::vector<std::string> allow;  // Curve: names of peers, never empty: an entry that allows nobody is an error
+  PeerFraming framing;             // Peer
   Service service;
   unsigned line = 0;
 };
@@ -70,7 +87,8 @@ struct ConnectEntry {
   Address address;
   Protocol protocol = Protocol::Curve;
   std::string key;
-  std::string peer;  // name of the server in peers
+  std::string peer;     // Curve: name of the server in peers
+  PeerFraming framing;  // Peer
   unsigned line = 0;
 };
 

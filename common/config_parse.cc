@@ -210,47 +210,57 @@ Service readService(const Section& section) {
 }
 
 void readListens(const Section& root, Config& config) {
-  forEachEntry(root, "listen", {"name", "address", "protocol", "key", "allow", "service"}, [&](const Section& section) {
-    ListenEntry entry;
-    entry.line = section.line();
-    entry.name = section.requiredName("name", "\"db\"");
-    if (!entry.name.empty() && config.findListen(entry.name) != nullptr)
-      section.fail("name", "is used by another [[listen]]");
-    entry.address = section.address("address", section.required("address", "\"[::]:7001\"")).value_or(TcpAddress{});
-    entry.protocol = section.protocol();
-    entry.key = section.requiredName("key", "\"server\"");
-    entry.allow = readAllow(section, config);
-    entry.service = readService(section);
-    const auto* target = std::get_if<Address>(&entry.service);
-    if (target != nullptr && !isLocal(*target)) {
-      config.warnings.push_back("[[listen]] " + ticked(entry.name) + ": the service " + toString(*target) +
-                                " is not on this host: bytes go there unencrypted");
-    }
-    config.listens.push_back(std::move(entry));
-  });
+  forEachEntry(root, "listen",
+               {"name", "address", "protocol", "key", "allow", "service", "mode", "max_frame_bytes", "rotate_frames"},
+               [&](const Section& section) {
+                 ListenEntry entry;
+                 entry.line = section.line();
+                 entry.name = section.requiredName("name", "\"db\"");
+                 if (!entry.name.empty() && config.findListen(entry.name) != nullptr)
+                   section.fail("name", "is used by another [[listen]]");
+                 entry.address =
+                     section.address("address", section.required("address", "\"[::]:7001\"")).value_or(TcpAddress{});
+                 entry.protocol = section.protocol();
+                 entry.key = section.requiredName("key", "\"server\"");
+                 if (entry.protocol == Protocol::Curve) entry.allow = readAllow(section, config);
+                 readFraming(section, entry.protocol, "allow", entry.framing);
+                 entry.service = readService(section);
+                 const auto* target = std::get_if<Address>(&entry.service);
+                 if (target != nullptr && !isLocal(*target)) {
+                   config.warnings.push_back("[[listen]] " + ticked(entry.name) + ": the service " + toString(*target) +
+                                             " is not on this host: bytes go there unencrypted");
+                 }
+                 config.listens.push_back(std::move(entry));
+               });
 }
 
 void readConnects(const Section& root, Config& config) {
-  forEachEntry(root, "connect", {"name", "listen", "address", "protocol", "key", "peer"}, [&](const Section& section) {
-    ConnectEntry entry;
-    entry.line = section.line();
-    entry.name = section.requiredName("name", "\"db\"");
-    if (!entry.name.empty() && config.findConnect(entry.name) != nullptr)
-      section.fail("name", "is used by another [[connect]]");
-    if (const auto listen = section.text("listen")) entry.listen = section.address("listen", *listen);
-    entry.address =
-        section.address("address", section.required("address", "\"db.example.com:7001\"")).value_or(TcpAddress{});
-    entry.protocol = section.protocol();
-    entry.key = section.requiredName("key", "\"alice\"");
-    entry.peer = section.required("peer", "\"server\"");
-    checkPeer(section, "peer", entry.peer, config, section.line("peer"));
-    if (entry.listen && !isLocal(*entry.listen)) {
-      config.warnings.push_back("[[connect]] " + ticked(entry.name) + ": the plain side listens on " +
-                                toString(*entry.listen) +
-                                ", which other hosts can reach: they would use this host's key");
-    }
-    config.connects.push_back(std::move(entry));
-  });
+  forEachEntry(
+      root, "connect",
+      {"name", "listen", "address", "protocol", "key", "peer", "mode", "max_frame_bytes", "rotate_frames"},
+      [&](const Section& section) {
+        ConnectEntry entry;
+        entry.line = section.line();
+        entry.name = section.requiredName("name", "\"db\"");
+        if (!entry.name.empty() && config.findConnect(entry.name) != nullptr)
+          section.fail("name", "is used by another [[connect]]");
+        if (const auto listen = section.text("listen")) entry.listen = section.address("listen", *listen);
+        entry.address =
+            section.address("address", section.required("address", "\"db.example.com:7001\"")).value_or(TcpAddress{});
+        entry.protocol = section.protocol();
+        entry.key = section.requiredName("key", "\"alice\"");
+        if (entry.protocol == Protocol::Curve) {
+          entry.peer = section.required("peer", "\"server\"");
+          checkPeer(section, "peer", entry.peer, config, section.line("peer"));
+        }
+        readFraming(section, entry.protocol, "peer", entry.framing);
+        if (entry.listen && !isLocal(*entry.listen)) {
+          config.warnings.push_back("[[connect]] " + ticked(entry.name) + ": the plain side listens on " +
+                                    toString(*entry.listen) +
+                                    ", which other hosts can reach: they would use this host's key");
+        }
+        config.connects.push_back(std::move(entry));
+      });
 }
 
 // Two things can't listen on one address.
@@ -333,6 +343,7 @@ void readAll(const toml::table& table, Config& config, Reader& reader) {
   readGrants(root, config);
   readKeys(root, config);
   checkHoneyKeys(root, config);
+  checkBlocks(root, config);
   checkBoundOnce(config, reader);
   if (config.listens.empty() && config.connects.empty() && config.grants.empty()) {
     config.warnings.push_back("no [[listen]], no [[connect]] and no [[grant]]: nothing comes in or goes out");

@@ -1,6 +1,6 @@
 // config_section.h - one table of sallyport.toml, read strictly. Part of: common, and private to config_parse.cc and
-// its parts (config_grants.cc, config_key.cc). A Section knows the keys it may have and takes each with its type and
-// range; the Reader keeps the problems.
+// its parts (config_grants.cc, config_key.cc, config_peer.cc). A Section knows the keys it may have and takes each with
+// its type and range; the Reader keeps the problems.
 #pragma once
 
 #include <algorithm>
@@ -227,11 +227,8 @@ class Section {
   Protocol protocol() const {
     const auto word = text("protocol");
     if (!word || *word == "curve") return Protocol::Curve;
-    if (*word == "peer") {
-      fail("protocol", "is \"peer\", which this build doesn't carry yet", "use protocol = \"curve\" on both sides");
-    } else {
-      fail("protocol", "is " + ticked(*word), "this build carries \"curve\"");
-    }
+    if (*word == "peer") return Protocol::Peer;
+    fail("protocol", "is " + ticked(*word), "one of \"curve\", \"peer\"");
     return Protocol::Curve;
   }
 
@@ -273,6 +270,13 @@ void forEachEntry(const Section& root, std::string_view kind, const Texts& known
 // The problem of a name that [peers] doesn't have.
 void checkPeer(const Section& section, std::string_view key, const std::string& name, const Config& config,
                unsigned line);
+
+// --- config_peer.cc: `protocol = "peer"` -------------------------------------------------------------------------------
+
+inline constexpr std::string_view PEER_KEYS[] = {"mode", "max_frame_bytes", "rotate_frames"};
+// Reads them; `other` is the key that has no meaning in such an entry. An entry of another protocol must have none.
+void readFraming(const Section& section, Protocol protocol, std::string_view other, PeerFraming& framing);
+void checkBlocks(const Section& root, Config& config);  // after the entries
 
 // --- config_grants.cc: who may have the vault do what ----------------------------------------------------------------
 

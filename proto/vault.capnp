@@ -23,7 +23,7 @@ enum Refusal {
   badSize @5;            # a field of the wrong length
   lowOrderKey @6;        # a public key that gives an all-zero shared secret
   rateLimited @7;        # more than the key's limit per second; try later
-  nonceUnavailable @8;   # no provably fresh nonce can be made (disk full, fsync failed): status tells more
+  nonceUnavailable @8;   # nothing provably fresh can be made (disk full, fsync failed): status tells more
   locked @9;             # the key is sealed and not unlocked
   tooMany @10;           # more than 64 items in one call
   notPermitted @11;      # this caller may not do this
@@ -38,6 +38,10 @@ enum Refusal {
   tooManyObjects @20;    # this connection holds as many capabilities as one may
   badSignature @21;      # verify: the signature is not of this message and key
   badDomain @22;         # freshNonces: not a domain that policy lists, or one that the vault itself uses
+  hsmUnavailable @23;    # the key lives in a token that doesn't answer now
+  wrongProtocol @24;     # the entry speaks another protocol, or the peer protocol in another mode
+  blockUsed @25;         # base mode: a connection was opened with this block before, or nobody can know that none was
+  badFrame @26;          # base mode: bytes that are no frame, or a frame that was changed: the direction is dead
 }
 
 interface Net {
@@ -57,6 +61,97 @@ interface Net {
 
   ping @3 () -> ();
   # Nothing but an answer.
+
+  # The steps of the peer protocol (docs/protocol.md §12). The 128-byte block never leaves the vault.
+
+  peerSalts @4 (entries :List(PeerEntry)) -> (outcomes :List(PeerSaltOutcome));
+  # Hard mode: draws our side's salt of a connection, and remembers it for twice the handshake deadline. About 1 us.
+
+  peerKeys @5 (requests :List(PeerKeysRequest)) -> (outcomes :List(PeerKeysOutcome));
+  # Hard mode: the secrets S of epoch 0 of both directions. Each salt that peerSalts gave works once and for its own
+  # entry: keys of recorded connections can't be asked for. Refuses `expired` for a salt that is unknown, used up or too
+  # old. netd derives the later epochs itself (one-way), so an established connection doesn't need the vault. About 3 us.
+
+  peerSession @6 (entry :PeerEntry) -> (outcome :PeerSessionOutcome);
+  # Base mode: a capability that seals and opens the frames of one connection. The block is used up with the first
+  # answer that holds a sealed or an opened frame, durably: until then other connections may try too, and the first one
+  # that gets so far has it; to all others, for ever, it is `blockUsed`. (So a stranger who connects uses nothing up, as
+  # long as we speak only after his first good frame.) At most 64 live ones; a further one ends the oldest that
+  # has used nothing.
+}
+
+enum PeerParty {
+  a @0;                        # seals with bytes 0 to 63 of the block
+  b @1;                        # with bytes 64 to 127
+}
+struct PeerEntry {
+  name @0 :Text;
+  listen @1 :Bool;             # a [[listen]] entry, else a [[connect]] entry
+}
+struct PeerSaltOutcome {
+  union {
+    refused @0 :Refusal;
+    drawn :group {
+      party @1 :PeerParty;     # who we are: the preamble says it
+      salt @2 :Data;           # 32 bytes
+    }
+  }
+}
+struct PeerKeysRequest {
+  entry @0 :PeerEntry;
+  ownSalt @1 :Data;            # 32 bytes, as drawn
+  peerSalt @2 :Data;           # 32 bytes, as received from the other party
+}
+struct PeerKeysOutcome {
+  union {
+    refused @0 :Refusal;
+    derived :group {
+      sendSecret @1 :Data;     # 32 bytes, S of our direction in epoch 0; to be wiped
+      receiveSecret @2 :Data;  # 32 bytes, S of the other direction
+    }
+  }
+}
+struct PeerSessionOutcome {
+  union {
+    refused @0 :Refusal;
+    begun :group {
+      session @1 :PeerSession;
+      party @2 :PeerParty;     # who we are; there is no preamble in base mode
+    }
+  }
+}
+
+interface PeerSession {
+  # One connection in base mode. What goes in and out is a piece of the direction's byte stream, at most 60 KiB, cut
+  # anywhere: frames may go on in the next call, and a piece may hold many. Calls are answered in order. A frame is as on
+  # the wire: 16 bytes of header, LENGTH bytes, 8 bytes of tag.
+
+  seal @0 (frames :Data) -> (outcome :SealedOutcome);
+  # Plain frames. Of a header only LENGTH and CODE count; SEQ, CHECKSUM and the tag are any bytes (zeros), and the vault
+  # writes what belongs there. Refuses `tooLong` (a frame longer than max_frame_bytes), and then everything.
+
+  open @1 (frames :Data) -> (outcome :OpenedOutcome);
+  # Received bytes. A frame's bytes before its end are not sanctified yet: the caller keeps them from its own callers
+  # until `sanctified` covers them. Bytes of a frame that turns out bad are not given out any more.
+
+  close @2 () -> ();
+  # The connection is over. A block that was used stays used.
+}
+struct SealedOutcome {
+  union {
+    refused @0 :Refusal;
+    frames @1 :Data;           # as many bytes as went in
+  }
+}
+struct OpenedOutcome {
+  union {
+    refused @0 :Refusal;
+    opened :group {
+      frames @1 :Data;         # plain frames, header and tag included: as many bytes as went in, unless `fault` is set
+      sanctified @2 :UInt32;   # so many of these bytes, from the first on, are covered by a tag that was good
+      fault @3 :Text;          # empty, or why the direction is dead: the name of a drop reason
+    }
+  }
 }
 
 struct Hello {

@@ -46,7 +46,7 @@ class Counters {
 #define X(id, text) +1
   static constexpr size_t COUNTS = 0 SALLYPORT_VAULT_COUNTS(X);
 #undef X
-  static constexpr size_t REFUSALS = 23;  // of proto::Refusal
+  static constexpr size_t REFUSALS = 27;  // of proto::Refusal
 
   void add(Count which, uint64_t howMany = 1) { counts_[static_cast<size_t>(which)] += howMany; }
   void addRefusal(proto::Refusal reason);

@@ -7,6 +7,10 @@ namespace sallyport::vaultd {
 Policy::Policy(const Config& config, const Keyring& keys) : peers_(config.peers), honeyKeys_(config.honeyKeys) {
   for (const auto& [name, key] : peers_) peerNames_.emplace(key, name);
   for (const ListenEntry& entry : config.listens) {
+    if (entry.protocol == Protocol::Peer) {
+      peerListens_.emplace(entry.name, PeerRule{keys.find(entry.key), entry.framing});
+      continue;
+    }
     ListenRule rule;
     rule.key = keys.find(entry.key);
     for (const std::string& peer : entry.allow) {
@@ -17,6 +21,10 @@ Policy::Policy(const Config& config, const Keyring& keys) : peers_(config.peers)
     listens_.emplace(entry.name, std::move(rule));
   }
   for (const ConnectEntry& entry : config.connects) {
+    if (entry.protocol == Protocol::Peer) {
+      peerConnects_.emplace(entry.name, PeerRule{keys.find(entry.key), entry.framing});
+      continue;
+    }
     const auto server = config.peers.find(entry.peer);
     CHECK(server != config.peers.end());
     connects_.emplace(entry.name, ConnectRule{keys.find(entry.key), server->second});
@@ -44,6 +52,12 @@ const ListenRule* Policy::listen(std::string_view entry) const {
 const ConnectRule* Policy::connect(std::string_view entry) const {
   const auto found = connects_.find(entry);
   return found == connects_.end() ? nullptr : &found->second;
+}
+
+const PeerRule* Policy::peerEntry(std::string_view entry, bool isListen) const {
+  const auto& rules = isListen ? peerListens_ : peerConnects_;
+  const auto found = rules.find(entry);
+  return found == rules.end() ? nullptr : &found->second;
 }
 
 bool Policy::knows(const VaultKey& key, const PublicKey& peer) const {

@@ -27,6 +27,12 @@ struct ConnectRule {
   PublicKey server;
 };
 
+// An entry of either direction with `protocol = "peer"`. It is in none of the rules above.
+struct PeerRule {
+  VaultKey* key = nullptr;
+  PeerFraming framing;
+};
+
 class Policy {
  public:
   Policy() = default;
@@ -42,6 +48,7 @@ class Policy {
   // Null for an unknown name. Valid until the policy is replaced.
   const ListenRule* listen(std::string_view entry) const;
   const ConnectRule* connect(std::string_view entry) const;
+  const PeerRule* peerEntry(std::string_view entry, bool isListen) const;
   // May this key of ours still meet this peer, in any entry?
   bool knows(const VaultKey& key, const PublicKey& peer) const;
   // Names of keys that entries use but the vault hasn't loaded, for people; empty if there are none.
@@ -60,6 +67,8 @@ class Policy {
   std::set<std::string, std::less<>> honeyKeys_;
   Rules<ListenRule> listens_;
   Rules<ConnectRule> connects_;
+  Rules<PeerRule> peerListens_;
+  Rules<PeerRule> peerConnects_;
   std::string missingKeys_;
 };
 

@@ -202,7 +202,6 @@ std::vector<Case> cases() {
       {"tcp:127.0.0.1:5432", "tcp:", 15, "`service` in [[listen]] `db`"},
       {"tcp:127.0.0.1:5432", "shell", 15, "is `shell`"},
       // protocol and sandbox
-      {"protocol = \"curve\"", "protocol = \"peer\"", 12, "which this build doesn't carry yet", "curve"},
       {"protocol = \"curve\"", "protocol = \"tls\"", 12, "is `tls`"},
       {"keys = \"keys\"", "require_sandbox = \"off\"", 3, "`require_sandbox` in [vault] is `off`", "\"none\""},
       {"keys = \"keys\"", "user = \"a b\"", 3, "is not the name of a user or group"},
@@ -408,6 +407,107 @@ TEST(Addresses, LocalOnesAreRecognised) {
     EXPECT_TRUE(local(good)) << good;
   for (const auto* bad : {"0.0.0.0:1", "[::]:1", "128.0.0.1:1", "localhost.example:1", "[::ffff:127.0.0.1]:1"}) {
     EXPECT_FALSE(local(bad)) << bad;
+  }
+}
+
+// --- protocol = "peer" ---
+
+constexpr std::string_view PEER = R"([[listen]]
+name = "db"
+address = "[::]:7001"
+protocol = "peer"
+key = "block"
+service = "echo"
+[[connect]]
+name = "db"
+address = "db.example.com:7002"
+protocol = "peer"
+key = "block"
+)";
+
+std::string peerText(std::string_view from, std::string_view to) {
+  std::string text(PEER);
+  const auto at = text.find(from);
+  EXPECT_NE(at, std::string::npos) << from;
+  return text.replace(at, from.size(), to);
+}
+
+TEST(ConfigPeer, HardModeIsWhatAnEntryGetsWithoutAsking) {
+  const auto config = parse(PEER);
+  ASSERT_TRUE(config) << config.error().message;
+  EXPECT_EQ(config->listens[0].protocol, Protocol::Peer);
+  EXPECT_EQ(config->listens[0].framing, PeerFraming());
+  EXPECT_EQ(config->connects[0].framing.mode, PeerMode::Hard);
+  EXPECT_EQ(config->connects[0].framing.maxFrameBytes, 16u << 20);
+  EXPECT_EQ(config->connects[0].framing.rotateFrames, 65536u);
+  EXPECT_TRUE(config->listens[0].allow.empty() && config->connects[0].peer.empty());
+  EXPECT_TRUE(config->warnings.empty());
+}
+
+TEST(ConfigPeer, FramesAndRotationAreRead) {
+  const auto config = parse(peerText(
+      "service = \"echo\"", "service = \"echo\"\nmax_frame_bytes = 4294967295\nrotate_frames = 1\nmode = \"hard\""));
+  ASSERT_TRUE(config) << config.error().message;
+  EXPECT_EQ(config->listens[0].framing, (PeerFraming{PeerMode::Hard, 4294967295u, 1}));
+}
+
+TEST(ConfigPeer, BaseModeIsReadWithItsWarningAndWithoutRotation) {
+  const auto config = parse(peerText("key = \"block\"\nservice", "key = \"other\"\nmode = \"base\"\nservice"));
+  ASSERT_TRUE(config) << config.error().message;
+  EXPECT_EQ(config->listens[0].framing, (PeerFraming{PeerMode::Base, 16u << 20, 0}));
+  ASSERT_EQ(config->warnings.size(), 1u);
+  EXPECT_NE(config->warnings[0].find("forgeable"), std::string::npos);
+  EXPECT_NE(config->warnings[0].find("[[listen]] `db`"), std::string::npos);
+}
+
+TEST(ConfigPeer, WhatWouldBeWeakerThanItSaysIsRefused) {
+  struct Wrong {
+    std::string_view from;
+    std::string_view to;
+    unsigned line;
+    std::string_view problem;
+  };
+  const Wrong wrong[] = {
+      {"service = \"echo\"", "service = \"echo\"\nallow = [\"alice\"]", 7, "`allow` in [[listen]] `db` has no meaning"},
+      {"db.example.com:7002\"", "db.example.com:7002\"\npeer = \"server\"", 10,
+       "`peer` in [[connect]] `db` has no meaning"},
+      {"service = \"echo\"", "service = \"echo\"\nmode = \"soft\"", 7, "`mode` in [[listen]] `db` is `soft`"},
+      {"service = \"echo\"", "service = \"echo\"\nmode = 1", 7, "must be a string"},
+      {"service = \"echo\"", "service = \"echo\"\nmax_frame_bytes = 63", 7, "out of range"},
+      {"service = \"echo\"", "service = \"echo\"\nmax_frame_bytes = 4294967296", 7, "out of range"},
+      {"service = \"echo\"", "service = \"echo\"\nrotate_frames = 0", 7, "out of range"},
+      {"service = \"echo\"", "service = \"echo\"\nrotate_frames = 1000000001", 7, "out of range"},
+      {"protocol = \"peer\"", "protocol = \"tls\"", 4, "is `tls`"},
+      // one block, two protocols or two connections
+      {"protocol = \"peer\"\nkey = \"block\"\nservice",
+       "protocol = \"peer\"\nmode = \"base\"\nkey = \"block\"\nservice", 8,
+       "a block in base mode serves one connection"},
+      {"7002\"\nprotocol = \"peer\"", "7002\"\nprotocol = \"peer\"\nmode = \"base\"", 7,
+       "a block in base mode serves one connection"},
+  };
+  for (const auto& [from, to, line, problem] : wrong) {
+    const auto config = parse(peerText(from, to));
+    ASSERT_FALSE(config.has_value()) << to;
+    EXPECT_NE(config.error().message.find(problem), std::string::npos) << config.error().message;
+    EXPECT_EQ(config.error().line, line) << to;
+  }
+}
+
+TEST(ConfigPeer, AKeyOfAnotherProtocolIsRefused) {
+  const auto config = parse(changed("[peers]",
+                                    "[[listen]]\nname = \"p\"\naddress = \"[::]:7009\"\nprotocol = \"peer\"\n"
+                                    "key = \"server\"\nservice = \"echo\"\n[peers]"));
+  ASSERT_FALSE(config.has_value());
+  EXPECT_NE(config.error().message.find("with another protocol"), std::string::npos) << config.error().message;
+}
+
+TEST(ConfigPeer, ItsKeysBelongToNoOtherProtocol) {
+  for (const auto* line : {"mode = \"base\"", "max_frame_bytes = 100000", "rotate_frames = 5"}) {
+    const auto config = parse(changed("protocol = \"curve\"", std::string("protocol = \"curve\"\n") + line));
+    ASSERT_FALSE(config.has_value()) << line;
+    EXPECT_NE(config.error().message.find("belongs to protocol = \"peer\""), std::string::npos)
+        << config.error().message;
+    EXPECT_EQ(config.error().line, 13u);
   }
 }
 
