@@ -12,31 +12,37 @@ using wire::DropReason;
 
 namespace {
 constexpr uint32_t LINGER_MS = 2000;
+constexpr size_t MIN_PEER_ROOM = 1 << 20;
 }
 
 Inbox::~Inbox() { wipeAll(); }
 
 bool Inbox::full() const {
-  if (bytes_.size() >= (claimed_ ? MAX_BYTES : MAX_UNCLAIMED_BYTES) || sizes_.size() >= MAX_MESSAGES) return true;
+  if (bytes_.size() >= (claimed_ ? room_ : MAX_UNCLAIMED_BYTES) || messages_.size() >= MAX_MESSAGES) return true;
   return !bytes_.empty() && budget_ != nullptr && budget_->exceeded();
 }
 
-void Inbox::push(ByteSpan message) {
+void Inbox::push(ByteSpan message, uint32_t code) {
   if (budget_ != nullptr) budget_->take(message.size());
   bytes_.append(message);
-  sizes_.push_back(static_cast<uint32_t>(message.size()));
+  messages_.push_back({static_cast<uint32_t>(message.size()), code});
 }
 
 void Inbox::pop() {
-  if (budget_ != nullptr) budget_->give(sizes_.front());
-  bytes_.consume(sizes_.front());
-  sizes_.pop_front();
+  popPart(messages_.front().bytes);
+  messages_.pop_front();
+}
+
+void Inbox::popPart(size_t bytes) {
+  if (budget_ != nullptr) budget_->give(bytes);
+  bytes_.consume(bytes);
+  messages_.front().bytes -= static_cast<uint32_t>(bytes);
 }
 
 void Inbox::wipeAll() {
   if (budget_ != nullptr) budget_->give(bytes_.size());
   bytes_.clear();
-  sizes_.clear();
+  messages_.clear();
 }
 
 template <typename Link>
@@ -50,6 +56,11 @@ ChannelConnectionOf<Link>::ChannelConnectionOf(Worker& worker, std::shared_ptr<c
       state_(std::move(state)) {
   state_->connection = this;
   state_->inbox.setBudget(worker_.sharedBudget());
+  if (const auto& framing = this->entry().framing) {
+    state_->maxMessageBytes = framing->maxFrameBytes;
+    // Two programs that both send a frame and don't receive meanwhile must not wait for each other: the longest has room.
+    state_->inbox.setRoom(std::max<size_t>(framing->maxFrameBytes, MIN_PEER_ROOM));
+  }
   setNoDelay(socket_);
   worker_.loop().add(socket_, EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET, *this);
   worker_.stats().add(Counter::Channels);
@@ -107,15 +118,27 @@ void ChannelConnectionOf<Link>::pump() {
   }
   static constexpr int ROUNDS = 4;
   const size_t before = state_->inbox.count();
+  const bool headerBefore = state_->underWay.has_value();
   for (int round = 0; round < ROUNDS && !over(); ++round) {
     if (!readSome()) break;
     touch();
   }
   if (over()) return;
-  if (state_->inbox.count() != before && state_->onNews) state_->onNews();
+  onNews(before, headerBefore);
   if (over()) return;
+  // protocol §12: both directions have their authenticated end, and nothing waits.
+  if (gotEnd_ && state_->sentEnd && toWire_.empty() && !lingering_) return finish();
   noteWaiting();
   if (readable_ && !state_->inbox.full()) worker_.yield(*this);
+}
+
+template <typename Link>
+void ChannelConnectionOf<Link>::onNews(size_t countBefore, bool headerBefore) {
+  if constexpr (Link::CHANNELS_END) state_->underWay = link_.underWay();
+  const bool news = state_->inbox.count() != countBefore || (!headerBefore && state_->underWay) ||
+                    (gotEnd_ && !state_->ended);
+  if (gotEnd_) state_->ended = true;
+  if (news && state_->onNews) state_->onNews();
 }
 
 template <typename Link>
@@ -132,7 +155,14 @@ bool ChannelConnectionOf<Link>::readSome() {
   uint64_t bytes = 0;
   uint64_t messages = 0;
   const auto use = [&](const OpenedFrame& opened) -> std::optional<DropReason> {
-    if (!closing_) state_->inbox.push(opened.text);
+    if constexpr (Link::CHANNELS_END) {
+      if (gotEnd_) return DropReason::AfterEnd;
+      if (opened.end) {
+        gotEnd_ = true;
+        return std::nullopt;
+      }
+    }
+    if (!closing_) state_->inbox.push(opened.text, opened.code);
     bytes += opened.text.size();
     ++messages;
     return std::nullopt;
@@ -149,10 +179,21 @@ bool ChannelConnectionOf<Link>::readSome() {
   switch (read.state) {
     case ReadState::Drained:
     case ReadState::More: return messages > 0;
-    case ReadState::Eof: finish(); return false;  // curve_tun 1.0 has no other goodbye
+    case ReadState::Eof: return onEof();
     case ReadState::EofInside: breakOff(DropReason::Truncated); return false;
     case ReadState::Failed: breakOff(DropReason::TransportError); return false;
   }
+  return false;
+}
+
+// The wire ended at a frame's boundary.
+template <typename Link>
+bool ChannelConnectionOf<Link>::onEof() {
+  if (!Link::CHANNELS_END || lingering_)
+    finish();  // curve_tun 1.0 has no other goodbye
+  else if (!gotEnd_)
+    breakOff(DropReason::Truncated);
+  // Else the peer has closed its half, and may still read.
   return false;
 }
 
@@ -200,14 +241,18 @@ void ChannelConnectionOf<Link>::send(std::span<const OutgoingMessage> messages) 
   while (!messages.empty() && !sending()) {
     const auto sealed = sealInto(worker_.scratch(), messages);
     if (!sealed) return;
+    if (*sealed == 0) break;  // one that is too long for that
     sendSealed(*sealed);
     if (over()) return;
   }
   // The rest in one block, behind what the socket didn't take.
   if (!messages.empty()) {
+    const bool waits = sending();
     size_t total = 0;
     for (const OutgoingMessage& message : messages) total += Link::AROUND_BYTES + message.text.size();
     if (!sealInto(toWire_.extend(worker_.budget(), total), messages)) return;
+    if (!waits && flushStash(socket_, toWire_, worker_.budget()) == IoState::Failed)
+      return breakOff(DropReason::TransportError);
   }
   noteWaiting();
 }
@@ -215,7 +260,8 @@ void ChannelConnectionOf<Link>::send(std::span<const OutgoingMessage> messages) 
 template <typename Link>
 void ChannelConnectionOf<Link>::sendEnd() {
   CHECK(!sending());
-  if (over()) return;
+  if (over() || state_->sentEnd) return;
+  state_->sentEnd = Link::CHANNELS_END;
   touch();
   if (auto fault = link_.sealEnd(worker_.ciphers(), MutableByteSpan(worker_.scratch()).first(Link::AROUND_BYTES)))
     return breakOff(*fault);
@@ -225,11 +271,21 @@ void ChannelConnectionOf<Link>::sendEnd() {
 }
 
 template <typename Link>
-void ChannelConnectionOf<Link>::close() {
+void ChannelConnectionOf<Link>::close(bool orderly) {
   closing_ = true;
   state_->inbox.wipeAll();
   state_->onNews = nullptr;
   state_->onSent = nullptr;
+  if constexpr (Link::CHANNELS_END) {
+    if (orderly && !over() && !state_->sentEnd) {
+      if (!sending()) {
+        sendEnd();
+      } else if (auto fault = link_.sealEnd(worker_.ciphers(), toWire_.extend(worker_.budget(), Link::AROUND_BYTES))) {
+        return breakOff(*fault);
+      }
+      state_->sentEnd = true;
+    }
+  }
   if (!over() && toWire_.empty()) linger();
 }
 

@@ -81,7 +81,9 @@ void IncomingOf<Link>::established(Link link, const PublicKey& peer, const std::
   if (entry().service == EntryService::Echo) {
     worker_.own(std::make_unique<EchoSessionOf<Link>>(worker_, entry_, peer_, takeSession()));
   } else if (worker_.channels() != nullptr) {
-    worker_.channels()->offer(entry_, peer_, name, printable(address_), takeSession());
+    worker_.channels()->offer(entry(), peer_, name, printable(address_), [this](std::shared_ptr<ChannelState> state) {
+      return std::make_unique<ChannelConnectionOf<Link>>(worker_, entry_, peer_, takeSession(), std::move(state));
+    });
   } else {
     worker_.drop(describe(DropReason::NoAcceptor));
   }

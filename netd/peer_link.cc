@@ -81,8 +81,8 @@ void PeerLink::hold(Ciphers& ciphers, MutableByteSpan rest, BufferBudget& budget
     const MutableByteSpan bytes = block_->bytes.extend(budget, HEAD_BYTES + rest.size());
     std::ranges::copy(rest, bytes.begin() + HEAD_BYTES);
     opener_.begin(ciphers.frame, block_->run);
-    // The frame isn't whole, so there is no verdict yet.
-    CHECK(!absorb(ciphers, bytes.subspan(HEAD_BYTES)));
+    const auto fault = absorb(ciphers, bytes.subspan(HEAD_BYTES));
+    CHECK(!fault);  // the frame isn't whole, so there is no verdict yet
     return;
   }
   if (!rest.empty()) held_.set(budget, rest);

@@ -38,6 +38,7 @@ TunnelOf<Link>::TunnelOf(Worker& worker, std::shared_ptr<const Entry> entry, con
       link_(std::move(wire.link)),
       ticket_(std::move(wire.ticket)) {
   wire_.fd = kj::mv(wire.socket);
+  wire_.readable = true;  // something may be kept that came before
   local_.fd = kj::mv(local);
   setNoDelay(local_.fd);  // the wire's was set when its handshake began
   // A worker that is killed in the middle must not look like the end of the stream.

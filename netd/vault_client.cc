@@ -111,6 +111,58 @@ struct VaultClient::MakeStep {
   }
 };
 
+namespace {
+void writePeerEntry(proto::PeerEntry::Builder to, const std::string& entry, bool listen) {
+  to.setName(entry);
+  to.setListen(listen);
+}
+}  // namespace
+
+struct VaultClient::PeerSaltStep {
+  using Request = PeerSaltRequest;
+  using Answer = PeerSaltDrawn;
+  static auto begin(proto::Net::Client& net) { return net.peerSaltsRequest(); }
+  template <typename R>
+  static auto items(R& request, uint count) {
+    return request.initEntries(count);
+  }
+  static void write(proto::PeerEntry::Builder to, const std::string& entry, const Request& request) {
+    writePeerEntry(to, entry, request.listen);
+  }
+  static Result<Answer, DropReason> read(proto::PeerSaltOutcome::Reader outcome) {
+    if (!outcome.isDrawn()) return refuse(reasonOf(outcome.getRefused()));
+    const auto drawn = outcome.getDrawn();
+    const auto salt = wire::PeerSalt::tryFrom(toBytes(drawn.getSalt()));
+    if (!salt) return refuse(DropReason::VaultRefused);
+    return Answer{drawn.getParty() == proto::PeerParty::A ? wire::PeerParty::A : wire::PeerParty::B, *salt};
+  }
+};
+
+struct VaultClient::PeerKeysStep {
+  using Request = PeerKeysRequest;
+  using Answer = PeerSecrets;
+  static auto begin(proto::Net::Client& net) { return net.peerKeysRequest(); }
+  template <typename R>
+  static auto items(R& request, uint count) {
+    return request.initRequests(count);
+  }
+  static void write(proto::PeerKeysRequest::Builder to, const std::string& entry, const Request& request) {
+    writePeerEntry(to.initEntry(), entry, request.listen);
+    to.setOwnSalt(toData(request.ownSalt.span()));
+    to.setPeerSalt(toData(request.peerSalt.span()));
+  }
+  static Result<Answer, DropReason> read(proto::PeerKeysOutcome::Reader outcome) {
+    if (!outcome.isDerived()) return refuse(reasonOf(outcome.getRefused()));
+    const auto derived = outcome.getDerived();
+    const auto send = toBytes(derived.getSendSecret());
+    const auto receive = toBytes(derived.getReceiveSecret());
+    if (send.size() != wire::PEER_SECRET_BYTES || receive.size() != wire::PEER_SECRET_BYTES)
+      return refuse(DropReason::VaultRefused);
+    return Answer{peer::SendSecret(send.first<wire::PEER_SECRET_BYTES>()),
+                  peer::ReceiveSecret(receive.first<wire::PEER_SECRET_BYTES>())};
+  }
+};
+
 // --- questions -------------------------------------------------------------------------------------------------------
 
 template <typename Step>
@@ -164,19 +216,22 @@ VaultClient::VaultClient(EventLoop& loop, Stats& stats, std::function<void()> on
       cookies_(std::make_shared<Queue<CookieStep>>()),
       verifies_(std::make_shared<Queue<VerifyStep>>()),
       makes_(std::make_shared<Queue<MakeStep>>()),
+      salts_(std::make_shared<Queue<PeerSaltStep>>()),
+      keys_(std::make_shared<Queue<PeerKeysStep>>()),
       alive_(std::make_shared<bool>(true)) {}
 
 VaultClient::~VaultClient() { *alive_ = false; }
 
 size_t VaultClient::waiting() const {
-  return cookies_->waiting.size() + verifies_->waiting.size() + makes_->waiting.size();
+  return cookies_->waiting.size() + verifies_->waiting.size() + makes_->waiting.size() + salts_->waiting.size() +
+         keys_->waiting.size();
 }
 
 void VaultClient::connect(int fd) {
   net_ = nullptr;
   client_ = nullptr;
   const uint64_t generation = ++generation_;
-  cookies_->underWay = verifies_->underWay = makes_->underWay = 0;
+  cookies_->underWay = verifies_->underWay = makes_->underWay = salts_->underWay = keys_->underWay = 0;
   client_ = std::make_unique<RpcClient>(loop_, fd, LinkLimits{}, [this, generation, alive = alive_] {
     // Not inside the connection's own callback.
     loop_.defer([this, generation, alive] {
@@ -219,6 +274,15 @@ std::unique_ptr<VaultClient::Question> VaultClient::makeVouch(const std::string&
   return ask(makes_, entry, std::move(request), std::move(onAnswer));
 }
 
+std::unique_ptr<VaultClient::Question> VaultClient::drawPeerSalt(const std::string& entry, PeerSaltRequest request,
+                                                                 OnAnswer<PeerSaltDrawn> onAnswer) {
+  return ask(salts_, entry, request, std::move(onAnswer));
+}
+std::unique_ptr<VaultClient::Question> VaultClient::derivePeerKeys(const std::string& entry, PeerKeysRequest request,
+                                                                   OnAnswer<PeerSecrets> onAnswer) {
+  return ask(keys_, entry, request, std::move(onAnswer));
+}
+
 // The questions of one turn leave together.
 void VaultClient::schedule() {
   if (scheduled_) return;
@@ -227,7 +291,9 @@ void VaultClient::schedule() {
     if (!*alive) return;
     scheduled_ = false;
     pump(*verifies_);  // who is nearly in comes first
+    pump(*keys_);
     pump(*makes_);
+    pump(*salts_);
     pump(*cookies_);
   });
 }
