@@ -21,6 +21,7 @@ class ByteQueue {
   bool empty() const { return start_ == end_; }
   size_t size() const { return end_ - start_; }
   ByteSpan bytes() const { return {data_.get() + start_, size()}; }
+  MutableByteSpan mutableBytes() { return held(); }  // for what is decrypted where it lies
 
   // All the room behind, `wanted` bytes or more: fill it from its beginning and say how far with added().
   MutableByteSpan room(size_t wanted) {
