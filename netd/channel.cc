@@ -126,7 +126,7 @@ void ChannelConnectionOf<Link>::pump() {
   if (over()) return;
   onNews(before, headerBefore);
   if (over()) return;
-  // protocol §12: both directions have their authenticated end, and nothing waits.
+  // protocol §13.2: both directions have their authenticated end, and nothing waits.
   if (gotEnd_ && state_->sentEnd && toWire_.empty() && !lingering_) return finish();
   noteWaiting();
   if (readable_ && !state_->inbox.full()) worker_.yield(*this);

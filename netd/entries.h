@@ -17,7 +17,7 @@ namespace sallyport::netd {
 
 enum class EntryService : uint8_t { Target, Channel, Echo };
 
-// Of the peer protocol: docs/protocol.md §11, §12.
+// Of the peer protocol: docs/protocol.md §13.
 struct EntryFraming {
   bool base = false;  // else hard mode
   uint32_t maxFrameBytes = 0;

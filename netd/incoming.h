@@ -1,5 +1,5 @@
 // incoming.h - an accepted connection until it is a session, whatever its protocol. Part of: netd-worker (edge).
-// docs/protocol.md §3, §11. What the protocols have in common here: a connection is half-open until its peer has proved
+// docs/protocol.md §3, §13. What the protocols have in common here: a connection is half-open until its peer has proved
 // who it is, it counts as such, and only then anything is dialled or anybody told. The deadline runs from accept and
 // nothing extends it. The handshakes themselves are in incoming_curve.cc and incoming_peer.cc.
 #pragma once

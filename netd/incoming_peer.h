@@ -1,5 +1,5 @@
 // incoming_peer.h - an accepted connection of the peer protocol until its first frame. Part of: netd-worker (edge).
-// docs/protocol.md §11, §12, hard mode. Who connects speaks first: only a whole preamble costs the vault a call, and only
+// docs/protocol.md §13, hard mode. Who connects speaks first: only a whole preamble costs the vault a call, and only
 // a genuine frame, which nobody makes without the block, ends the half-open state. What that frame holds is kept for
 // whom the session is given to. Not a byte is read beyond what the state expects.
 #pragma once

@@ -1,5 +1,5 @@
 // outgoing.h - a connection to a configured host until it is a session, whatever its protocol. Part of: netd-worker
-// (edge). docs/protocol.md §3, §11. Dial, handshake; one deadline for all of it. The handshakes themselves are in
+// (edge). docs/protocol.md §3, §13. Dial, handshake; one deadline for all of it. The handshakes themselves are in
 // outgoing_curve.cc and outgoing_peer.cc.
 #pragma once
 

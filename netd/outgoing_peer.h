@@ -1,5 +1,5 @@
 // outgoing_peer.h - a connection of the peer protocol to a configured host. Part of: netd-worker (edge).
-// docs/protocol.md §11, §12, hard mode: salt from the vault, our preamble, theirs, the secrets from the vault, and a first
+// docs/protocol.md §13, hard mode: salt from the vault, our preamble, theirs, the secrets from the vault, and a first
 // frame that says we hold the block.
 #pragma once
 

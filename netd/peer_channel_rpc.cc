@@ -1,4 +1,4 @@
-// peer_channel_rpc.cc - see peer_channel_rpc.h. docs/protocol.md §12: what receive() gives out, and when.
+// peer_channel_rpc.cc - see peer_channel_rpc.h. docs/protocol.md §13.4: what receive() gives out, and when.
 // Never here: a byte of a frame that isn't whole, or bytes of two codes in one answer.
 #include "netd/peer_channel_rpc.h"
 
@@ -17,7 +17,7 @@ using proto::NetRefusal;
 
 namespace {
 
-constexpr size_t ANSWER_BYTES = 1 << 20;
+constexpr size_t ANSWER_BYTES = 512 * 1024;
 // What a send is cut into: below the limit of whoever keeps the default, and well inside the worker's scratch memory.
 constexpr uint32_t SENT_FRAME_BYTES = 64 * 1024 - wire::PEER_OVERHEAD_BYTES;
 

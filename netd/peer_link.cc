@@ -118,8 +118,7 @@ void PeerLink::keep(const OpenedFrame& opened, BufferBudget& budget) {
 PeerLink::Meaning PeerLink::meaning(uint32_t code, size_t textBytes) {
   if (!wire::isReservedPeerCode(code)) return Meaning::Data;
   if (textBytes == 0 && code == wire::PEER_CODE_END) return Meaning::End;
-  // Only as the first of all.
-  if (textBytes == 0 && opener_.opened() == 1) return Meaning::Open;
+  if (textBytes == 0) return Meaning::Open;
   opener_.die(DropReason::ReservedCode);
   return Meaning::Fault;
 }

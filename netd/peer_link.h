@@ -1,5 +1,5 @@
 // peer_link.h - the peer protocol's hard mode as tunnels, echoes and channels see it (link.h). Part of: netd-worker.
-// docs/protocol.md §11, §12. Frames that fit the worker's scratch memory are opened there, in place. A longer one (a
+// docs/protocol.md §13. Frames that fit the worker's scratch memory are opened there, in place. A longer one (a
 // foreign peer may send any length up to the entry's max_frame_bytes) is decrypted as it comes into a block of its own,
 // that grows with what has arrived and not with what the header claims, is counted against the worker's budget, and is
 // shown to nobody before its tag is right. Our own streams send frames of MAX_TEXT_BYTES.
@@ -98,7 +98,7 @@ class PeerLink {
   void hold(Ciphers& ciphers, MutableByteSpan rest, BufferBudget& budget);
   std::optional<wire::DropReason> absorb(Ciphers& ciphers, MutableByteSpan piece);
   void dropBlock(BufferBudget& budget);
-  // protocol §12: what the reserved codes mean, and that nothing else comes under them.
+  // protocol §13.2: what the reserved codes mean, and that nothing else comes under them.
   enum class Meaning : uint8_t { Data, End, Open, Fault };
   Meaning meaning(uint32_t code, size_t textBytes);
 

@@ -129,7 +129,7 @@ interface Channel {
 }
 
 interface PeerChannel {
-  # The peer protocol's own interface (docs/protocol.md §12). One caller at a time. Only sanctified bytes are ever given
+  # The peer protocol's own interface (docs/protocol.md §13.4). One caller at a time. Only sanctified bytes are ever given
   # out: those of frames whose tag was right. An end without the authenticated one is `broken` (base mode has none).
 
   send @0 (data :Data, code :UInt32 = 0) -> (outcome :SendOutcome);
@@ -137,7 +137,7 @@ interface PeerChannel {
   # queue. No data: one empty frame. A client splits a longer send into calls.
 
   receive @1 (maxBytes :UInt64, timeoutMs :UInt32 = 0, continued :Bool = false) -> (received :PeerReceived);
-  # Fills up to maxBytes from whole frames of one code. An answer holds at most 1 MiB: with status `more` the client asks
+  # Fills up to maxBytes from whole frames of one code. An answer holds at most 512 KiB: with status `more` the client asks
   # at once again for what is missing, `continued` set. timeoutMs 0 waits for ever. An empty frame is given out alone.
 
   finish @2 () -> (outcome :SendOutcome);
