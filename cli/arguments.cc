@@ -72,11 +72,13 @@ Invocation parseCommandLine(std::span<const Command> commands, const std::vector
     if (word == "-V") word = "--version";
     if (word == "-f") word = "--follow";
     if (word == "-n") word = "--lines";
+    if (word == "-o") word = "--output";
     if (word.starts_with("-c") && word.size() > 2) word = "--config=" + word.substr(2);
     if (word == "-c") word = "--config";
     const auto equals = word.find('=');
     const auto option = word.substr(0, equals);
-    const bool takesValue = isKnown(option + "=");
+    const bool repeats = isKnown(option + "=*");
+    const bool takesValue = repeats || isKnown(option + "=");
     if (!takesValue && !isKnown(option)) {
       std::vector<std::string_view> names(known.begin(), known.end());
       const auto guess = nearest(option, names);
@@ -85,7 +87,7 @@ Invocation parseCommandLine(std::span<const Command> commands, const std::vector
           guess.empty() ? "sallyport --help" : "did you mean `" + std::string(guess.substr(0, guess.find('='))) + "`?");
     }
     if (!takesValue && equals != word.npos) return mistake("`" + option + "` takes no value", "sallyport --help");
-    if (result.arguments.has(option)) return mistake("`" + option + "` is given twice", "sallyport --help");
+    if (!repeats && result.arguments.has(option)) return mistake("`" + option + "` is given twice", "sallyport --help");
     std::string value;
     if (takesValue) {
       if (equals == word.npos && ++i == words.size())
@@ -94,6 +96,7 @@ Invocation parseCommandLine(std::span<const Command> commands, const std::vector
       if (value.empty()) return mistake("the value of `" + option + "` is empty", "sallyport --help");
     }
     result.arguments.options[option] = value;
+    if (repeats) result.arguments.lists[option].push_back(value);
   }
 
   auto& positional = result.arguments.words;
@@ -133,7 +136,7 @@ Invocation parseCommandLine(std::span<const Command> commands, const std::vector
   for (const auto& [option, value] : result.arguments.options) {
     const bool takes =
         option == "--config" || std::ranges::any_of(command->options, [&option = option](std::string_view own) {
-          return own == option || own == option + "=";
+          return own == option || own == option + "=" || own == option + "=*";
         });
     if (!takes) return mistake("`" + std::string(command->name) + "` has no option `" + option + "`", usage);
   }

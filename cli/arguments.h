@@ -10,20 +10,25 @@
 namespace sallyport::cli {
 
 struct Arguments {
-  std::vector<std::string> words;              // positional ones, the command itself left out
-  std::map<std::string, std::string> options;  // "--json" -> "", "--keys" -> "DIR"
+  std::vector<std::string> words;                         // positional ones, the command itself left out
+  std::map<std::string, std::string> options;             // "--json" -> "", "--keys" -> "DIR"
+  std::map<std::string, std::vector<std::string>> lists;  // of options that may be repeated: "--to" -> {"alice", "bob"}
 
   bool has(const std::string& option) const { return options.contains(option); }
   // The option's value, empty if it wasn't given.
   std::string get(const std::string& option) const { return has(option) ? options.at(option) : ""; }
+  std::vector<std::string> all(const std::string& option) const {
+    return lists.contains(option) ? lists.at(option) : std::vector<std::string>();
+  }
 };
 
 // One command of the table in main.cc; `sallyport help` is made of it.
 struct Command {
-  std::string_view name;                  // "key new"
-  std::string_view synopsis;              // "NAME [--passphrase]"
-  std::string_view summary;               // one line
-  std::vector<std::string_view> options;  // "--json", or "--keys=" if it takes a value; --config is always known
+  std::string_view name;      // "key new"
+  std::string_view synopsis;  // "NAME [--passphrase]"
+  std::string_view summary;   // one line
+  std::vector<std::string_view>
+      options;  // "--json", or "--keys=" if it takes a value, "--to=*" if several; --config is always known
   size_t minWords;
   size_t maxWords;
   int (*run)(const Arguments&);

@@ -34,6 +34,12 @@ int keyRestore(const Arguments& arguments);
 int lockVault(const Arguments& arguments);
 int unlockVault(const Arguments& arguments);
 int panicVault(const Arguments& arguments);
+// cmd_box.cc
+int boxFile(const Arguments& arguments);
+int openFile(const Arguments& arguments);
+// cmd_sign.cc
+int signFile(const Arguments& arguments);
+int verifyFile(const Arguments& arguments);
 // cmd_peer.cc
 int peerAdd(const Arguments& arguments);
 int peerList(const Arguments& arguments);

@@ -92,6 +92,64 @@ const Command COMMANDS[] = {
      "\n"
      "  ssh -o ProxyCommand='sallyport pipe ssh' host\n"
      "  tar c . | sallyport pipe backup\n"},
+    {"box",
+     "KEY --to PEER... [-o FILE] [FILE]",
+     "box a file of any size to peers, through the vault",
+     {"--to=*", "--output=", "--socket="},
+     1,
+     2,
+     boxFile,
+     "From the vault's key KEY to one or more peers, each of whom can open it and knows who made it. Without FILE, or "
+     "as "
+     "`-`:\n"
+     "standard input.\n"
+     "\n"
+     "  --to PEER          a name in [peers] or a public key; up to 64\n"
+     "  -o, --output FILE  appears when it is whole; without it, or as `-`: standard output, but no terminal\n"
+     "  --socket NAME      ask at this [[vault_socket]]; without it at [vault] socket\n"
+     "\n"
+     "  tar c . | sallyport box laptop --to archive -o home.box\n"},
+    {"open",
+     "KEY [--from PEER] [-o FILE] [FILE]",
+     "open a boxed file, and say who made it",
+     {"--from=", "--output=", "--socket="},
+     1,
+     2,
+     openFile,
+     "With the vault's key KEY. No byte is written that isn't genuine and in its place; a file that is cut off is an "
+     "error.\n"
+     "\n"
+     "  --from PEER        a name in [peers] or a public key: who must have made it; without it: any of [peers]\n"
+     "  -o, --output FILE  appears when the whole file has been opened; without it, or as `-`: standard output\n"
+     "  --socket NAME      ask at this [[vault_socket]]; without it at [vault] socket\n"
+     "\n"
+     "  sallyport open archive --from laptop home.box | tar x\n"},
+    {"sign",
+     "KEY [-o FILE] [FILE]",
+     "make a detached signature of a file of any size",
+     {"--output=", "--socket="},
+     1,
+     2,
+     signFile,
+     "By the vault's Ed25519 key KEY: three lines of text.\n"
+     "\n"
+     "  -o, --output FILE  without it, or as `-`: standard output\n"
+     "  --socket NAME      ask at this [[vault_socket]]; without it at [vault] socket\n"
+     "\n"
+     "  sallyport sign release -o sallyport.tar.xz.sig sallyport.tar.xz\n"},
+    {"verify",
+     "SIGNATURE [FILE]  --from SIGNER | --key KEY",
+     "is the signature genuine, and by whom it should be?",
+     {"--from=", "--key="},
+     1,
+     2,
+     verifyFile,
+     "Exit status 1 if not. No daemon is asked, and with --key no configuration.\n"
+     "\n"
+     "  --from SIGNER  a name in [signers]\n"
+     "  --key KEY      the signer's public key, as `sallyport key show` prints it\n"
+     "\n"
+     "  sallyport verify --from release sallyport.tar.xz.sig sallyport.tar.xz\n"},
     {"lock",
      "[KEY]",
      "make a running vault forget a key, or all of them",

@@ -55,6 +55,9 @@ class Bytes {
 struct PublicKeyTag;
 // An X25519 public key, long-term or ephemeral.
 using PublicKey = Bytes<PublicKeyTag, 32>;
+struct SigningKeyTag;
+// An Ed25519 public key.
+using SigningKey = Bytes<SigningKeyTag, 32>;
 struct LongNonceTag;
 // The 16 bytes of a long-term nonce that travel with the box.
 using LongNonceBytes = Bytes<LongNonceTag, 16>;

@@ -148,6 +148,17 @@ Result<PublicKey, std::string> parsePublicKey(std::string_view base64) {
   return *key;
 }
 
+Result<SigningKey, std::string> parseSigningKey(std::string_view base64) {
+  const auto bytes = fromBase64(base64);
+  if (!bytes) return refuse(std::string("the key is not base64"));
+  const auto key = SigningKey::tryFrom(*bytes);
+  if (!key) return refuse("the key has " + std::to_string(bytes->size()) + " bytes, not 32");
+  if (crypto_core_ed25519_is_valid_point(key->data()) != 1) {
+    return refuse(std::string("the key is not an Ed25519 public key"));
+  }
+  return *key;
+}
+
 std::string_view nearest(std::string_view word, const std::vector<std::string_view>& candidates) {
   if (word.size() > MAX_NAME_BYTES) return {};
   std::string_view best;

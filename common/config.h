@@ -214,6 +214,7 @@ struct Config {
   std::vector<GrantEntry> grants;
   std::set<std::string, std::less<>> honeyKeys;  // [key.NAME] honey = true: any use is an alarm
   std::map<std::string, PublicKey, std::less<>> peers;
+  std::map<std::string, SigningKey, std::less<>> signers;      // whose signatures `sallyport verify` knows by name
   std::map<std::string, RotationRule, std::less<>> rotations;  // by the key's name
   std::vector<std::string> warnings;                           // legal but doubtful, for `sallyport check` and the log
 
@@ -254,6 +255,8 @@ bool isName(std::string_view text);
 bool isNonceDomain(std::string_view text);
 // Base64 of 32 bytes that are a usable X25519 public key; the error says why not, without a prefix.
 Result<PublicKey, std::string> parsePublicKey(std::string_view base64);
+// Base64 of 32 bytes that are an Ed25519 public key of the right order.
+Result<SigningKey, std::string> parseSigningKey(std::string_view base64);
 // "HOST:PORT" or "unix:PATH"; a relative path starts at `base`, which is absolute.
 Result<Address, ConfigError> parseAddress(std::string_view text, const std::filesystem::path& base);
 // Only this host can connect to it: 127.0.0.0/8, ::1, localhost, or a Unix socket.

@@ -132,28 +132,30 @@ void readLimits(const Section& root, LimitsConfig& limits) {
   for (const auto& rule : RULES) section.number(rule.key, limits.*rule.field, rule.least, rule.most);
 }
 
-void readPeers(const Section& root, Config& config) {
+// Names and public keys, one key a name, of which `parse` makes `keys`. `broken` gets the names of those that are none.
+template <typename Key>
+void readNamedKeys(const Section& root, std::string_view table, std::string_view what,
+                   Result<Key, std::string> (*parse)(std::string_view), std::map<std::string, Key, std::less<>>& keys,
+                   std::set<std::string, std::less<>>& broken) {
   auto& reader = root.reader();
-  const auto* peers = root.find("peers");
-  reader.peersUnknown = peers != nullptr && !peers->is_table();
-  std::map<PublicKey, std::string> owners;
-  for (const auto& [key, node] : tableOf(root, "peers")) {
+  std::map<Key, std::string> owners;
+  for (const auto& [key, node] : tableOf(root, table)) {
     const std::string name(key.str());
     const auto line = key.source().begin.line;
-    const auto at = "peer " + ticked(name);
+    const auto at = std::string(what) + " " + ticked(name);
     if (!isName(name)) { reader.fail(line, at + " is not a name", NAME_RULE); }
     const auto* value = node.as_string();
     if (value == nullptr) {
       reader.fail(line, at + " must be a string, not " + std::string(typeName(node)),
                   node.is_table() ? "a name with dots stands in quotes: \"" + name + ".x\" = \"KEY\"" : "");
-      reader.brokenPeers.insert(name);
+      broken.insert(name);
       continue;
     }
-    const auto parsed = parsePublicKey(value->get());
+    const auto parsed = parse(value->get());
     if (!parsed) {
       reader.fail(line, at + ": " + parsed.error(),
-                  "`sallyport key show NAME` on the peer's host prints its public key");
-      reader.brokenPeers.insert(name);
+                  "`sallyport key show NAME` on the " + std::string(what) + "'s host prints its public key");
+      broken.insert(name);
       continue;
     }
     const auto [owner, isNew] = owners.emplace(*parsed, name);
@@ -161,8 +163,20 @@ void readPeers(const Section& root, Config& config) {
       reader.fail(line, at + " has the same key as " + ticked(owner->second),
                   "one key, one name: remove one of the two");
     }
-    config.peers.emplace(name, *parsed);
+    keys.emplace(name, *parsed);
   }
+}
+
+void readPeers(const Section& root, Config& config) {
+  auto& reader = root.reader();
+  const auto* peers = root.find("peers");
+  reader.peersUnknown = peers != nullptr && !peers->is_table();
+  readNamedKeys(root, "peers", "peer", parsePublicKey, config.peers, reader.brokenPeers);
+}
+
+void readSigners(const Section& root, Config& config) {
+  std::set<std::string, std::less<>> broken;
+  readNamedKeys(root, "signers", "signer", parseSigningKey, config.signers, broken);
 }
 
 std::vector<std::string> readAllow(const Section& section, const Config& config) {
@@ -326,7 +340,7 @@ void screen(std::string_view text, Reader& reader) {
 
 void readAll(const toml::table& table, Config& config, Reader& reader) {
   const Section root(reader, table, "",
-                     {"vault", "net", "listen", "connect", "vault_socket", "grant", "key", "peers", "limits",
+                     {"vault", "net", "listen", "connect", "vault_socket", "grant", "key", "peers", "signers", "limits",
                       "require_sandbox", "audit"});
   auto sandbox = SandboxRequirement::Full;
   root.sandbox(sandbox);
@@ -337,6 +351,7 @@ void readAll(const toml::table& table, Config& config, Reader& reader) {
   readAudit(root, config.audit);
   readLimits(root, config.limits);
   readPeers(root, config);
+  readSigners(root, config);
   readListens(root, config);
   readConnects(root, config);
   readVaultSockets(root, config);

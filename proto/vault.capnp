@@ -218,7 +218,8 @@ enum Verb {
 
 interface App {
   publicKey @0 (key :Text) -> (outcome :PublicKeyOutcome);
-  # The public half of a key by its name (of its active version). Any program may ask.
+  # The public half of a key by its name (of its active version). Any program may ask. An answer to `box` under another
+  # `version` was made by a key that became active in between.
 
   ping @1 () -> (selfTest :Bool);
   # Answers after a known-answer self-test of the box; `selfTest` is false if it failed.
@@ -240,6 +241,8 @@ struct PublicKeyOutcome {
     refused @0 :Refusal;
     publicKey @1 :Data;        # 32 bytes
   }
+  version @2 :UInt32;          # of the key; 0 from a vault that doesn't tell
+  opening @3 :List(Data);      # the public halves of all versions that may open now, the active one first
 }
 struct KeyOutcome {
   union {

@@ -176,7 +176,7 @@ kj::Promise<void> AdminService::unlock(UnlockContext context) {
     auto outcome = context.getResults().initOutcome();
     Refusal reason;
     const auto done = unlockKey(view(params.getKeyFile()), view(params.getFileKey()), reason);
-    wipeDeadStack();
+    wipeDeadStackOfLoading();
     state_.counters.add(done ? Count::KeysUnlocked : Count::UnlocksRefused);
     if (!done) {
       logWarning("unlock refused: " + done.error().message);

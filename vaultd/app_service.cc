@@ -31,6 +31,12 @@ kj::Promise<void> AppService::publicKey(PublicKeyContext context) {
     }
     state_.counters.add(Count::PublicKeysGiven);
     copyInto(outcome.initPublicKey(PublicKey::SIZE), version->publicKey.span());
+    outcome.setVersion(version->number);
+    const auto opening = openingVersions(key->header, state_.nowUnix());
+    auto list = outcome.initOpening(static_cast<unsigned>(opening.size()));
+    for (unsigned i = 0; i < list.size(); ++i) {
+      copyInto(list.init(i, PublicKey::SIZE), opening[i]->publicKey.span());
+    }
   });
 }
 

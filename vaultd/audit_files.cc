@@ -77,7 +77,7 @@ Result<AuditKey, Problem> drawFirstKey(const fs::path& path, const FileOwners& o
 }  // namespace
 
 Result<std::unique_ptr<AuditLog>, Problem> openAuditLog(const AuditConfig& config, const FileOwners& owners,
-                                                        int64_t nowMs) {
+                                                        AuditKey& key, int64_t nowMs) {
   if (auto good = checkFolder(config.folder, true); !good) return refuse(good.error());
   const fs::path statePath = config.folder / "state";
   auto stateFd = openOrMake(statePath, owners, true);
@@ -107,14 +107,12 @@ Result<std::unique_ptr<AuditLog>, Problem> openAuditLog(const AuditConfig& confi
                             "put it back; the folder moved away as a whole, a new log begins"});
     }
   }
-  AuditKey firstKey;
   if (had == 0) {
     auto drawn = drawFirstKey(config.folder / "verify.key", owners);
     if (!drawn) return refuse(drawn.error());
-    firstKey = std::move(*drawn);
+    key = std::move(*drawn);
   }
-  return AuditLog::open(std::move(files), {size_t{config.fileMiB} << 20, config.refuseWhenFull}, std::move(firstKey),
-                        nowMs);
+  return AuditLog::open(std::move(files), {size_t{config.fileMiB} << 20, config.refuseWhenFull}, key, nowMs);
 }
 
 }  // namespace sallyport::vaultd

@@ -11,8 +11,9 @@
 
 namespace sallyport::vaultd {
 
-// Opens or begins the log of `config.folder`. The problem names the file, and the line where there is one.
+// Opens or begins the log of `config.folder`. The problem names the file, and the line where there is one. `key` as for
+// AuditLog::open.
 Result<std::unique_ptr<AuditLog>, Problem> openAuditLog(const AuditConfig& config, const FileOwners& owners,
-                                                        int64_t nowMs);
+                                                        AuditKey& key, int64_t nowMs);
 
 }  // namespace sallyport::vaultd

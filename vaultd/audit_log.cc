@@ -147,15 +147,12 @@ Result<uint64_t, Problem> AuditLog::filesOf(AuditFile& state) {
   return *loaded ? (*loaded)->files : 0;
 }
 
-Result<void, Problem> AuditLog::readState(AuditKey firstKey) {
+Result<void, Problem> AuditLog::readState() {
   auto loaded = loadState(*stateFile_);
   // A crash in the first of all writes leaves a state that is no state yet, and nothing else.
   const bool empty = std::ranges::all_of(segments_, [](const Segment& each) { return each.file->size() == 0; });
   if (!loaded && !empty) return refuse(loaded.error());
-  if (!loaded || !*loaded) {
-    key_ = std::move(firstKey);
-    return {};
-  }
+  if (!loaded || !*loaded) return {};
   State& state = **loaded;
   generation_ = state.generation;
   stateNext_ = state.next;
@@ -290,14 +287,14 @@ struct AuditLog::Opening {
   }
 };
 
-Result<std::unique_ptr<AuditLog>, Problem> AuditLog::open(AuditFiles files, AuditLimits limits, AuditKey firstKey,
+Result<std::unique_ptr<AuditLog>, Problem> AuditLog::open(AuditFiles files, AuditLimits limits, AuditKey& key,
                                                           int64_t nowMs) {
-  std::unique_ptr<AuditLog> log(new AuditLog());
+  std::unique_ptr<AuditLog> log(new AuditLog(key));
   CHECK(files.segments.size() >= 2 && files.segments.size() <= MAX_STATE_FILES);
   for (auto& file : files.segments) log->segments_.push_back({std::move(file)});
   log->stateFile_ = std::move(files.state);
   log->limits_ = limits;
-  if (auto read = log->readState(std::move(firstKey)); !read) return refuse(read.error());
+  if (auto read = log->readState(); !read) return refuse(read.error());
   Opening opening{*log, {}, {}, {}, 0};
   if (auto opened = opening.run(); !opened) return refuse(opened.error());
   log->head_ = log->writtenHead_ = opening.checker->head();

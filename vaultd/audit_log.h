@@ -52,8 +52,9 @@ class AuditLog {
   static constexpr size_t MAX_WAITING_BYTES = size_t{256} * 1024;
   static constexpr size_t STATE_SLOT_BYTES = 4096;
 
-  // Checks what is there and goes on behind it. `firstKey` is for a log that is new: the key of record 1.
-  static Result<std::unique_ptr<AuditLog>, Problem> open(AuditFiles files, AuditLimits limits, AuditKey firstKey,
+  // Checks what is there and goes on behind it. `key`, which must outlive the log, is where the mac key of the next
+  // record lives: in secret memory. For a log that is new it holds the key of record 1.
+  static Result<std::unique_ptr<AuditLog>, Problem> open(AuditFiles files, AuditLimits limits, AuditKey& key,
                                                          int64_t nowMs);
   // How many files the log with this state has; 0 if none has been begun.
   static Result<uint64_t, Problem> filesOf(AuditFile& state);
@@ -86,9 +87,9 @@ class AuditLog {
   struct State;
   struct Opening;
 
-  AuditLog() = default;
+  explicit AuditLog(AuditKey& key) : key_(key) {}
   static Result<std::optional<State>, Problem> loadState(AuditFile& file);
-  Result<void, Problem> readState(AuditKey firstKey);
+  Result<void, Problem> readState();
   bool storeState();
   bool makeRoom(int64_t nowMs);
   bool fits(size_t lines) const;
@@ -108,7 +109,7 @@ class AuditLog {
   size_t written_ = 0;   // how much of that the kernel has
   AuditHead head_;       // of the last record appended
   AuditHead writtenHead_;
-  AuditKey key_;  // of the next record
+  AuditKey& key_;  // of the next record
 
   uint64_t generation_ = 0;  // of the newest slot of the state
   uint64_t stateNext_ = 1;   // as stored

@@ -318,11 +318,18 @@ std::optional<std::string_view> AuditLines::next() {
 }
 
 std::string verifyKeyText(const AuditKey& firstKey) {
-  return "sallyport audit key 1\n"
-         "# Checks every record of this log, and could make a false one. Move it off this host, to where the log is\n"
-         "# checked (sallyport audit verify --key FILE). The vault doesn't need it.\n"
-         "key: " +
-         toBase64(firstKey.expose()) + "\n";
+  std::string text =
+      "sallyport audit key 1\n"
+      "# Checks every record of this log, and could make a false one. Move it off this host, to where the log is\n"
+      "# checked (sallyport audit verify --key FILE). The vault doesn't need it.\n"
+      "key: ";
+  // In place: a text put together of others leaves copies of them on the heap.
+  const size_t at = text.size();
+  const size_t room = sodium_base64_ENCODED_LEN(AuditKey::SIZE, sodium_base64_VARIANT_ORIGINAL);  // with the final 0
+  text.resize(at + room);
+  sodium_bin2base64(text.data() + at, room, firstKey.exposeData(), AuditKey::SIZE, sodium_base64_VARIANT_ORIGINAL);
+  text.back() = '\n';
+  return text;
 }
 
 std::optional<AuditKey> parseVerifyKey(std::string_view text) {

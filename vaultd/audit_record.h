@@ -135,6 +135,7 @@ class AuditLines {
 };
 
 // audit/verify.key: the key of record 1 with a word to who finds it.
+// The caller wipes it.
 std::string verifyKeyText(const AuditKey& firstKey);
 std::optional<AuditKey> parseVerifyKey(std::string_view text);
 

@@ -4,6 +4,7 @@
 #include <chrono>
 
 #include "common/log.h"
+#include "vaultd/box.h"
 #include "vaultd/counters.h"
 
 namespace sallyport::vaultd {
@@ -134,6 +135,7 @@ kj::Maybe<kj::Promise<bool>> AuditTrail::settled() {
 void AuditTrail::commit() {
   scheduled_ = false;
   const bool good = commitNow();
+  wipeDeadStack();  // mac keys of records that are written: with one of them the record could be made again
   if (!good && config_.required) withheld_ += turnItems_;
   turnItems_ = 0;
   waiting_ = nullptr;
@@ -163,6 +165,7 @@ void AuditTrail::tick() {
   const bool failedBefore = !log_->problem().empty();
   flushSums();
   const bool good = failedBefore ? log_->recover(clock_()) : log_->sync(clock_());
+  wipeDeadStack();
   if (good && failedBefore) {
     logInfo("audit log: records are written again, lost=" + std::to_string(log_->lost()));
     if (withheld_ > 0) {

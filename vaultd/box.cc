@@ -11,6 +11,7 @@ static_assert(crypto_box_NONCEBYTES == wire::BOX_NONCE_BYTES);
 
 // What one operation leaves below our frame: measured less than 2 KiB for X25519 and for a box.
 constexpr size_t DEAD_STACK_BYTES = 8192;
+constexpr size_t LOADING_STACK_BYTES = 256 * 1024;
 
 using BoxNonce = std::array<unsigned char, crypto_box_NONCEBYTES>;
 
@@ -55,6 +56,7 @@ class WipedAtEnd {
 }  // namespace
 
 void wipeDeadStack() { sodium_stackzero(DEAD_STACK_BYTES); }
+void wipeDeadStackOfLoading() { sodium_stackzero(LOADING_STACK_BYTES); }
 
 LongTermBox::LongTermBox(SecretArena& arena, SharedKeyCache& cache, SharedKeyCache::KeyId id,
                          const LongTermSecret& secret)
@@ -134,12 +136,12 @@ bool isAppNonce(const AppNonceBytes& nonce) {
 }
 
 Result<AppNonceBytes, Refusal> LongTermBox::sealText(const PublicKey& peer, ByteSpan text,
-                                                     NonceSource<BoxRole::Application>& nonces, RandomHalves& random,
+                                                     NonceSource<BoxRole::Application>& nonces, NonceBatch& batch,
                                                      MutableByteSpan out, bool remember, bool& cached) {
   WipedAtEnd wiped(scratch_);
   const auto key = sharedKey(peer, cached);
   if (!key) return refuse(Refusal::LOW_ORDER_KEY);
-  auto drawn = nonces.draw(random);
+  auto drawn = nonces.draw(batch);
   if (!drawn) return refuse(Refusal::NONCE_UNAVAILABLE);
   const BoxNonce nonce = nonceOf(BoxRole::Application, std::move(*drawn).spend());
   seal(out, text, nonce, *key);

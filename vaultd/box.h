@@ -25,8 +25,10 @@ namespace sallyport::vaultd {
 
 using Refusal = proto::Refusal;
 
-// Overwrites the dead stack that crypto calls have left behind; once after each batch.
+// Overwrites the dead stack that crypto calls have left behind, below the caller's frame; once after each batch.
 void wipeDeadStack();
+// The same for the loading of keys, which goes deeper: their texts lie on the stack.
+void wipeDeadStackOfLoading();
 
 // Computes a known box and opens it again, with published test keys. False: this build or machine computes wrongly.
 bool boxSelfTest();
@@ -77,7 +79,7 @@ class LongTermBox {
 
   // NaCl's crypto_box of `text` to `peer`. `out` has the text's length + 16. Refuses lowOrderKey, nonceUnavailable.
   Result<AppNonceBytes, Refusal> sealText(const PublicKey& peer, ByteSpan text,
-                                          NonceSource<BoxRole::Application>& nonces, RandomHalves& random,
+                                          NonceSource<BoxRole::Application>& nonces, NonceBatch& batch,
                                           MutableByteSpan out, bool remember, bool& cached);
 
   // crypto_box_open: `out` has the box's length - 16. Refuses badNonce, lowOrderKey, badBox; then `out` is untouched.

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <ctime>
 #include <limits>
+#include <ranges>
 
 #include "vaultd/key_text.h"
 
@@ -183,6 +184,15 @@ const KeyVersion* activeVersion(const KeyHeader& header, int64_t nowUnix) {
     if (stateOf(version, nowUnix) == VersionState::Active) return &version;
   }
   return nullptr;
+}
+
+std::vector<const KeyVersion*> openingVersions(const KeyHeader& header, int64_t nowUnix) {
+  std::vector<const KeyVersion*> result;
+  for (const KeyVersion& version : header.versions | std::views::reverse) {
+    const VersionState state = stateOf(version, nowUnix);
+    if (state == VersionState::Active || state == VersionState::OpenOnly) result.push_back(&version);
+  }
+  return result;
 }
 
 std::string describeSlots(const KeyHeader& header) {

@@ -93,6 +93,8 @@ bool isKeyName(std::string_view name);
 PublicKey publicKeyOf(const LongTermSecret& secret, KeyKind kind = KeyKind::X25519);
 // The version that boxes and signs at that time; null if there is none.
 const KeyVersion* activeVersion(const KeyHeader& header, int64_t nowUnix);
+// Those that may open at that time, newest first: the active one and the open-only ones.
+std::vector<const KeyVersion*> openingVersions(const KeyHeader& header, int64_t nowUnix);
 // How the file is protected, for people: "passphrase", or "passphrase, shares 2 of 3".
 std::string describeSlots(const KeyHeader& header);
 

@@ -149,16 +149,16 @@ kj::Promise<void> KeyService::box(BoxContext context) {
     size_t words = count * (BOXED_WORDS + wordsFor(AppNonceBytes::SIZE) + wordsFor(wire::BOX_TAG_BYTES));
     for (unsigned i = 0; i < count; ++i) words += wordsFor(items[i].getText().size());
     AnswerRoom room(count, BOXED_WORDS);
-    RandomHalves random(call.refused ? 0 : count);
+    NonceBatch batch(call.refused ? 0 : count);
     answerEach(
         context, items, call.refused ? count * BOXED_WORDS : std::min(words, MAX_ANSWER_WORDS),
-        [&](auto item, auto outcome) { return boxOne(call, item, outcome, room, random); },
+        [&](auto item, auto outcome) { return boxOne(call, item, outcome, room, batch); },
         [&](auto refused) { countRefusal(refused); });
   });
 }
 
 Result<void, Refusal> KeyService::boxOne(const Call& call, proto::BoxItem::Reader item,
-                                         proto::BoxOutcome::Builder outcome, AnswerRoom& room, RandomHalves& random) {
+                                         proto::BoxOutcome::Builder outcome, AnswerRoom& room, NonceBatch& batch) {
   const ByteSpan text = view(item.getText());
   return use(call, text.size(), [&](UseRecord& record) -> Result<Made, Refusal> {
     const auto peer = peerOf(item.getPeer());
@@ -176,7 +176,7 @@ Result<void, Refusal> KeyService::boxOne(const Call& call, proto::BoxItem::Reade
     bool cached = false;
     VersionSecret& secret = *(*version)->secret;
     const auto nonce =
-        secret.box().sealText(peer->key, text, secret.appNonces, random, box, !peer->name.empty(), cached);
+        secret.box().sealText(peer->key, text, secret.appNonces, batch, box, !peer->name.empty(), cached);
     state_.counters.add(cached ? Count::SharedKeyHits : Count::SharedKeyMisses);
     if (!nonce) return refuse(nonce.error());
     copyInto(boxed.initNonce(AppNonceBytes::SIZE), nonce->span());
@@ -316,10 +316,10 @@ Result<void, Refusal> KeyService::drawNonces(const Call& call, std::string_view 
     if (!version) return refuse(version.error());
 
     DomainNonces& nonces = (*version)->secret->domainNonces(*domain);
-    RandomHalves random(count);
+    NonceBatch batch(count);
     auto list = outcome.initNonces(count);
     for (uint32_t i = 0; i < count; ++i) {
-      const auto nonce = nonces.draw(random);
+      const auto nonce = nonces.draw(batch);
       if (!nonce) return refuse(Refusal::NONCE_UNAVAILABLE);
       copyInto(list.init(i, LongNonceBytes::SIZE), nonce->span());
     }

@@ -71,7 +71,7 @@ class KeyService final : public proto::Key::Server {
   Result<void, Refusal> permit(const Call& call, const Use& use, uint32_t uses = 1);
 
   Result<void, Refusal> boxOne(const Call& call, proto::BoxItem::Reader item, proto::BoxOutcome::Builder outcome,
-                               AnswerRoom& room, RandomHalves& random);
+                               AnswerRoom& room, NonceBatch& batch);
   Result<void, Refusal> openOne(const Call& call, proto::OpenItem::Reader item, proto::OpenOutcome::Builder outcome,
                                 AnswerRoom& room);
   Result<void, Refusal> openSealedOne(const Call& call, ByteSpan box, proto::OpenOutcome::Builder outcome,

@@ -19,15 +19,12 @@ bool isOfUse(const KeyVersion& version, int64_t nowUnix) {
 VersionSecret::VersionSecret(SecretArena& arena, SharedKeyCache& cache, SharedKeyCache::KeyId id, KeyKind kind,
                              const LongTermSecret& secret, NonceLedger& ledger)
     : ledger_(ledger),
-      cookieNonces(ledger, secret.expose()),
-      vouchNonces(ledger, secret.expose()),
-      appNonces(ledger, secret.expose()) {
-  if (kind == KeyKind::X25519) {
-    box_.emplace(arena, cache, id, secret);
-  } else {
-    signer_.emplace(arena, secret);
-  }
-}
+      box_(kind != KeyKind::X25519 ? std::nullopt
+                                   : std::optional<LongTermBox>(std::in_place, arena, cache, id, secret)),
+      signer_(kind != KeyKind::Ed25519 ? std::nullopt : std::optional<LongTermSigner>(std::in_place, arena, secret)),
+      cookieNonces(ledger, secretForNonceKeys()),
+      vouchNonces(ledger, secretForNonceKeys()),
+      appNonces(ledger, secretForNonceKeys()) {}
 
 std::span<const std::byte, 32> VersionSecret::secretForNonceKeys() const {
   return box_ ? box_->secretForNonceKeys() : signer_->secretForNonceKeys();

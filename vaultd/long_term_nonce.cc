@@ -24,9 +24,20 @@ NonceKey deriveNonceKey(std::span<const std::byte, 32> secret, const NonceDomain
   return key;
 }
 
+namespace {
+
+// Fetched once: what EVP_aes_256_ecb() looks up costs more than the key schedule.
+const EVP_CIPHER* aes256() {
+  static const EVP_CIPHER* const CIPHER = EVP_CIPHER_fetch(nullptr, "AES-256-ECB", nullptr);
+  CHECK(CIPHER != nullptr);
+  return CIPHER;
+}
+
+}  // namespace
+
 NonceCipher::NonceCipher(const NonceKey& key) : context_(EVP_CIPHER_CTX_new()) {
   CHECK(context_ != nullptr);
-  CHECK(EVP_EncryptInit_ex(context_.get(), EVP_aes_256_ecb(), nullptr, key.exposeData(), nullptr) == 1);
+  CHECK(EVP_EncryptInit_ex2(context_.get(), aes256(), key.exposeData(), nullptr, nullptr) == 1);
   CHECK(EVP_CIPHER_CTX_set_padding(context_.get(), 0) == 1);
 }
 
@@ -41,14 +52,24 @@ std::array<std::byte, 16> NonceCipher::encrypt(const std::array<std::byte, 16>& 
   return result;
 }
 
-RandomHalves::RandomHalves(size_t howMany) : left_(howMany) {
+void prepareNonceCipher() { NonceCipher(NonceKey()).encrypt({}); }
+
+NonceBatch::NonceBatch(size_t howMany) : left_(howMany) {
   CHECK(howMany <= MOST);
-  fillRandom(std::span(bytes_).first(8 * howMany));
+  fillRandom(std::span(random_).first(8 * howMany));
 }
 
-std::span<const std::byte, 8> RandomHalves::take() {
+std::span<const std::byte, 8> NonceBatch::takeRandom() {
   CHECK(left_ > 0);
-  return std::span(bytes_).subspan(8 * --left_).first<8>();
+  return std::span(random_).subspan(8 * --left_).first<8>();
+}
+
+const NonceCipher& NonceBatch::cipherOf(const DomainNonces& nonces) {
+  if (nonces_ != &nonces) {
+    cipher_.emplace(deriveNonceKey(nonces.secret_, nonces.domain_, nonces.ledger_.instance()));
+    nonces_ = &nonces;
+  }
+  return *cipher_;
 }
 
 std::array<std::byte, 16> nonceBlock(uint64_t counter, std::span<const std::byte, 8> random) {

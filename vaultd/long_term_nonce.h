@@ -66,12 +66,12 @@ inline NonceKey deriveNonceKey(std::span<const std::byte, 32> secret, BoxRole ro
   return deriveNonceKey(secret, NonceDomain::of(role), instance);
 }
 
-// AES-256 on single blocks. The key schedule lives in OpenSSL's context (wiped by it when it dies): it hides the
-// counter, it is not a box key. Make it before lock-down: OpenSSL reads its configuration on first use.
+// AES-256 on single blocks. The key schedule lies in OpenSSL's context, on the heap, and is wiped by it when it dies: so
+// a cipher lives no longer than one call.
 class NonceCipher {
  public:
   explicit NonceCipher(const NonceKey& key);
-  NonceCipher(NonceCipher&&) noexcept = default;
+  NonceCipher(const NonceCipher&) = delete;
   std::array<std::byte, 16> encrypt(const std::array<std::byte, 16>& block) const;
 
  private:
@@ -80,6 +80,8 @@ class NonceCipher {
   };
   std::unique_ptr<evp_cipher_ctx_st, Free> context_;
 };
+// To be called before lock-down: OpenSSL looks around on first use.
+void prepareNonceCipher();
 
 template <BoxRole R>
 class NonceSource;
@@ -106,17 +108,25 @@ class LongTermNonce {
   bool spent_ = false;
 };
 
-// The random halves for the nonces of one call, in one go: a system call for each would cost more than the box. Never
-// kept beyond the call: a snapshot of this machine would clone the pool.
-class RandomHalves {
+class DomainNonces;
+
+// What the nonces of one call have in common. Their random halves, in one go: a system call for each would cost more
+// than the box. And the cipher of their nonce key, derived once. Never kept beyond the call: a snapshot of this machine
+// would clone the randomness, and the nonce key would lie on the heap.
+class NonceBatch {
  public:
   static constexpr size_t MOST = 64;
-  explicit RandomHalves(size_t howMany = 1);  // at most MOST
-  std::span<const std::byte, 8> take();
+  explicit NonceBatch(size_t howMany = 1);  // at most MOST
+  NonceBatch(const NonceBatch&) = delete;
+
+  std::span<const std::byte, 8> takeRandom();
+  const NonceCipher& cipherOf(const DomainNonces& nonces);
 
  private:
-  std::array<std::byte, 8 * MOST> bytes_;
+  std::array<std::byte, 8 * MOST> random_;
   size_t left_;
+  const DomainNonces* nonces_ = nullptr;  // whose cipher it is
+  std::optional<NonceCipher> cipher_;
 };
 
 // be64 counter || 8 random bytes.
@@ -125,38 +135,40 @@ std::array<std::byte, 16> nonceBlock(uint64_t counter, std::span<const std::byte
 // Draws nonces of one key in one domain that is a program's own.
 class DomainNonces {
  public:
-  // `ledger` must outlive this.
+  // `ledger` and the secret key, where it lives, must outlive this.
   DomainNonces(NonceLedger& ledger, std::span<const std::byte, 32> secret, const NonceDomain& domain)
-      : ledger_(ledger), cipher_(deriveNonceKey(secret, domain, ledger.instance())) {}
+      : ledger_(ledger), secret_(secret), domain_(domain) {}
 
   // Nothing if no provably fresh nonce can be made; the ledger says why.
-  std::optional<LongNonceBytes> draw(RandomHalves& random) {
+  std::optional<LongNonceBytes> draw(NonceBatch& batch) {
     const auto counter = ledger_.draw();
     if (!counter) return std::nullopt;
-    return LongNonceBytes(cipher_.encrypt(nonceBlock(*counter, random.take())));
+    return LongNonceBytes(batch.cipherOf(*this).encrypt(nonceBlock(*counter, batch.takeRandom())));
   }
 
  private:
+  friend class NonceBatch;
   NonceLedger& ledger_;
-  NonceCipher cipher_;
+  std::span<const std::byte, 32> secret_;
+  NonceDomain domain_;
 };
 
 // Draws the nonces of one key in one role.
 template <BoxRole R>
 class NonceSource {
  public:
-  // `ledger` must outlive this.
+  // `ledger` and the secret key, where it lives, must outlive this.
   NonceSource(NonceLedger& ledger, std::span<const std::byte, 32> secret)
       : nonces_(ledger, secret, NonceDomain::of(R)) {}
 
-  std::optional<LongTermNonce<R>> draw(RandomHalves& random) {
-    const auto bytes = nonces_.draw(random);
+  std::optional<LongTermNonce<R>> draw(NonceBatch& batch) {
+    const auto bytes = nonces_.draw(batch);
     if (!bytes) return std::nullopt;
     return LongTermNonce<R>(*bytes);
   }
   std::optional<LongTermNonce<R>> draw() {
-    RandomHalves random;
-    return draw(random);
+    NonceBatch batch;
+    return draw(batch);
   }
 
  private:

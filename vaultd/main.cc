@@ -45,6 +45,8 @@ constexpr size_t MAX_ADMIN_MESSAGE_BYTES = MAX_CONFIG_BYTES + 64 * 1024;
 constexpr uint64_t MAX_OPEN_FILES =
     1024;  // three sockets of at most 256 clients each, the nonce files, and what the loop needs
 
+constexpr const char* RAISE_LOCKED = "raise the limit of locked memory (ulimit -l)";
+
 struct Arguments {
   std::filesystem::path configFile;
   bool printSandbox = false;
@@ -91,6 +93,7 @@ void prepareLibraries() {
   CHECK(sodium_init() >= 0);
   // No configuration file: it could name modules to load.
   CHECK(OPENSSL_init_crypto(OPENSSL_INIT_NO_LOAD_CONFIG, nullptr) == 1);
+  prepareNonceCipher();
   std::signal(SIGPIPE, SIG_IGN);
   // Already now: a crash while keys are being loaded must not leave them in a core file. Lock-down does it again.
   prctl(PR_SET_DUMPABLE, 0);
@@ -128,7 +131,7 @@ int serve(const Config& config) {
   if (geteuid() != 0) sandbox.enter();
 
   auto arena = SecretArena::create();
-  if (!arena) return fail({"no memory for secrets: " + arena.error(), "raise the limit of locked memory (ulimit -l)"});
+  if (!arena) return fail({"no memory for secrets: " + arena.error(), RAISE_LOCKED});
   SharedKeyCache cache(**arena);
   EventLoop loop;
   const auto nowMs = [&loop] { return loop.nowMs(); };
@@ -157,14 +160,24 @@ int serve(const Config& config) {
   facts.pid = static_cast<uint32_t>(getpid());
   facts.startedMs = loop.nowMs();
 
+  // Of its own: `panic` wipes the keys, and the log goes on.
+  std::unique_ptr<SecretArena> auditMemory;
   std::optional<AuditTrail> audit;
   if (config.audit.enabled) {
-    auto log = openAuditLog(config.audit, owners, AuditTrail::wallMs());
+    auto memory = SecretArena::create(sizeof(AuditKey));
+    if (!memory) return fail({"no memory for secrets: " + memory.error(), RAISE_LOCKED});
+    auditMemory = std::move(*memory);
+    if (auditMemory->kind() != (*arena)->kind())
+      facts.memory += ", audit key in " + std::string(auditMemory->describe());
+    auto* const key = new (auditMemory->takeBlock(sizeof(AuditKey)).data()) AuditKey;
+    auto log = openAuditLog(config.audit, owners, *key, AuditTrail::wallMs());
     if (!log) return fail(log.error());
     audit.emplace(loop, std::move(*log), config.audit);
     state.recorder = facts.audit = &*audit;
     facts.auditRequired = config.audit.required;
   }
+
+  wipeDeadStackOfLoading();
 
   const auto sockets = openListeners(config, options, facts.accounts);
   if (!sockets) return fail(sockets.error());

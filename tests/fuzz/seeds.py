@@ -198,6 +198,25 @@ def texts():
     write("key_format", "hex", secret.hex().encode())
 
 
+def files():
+    # Recipients, size of the text, then what is done to the file: see box_file_fuzz.cc.
+    scripts = {"whole": [0, 0, 9], "two": [1, 0, 9], "blocks": [1, 3, 7], "empty": [0, 0, 0], "flip": [0, 0, 9, 1, 0, 60, 1],
+               "flip-tag": [1, 0, 9, 1, 2, 6, 128], "cut": [0, 2, 1, 2, 0, 80], "swap": [1, 3, 7, 3, 0, 1], "repeat": [0, 3, 7, 4, 1],
+               "drop": [1, 3, 7, 5, 1], "behind": [0, 1, 0, 6, 3, 1, 2, 3], "splice": [1, 2, 0, 7, 0], "splice-head": [0, 1, 5, 8]}
+    for name, script in scripts.items():
+        write("box_file", name, bytes([0]) + bytes(script))
+    head = b"sallyport box 1\n" + struct.pack(">I", 1) + bytes(range(32)) + b"\1" + bytes(range(1, 33)) + bytes(144 + 32 + 24)
+    write("box_file", "head", bytes([1]) + head)
+    write("box_file", "head-cut", bytes([1]) + head[:-1])
+    write("box_file", "head-many", bytes([1]) + head[:52] + b"\x40" + head[53:])
+    write("box_file", "head-format", bytes([1]) + b"sallyport box 2\n" + bytes(60))
+    signature = (b"sallyport signature 1\nkey: " + base64.b64encode(bytes(range(32))) + b"\nsignature: "
+                 + base64.b64encode(bytes(range(64))) + b"\n")
+    for name, text in {"good": signature, "cut": signature[:-1], "spelling": signature.replace(b"Pj8=", b"Pj9="),
+                       "behind": signature + b"\n", "crlf": signature.replace(b"\n", b"\r\n")}.items():
+        write("signature_file", name, text)
+
+
 def others():
     def slot(how, generation, bound, wall, instance=b"i"):
         return bytes([how]) + b"SPNONCE1" + struct.pack(">QQQ", generation, bound, wall) + instance * 16 + bytes(32)
@@ -227,5 +246,25 @@ def others():
     write("canary", "found", b"bird")
 
 
-for make in (packets, scripts, rpc, texts, others):
+def peers():
+    header = struct.pack(">3I", 100, 7, 5) + bytes(4)
+    for name, how in {"good": [1, 255, 255, 0], "unmade": [0, 255, 255, 0], "too-large": [1, 0, 99, 0], "wide": [1, 255, 255, 16]}.items():
+        write("peer_header", name, bytes([0, 9, 8, 7, 6]) + header + bytes(how))
+    for name, text in {"preamble": b"p2pf\x01\x01B\x00" + bytes(range(32)), "same": b"p2pf\x01\x01A\x00" + bytes(32),
+                       "other": b"GET / HTTP/1.1\r\n", "behind": b"p2pf\x01\x01B\x00" + bytes(60)}.items():
+        write("peer_header", name, bytes([1, 0, 49]) + text)
+    two, take = [0, 5, *b"first", 8, 6, *b"second"], [4, 1, 0, 5, 200]
+    # The first byte is the mode; see peer_frames_fuzz.cc for the rest.
+    scripts = {"two": two + take, "one-code": [0, 2, 1, 2, 0, 2, 3, 4] + take, "end": two + [130] + take + [5, 9], "open": [2] + two + take,
+               "large": [1, 0x40, 0, 4, 0xff, 0xff, 5, 9, 6, 0x40, 0], "slow": two + [3, 30, 5, 100, 132, 1, 0, 5, 100],
+               "too-big": two + [3, 30, 5, 4, 4, 1, 0, 5, 200, 5, 200], "flip": two + [15, 1, 0, 20, 1] + take,
+               "cut": two + [23, 10, 3] + take, "again": two + [31] + take, "reflected": [39, 1, 2, 3, 4] + take,
+               "lie": [47, 0xff, 0xff, 16, 1] + take, "lie-small": [47, 0, 100, 0, 1] + two + take, "garbage": [7, 40] + [9] * 40 + take,
+               "epochs": [0, 1, 1] * 20 + take, "after-end": [130, 7, 2, 1, 1] + take}
+    for name, script in scripts.items():
+        for mode in (0, 1):
+            write("peer_frames", f"{name}-{'base' if mode == 0 else 'hard'}", bytes([mode] + script))
+
+
+for make in (packets, scripts, rpc, texts, files, others, peers):
     make()

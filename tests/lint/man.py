@@ -27,7 +27,7 @@ def undocumented(root):
     pages = {page: words((root / "docs/man" / page).read_text()) for page in PAGES}
     table = (root / "cli/main.cc").read_text()
     commands = re.findall(r'^ +\{"([a-z][a-z -]*)",\s*"', table, re.M)
-    options = set(re.findall(r'"(--[a-z-]+)=?"', table))
+    options = set(re.findall(r'"(--[a-z-]+)=?\*?"', table))
     if len(commands) < 10:
         yield "sallyport.1", "nothing: the table of commands in cli/main.cc wasn't understood"
     for command in commands:

@@ -153,7 +153,7 @@ class Site:
             self.net["metrics"] = "unix:run/metrics.sock"
         self.limits = {}
         self.top = {}
-        self.listens, self.connects, self.peers = {}, {}, {}
+        self.listens, self.connects, self.peers, self.signers = {}, {}, {}, {}
         self.vault_sockets, self.grants, self.keys_options = {}, {}, {}
         self.secrets = {}   # of keys we imported, for tests that decrypt
         self.publics = {}
@@ -231,6 +231,8 @@ class Site:
         for name, options in self.keys_options.items():
             parts += ["", f"[key.{name}]"] + lines(options)
         parts += ["", "[peers]"] + lines(self.peers)
+        if self.signers:
+            parts += ["", "[signers]"] + lines(self.signers)
         return "\n".join(parts) + "\n"
 
     def write_config(self):

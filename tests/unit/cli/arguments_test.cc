@@ -13,6 +13,7 @@ const Command COMMANDS[] = {
     {"status", "[--json]", "show", {"--json"}, 0, 0, nothing, ""},
     {"key new", "NAME", "make", {"--keys=", "--passphrase"}, 1, 1, nothing, "more\n"},
     {"key show", "NAME", "print", {"--keys="}, 1, 1, nothing, ""},
+    {"box", "--to PEER...", "box", {"--to=*", "--output="}, 0, 1, nothing, ""},
 };
 
 Invocation parse(const std::vector<std::string>& words) { return parseCommandLine(COMMANDS, words); }
@@ -26,6 +27,18 @@ TEST(CommandLine, FindsTheCommandItsWordsAndItsOptions) {
   EXPECT_EQ(call.arguments.get("--config"), "x.toml");
   EXPECT_TRUE(call.arguments.has("--passphrase"));
   EXPECT_FALSE(call.arguments.has("--json"));
+}
+
+TEST(CommandLine, SomeOptionsMayBeRepeated) {
+  const auto call = parse({"box", "--to", "alice", "--to=bob", "-o", "-", "-"});
+  ASSERT_EQ(call.kind, Invocation::Kind::Run) << call.problem;
+  EXPECT_EQ(call.arguments.all("--to"), (std::vector<std::string>{"alice", "bob"}));
+  EXPECT_EQ(call.arguments.get("--output"), "-");
+  EXPECT_EQ(call.arguments.words, std::vector<std::string>{"-"});
+  EXPECT_TRUE(call.arguments.all("--output").empty());
+  EXPECT_EQ(parse({"box", "-o", "a", "-o", "b"}).kind, Invocation::Kind::Mistake);
+  EXPECT_EQ(parse({"box", "--to"}).kind, Invocation::Kind::Mistake);
+  EXPECT_EQ(parse({"status", "--to", "alice"}).kind, Invocation::Kind::Mistake);
 }
 
 TEST(CommandLine, TakesOptionsBeforeTheCommandAndWithEquals) {

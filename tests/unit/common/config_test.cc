@@ -84,6 +84,25 @@ TEST(Config, ReadsEverySectionOfAGoodFile) {
   EXPECT_EQ(config->findConnect("nosuch"), nullptr);
 }
 
+TEST(Config, SignersAreEd25519KeysWithNames) {
+  // RFC 8032, test 1: as an X25519 key its last bit would be a mistake.
+  constexpr auto KEY = "11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo=";
+  const auto config = parse(std::string(GOOD) + "[signers]\nrelease = \"" + KEY + "\"\n");
+  ASSERT_TRUE(config) << config.error().message;
+  EXPECT_EQ(toBase64(config->signers.at("release").span()), KEY);
+  EXPECT_TRUE(config->peers.size() == 2 && config->signers.size() == 1);
+  for (const auto& [value, message] : std::map<std::string, std::string>{
+           {"\"AAAA\"", "signer `x`: the key has 3 bytes, not 32"},
+           {"\"AQAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=\"", "is not an Ed25519 public key"},
+           {"\"AgAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=\"", "is not an Ed25519 public key"},
+           {"3", "signer `x` must be a string"},
+           {"\"" + std::string(KEY) + "\"\ny = \"" + KEY + "\"", "signer `y` has the same key as `x`"}}) {
+    const auto wrong = parse(std::string(GOOD) + "[signers]\nx = " + value + "\n");
+    ASSERT_FALSE(wrong) << value;
+    EXPECT_NE(wrong.error().message.find(message), std::string::npos) << wrong.error().message;
+  }
+}
+
 TEST(Config, AnEmptyFileHasDefaultsAndAWarning) {
   const auto config = parse("");
   ASSERT_TRUE(config);

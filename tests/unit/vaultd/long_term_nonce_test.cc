@@ -78,9 +78,9 @@ class Nonces : public testing::Test {
 };
 
 TEST_F(Nonces, HoldTheCounterAndFreshRandomness) {
-  RandomHalves random(2);
-  const auto first = nonceBlock(0x0102030405060708, random.take());
-  const auto second = nonceBlock(0x0102030405060708, random.take());
+  NonceBatch batch(2);
+  const auto first = nonceBlock(0x0102030405060708, batch.takeRandom());
+  const auto second = nonceBlock(0x0102030405060708, batch.takeRandom());
   EXPECT_EQ(toHex(ByteSpan(first).first(8)), "0102030405060708");
   EXPECT_EQ(toHex(ByteSpan(second).first(8)), "0102030405060708");
   EXPECT_NE(first, second);
@@ -106,15 +106,29 @@ TEST_F(Nonces, ADomainOfAProgramIsNeverAPrefixOfOurs) {
 TEST_F(Nonces, OfADomainAreDistinctAndCountToo) {
   DomainNonces source(*ledger, secret, *NonceDomain::named("minute-k"));
   const NonceKey key = deriveNonceKey(secret, *NonceDomain::named("minute-k"), ledger->instance());
-  RandomHalves random(64);
-  const uint64_t first = test::counterOf(*source.draw(random), key);
-  for (uint64_t i = 1; i < 64; ++i) EXPECT_EQ(test::counterOf(*source.draw(random), key), first + i);
+  NonceBatch batch(64);
+  const uint64_t first = test::counterOf(*source.draw(batch), key);
+  for (uint64_t i = 1; i < 64; ++i) EXPECT_EQ(test::counterOf(*source.draw(batch), key), first + i);
+}
+
+TEST_F(Nonces, OfSeveralKeysInOneCallHaveTheirOwn) {
+  std::array<std::byte, 32> other{};
+  other[0] = std::byte{7};
+  DomainNonces one(*ledger, secret, NonceDomain::of(BoxRole::Application));
+  DomainNonces two(*ledger, other, NonceDomain::of(BoxRole::Application));
+  const NonceKey keys[] = {deriveNonceKey(secret, BoxRole::Application, ledger->instance()),
+                           deriveNonceKey(other, BoxRole::Application, ledger->instance())};
+  NonceBatch batch(4);
+  const uint64_t first = test::counterOf(*one.draw(batch), keys[0]);
+  EXPECT_EQ(test::counterOf(*two.draw(batch), keys[1]), first + 1);
+  EXPECT_EQ(test::counterOf(*one.draw(batch), keys[0]), first + 2);
+  EXPECT_EQ(test::counterOf(*one.draw(batch), keys[0]), first + 3);
 }
 
 TEST_F(Nonces, TheRandomHalvesOfACallAreDistinct) {
-  RandomHalves random(64);
+  NonceBatch batch(64);
   std::set<std::string> seen;
-  for (int i = 0; i < 64; ++i) seen.insert(toHex(random.take()));
+  for (int i = 0; i < 64; ++i) seen.insert(toHex(batch.takeRandom()));
   EXPECT_EQ(seen.size(), 64u);
 }
 
@@ -137,9 +151,12 @@ TEST_F(Nonces, TwoVaultsWithOneKeyShareNoneOfTenMillion) {
     auto own = NonceLedger::open(std::make_unique<test::MemoryDisk>(disk), {}, [] { return uint64_t{0}; });
     ASSERT_TRUE(own.has_value());
     NonceSource<BoxRole::Cookie> source(**own, secret);
-    for (size_t i = 0; i < EACH; ++i) {
-      const LongNonceBytes nonce = std::move(*source.draw()).spend();
-      std::memcpy(&halves.emplace_back(), nonce.data(), sizeof(uint64_t));
+    for (size_t i = 0; i < EACH; i += NonceBatch::MOST) {
+      NonceBatch batch(NonceBatch::MOST);
+      for (size_t each = 0; each < NonceBatch::MOST; ++each) {
+        const LongNonceBytes nonce = std::move(*source.draw(batch)).spend();
+        std::memcpy(&halves.emplace_back(), nonce.data(), sizeof(uint64_t));
+      }
     }
     EXPECT_GE((*own)->refills(), 5u);
     instances.insert((*own)->instance());

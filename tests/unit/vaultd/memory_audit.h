@@ -3,7 +3,9 @@
 #pragma once
 
 #include <cerrno>
+#include <list>
 #include <map>
+#include <memory>
 #include <random>
 
 #include "vaultd/audit_log.h"
@@ -22,6 +24,7 @@ struct MemoryFolder {
   explicit MemoryFolder(size_t segments = 3) : files(segments + 1) {}
 
   std::vector<File> files;  // the last is the state
+  std::shared_ptr<std::list<AuditKey>> keys = std::make_shared<std::list<AuditKey>>();  // of the logs opened here
   std::map<unsigned, Fault> faults;
   unsigned calls = 0;
   int failAllWith = 0;  // an errno, until it is taken away
@@ -120,7 +123,8 @@ inline AuditKey firstKey() {
 }
 
 inline Result<std::unique_ptr<AuditLog>, Problem> openLog(MemoryFolder& folder, AuditLimits limits = {}) {
-  return AuditLog::open(filesOf(folder), limits, firstKey(), 1000);
+  folder.keys->push_back(firstKey());
+  return AuditLog::open(filesOf(folder), limits, folder.keys->back(), 1000);
 }
 
 inline AuditRecord boxRecord(std::string peer = "alice", int64_t timeMs = 1'000'000) {

@@ -322,6 +322,9 @@ TEST_F(Services, ProgramsGetPublicKeysAndNothingElse) {
   auto answer = loop.await(request.send());
   ASSERT_TRUE(answer.getOutcome().isPublicKey());
   EXPECT_EQ(toHex(bytes(answer.getOutcome().getPublicKey())), toHex(vector("S")));
+  EXPECT_EQ(answer.getOutcome().getVersion(), 1u);
+  ASSERT_EQ(answer.getOutcome().getOpening().size(), 1u);
+  EXPECT_EQ(toHex(bytes(answer.getOutcome().getOpening()[0])), toHex(vector("S")));
   auto unknown = app().publicKeyRequest();
   unknown.setKey("../server");
   EXPECT_EQ(loop.await(unknown.send()).getOutcome().getRefused(), Refusal::UNKNOWN_KEY);
