@@ -81,8 +81,11 @@ int pipeChannel(const Arguments& arguments) {
   const auto& name = arguments.words[0];
   if (arguments.has("--wire")) return pipeWire(*config, name);
   const ConnectEntry* entry = config->findConnect(name);
-  const bool peer = arguments.has("--protocol") ? arguments.get("--protocol") == "peer"
-                                                : entry != nullptr && entry->protocol == Protocol::Peer;
+  const bool peer = entry != nullptr && entry->protocol == Protocol::Peer;
+  if (entry != nullptr && arguments.has("--protocol") && (arguments.get("--protocol") == "peer") != peer) {
+    return fail("[[connect]] `" + name + "` speaks " + (peer ? "the peer protocol" : "curve_tun"),
+                "leave --protocol out, or set `protocol` in the entry");
+  }
 
   EventLoop loop;
   auto client = DaemonClient::connect(loop, config->net.socket);

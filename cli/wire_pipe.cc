@@ -2,6 +2,7 @@
 #include "cli/wire_pipe.h"
 
 #include <arpa/inet.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <sys/socket.h>
 #include <sys/un.h>
@@ -117,6 +118,7 @@ int pipeWire(const Config& config, const std::string& name) {
   } catch (const kj::Exception& e) { problem = e.getDescription().cStr(); }
   if (fd < 0) return fail("can't connect to " + toString(entry->address) + ": " + problem, "is netd up?");
   const kj::AutoCloseFd socketFd(fd);
+  fcntl(fd, F_SETFL, O_NONBLOCK);
   problem = copyBothWays(socketFd);
   return problem.empty() ? EXIT_DONE : fail("`" + name + "`: " + problem);
 }

@@ -20,6 +20,8 @@ class CurveLink {
 
   explicit CurveLink(Session session) : session_(std::move(session)) {}
 
+  static std::optional<uint32_t> blockVersion() { return std::nullopt; }
+
   // `frame` is room for the head, then the text.
   std::optional<wire::DropReason> seal(Ciphers& ciphers, MutableByteSpan frame, uint32_t) {
     return session_.seal(ciphers.message, frame);

@@ -24,6 +24,7 @@ class IncomingOf : public Connection, protected EventLoop::Watcher {
   ~IncomingOf() noexcept(false) override;
 
   Dropped describe(wire::DropReason reason) const override;
+  std::optional<uint32_t> blockVersion() const override { return link_ ? link_->blockVersion() : std::nullopt; }
 
  protected:
   // The peer is who it has to be. `peer` and `name` are what is known of it, if anything.

@@ -51,7 +51,7 @@ void IncomingPeer::readPreamble() {
 void IncomingPeer::onSalt(const PeerSaltDrawn& drawn) {
   const auto theirs = wire::parsePeerPreamble(preamble_, drawn.party);
   if (!theirs) return fail(theirs.error());
-  own_ = drawn.party;
+  own_ = drawn;
   const auto ours = wire::writePeerPreamble(drawn.party, drawn.salt);
   // A fresh socket takes 40 bytes at once; one that doesn't has failed.
   if (send(socket_, ours.data(), ours.size(), MSG_NOSIGNAL | MSG_DONTWAIT) != static_cast<ssize_t>(ours.size()))
@@ -66,8 +66,9 @@ void IncomingPeer::onSalt(const PeerSaltDrawn& drawn) {
 
 void IncomingPeer::onSecrets(PeerSecrets& secrets) {
   const EntryFraming& framing = *entry().framing;
-  opening_.emplace(peer::hardSealer(std::move(secrets.send), *own_, framing.rotateFrames),
-                   peer::hardOpener(std::move(secrets.receive), *own_, framing.maxFrameBytes, framing.rotateFrames));
+  opening_.emplace(peer::hardSealer(std::move(secrets.send), own_->party, framing.rotateFrames),
+                   peer::hardOpener(std::move(secrets.receive), own_->party, framing.maxFrameBytes, framing.rotateFrames),
+                   own_->blockVersion);
   readFirstFrame();
 }
 

@@ -24,7 +24,7 @@ class IncomingPeer final : public IncomingOf<PeerLink> {
 
   wire::PeerPreambleBytes preamble_;
   size_t have_ = 0;
-  std::optional<wire::PeerParty> own_;
+  std::optional<PeerSaltDrawn> own_;
   std::optional<PeerLink> opening_;  // with its keys, until the first frame
 };
 

@@ -5,6 +5,7 @@
 
 #include <cerrno>
 
+#include "netd/incoming_base.h"
 #include "netd/incoming_curve.h"
 #include "netd/incoming_peer.h"
 #include "netd/outgoing_curve.h"
@@ -108,7 +109,9 @@ void Listener::acceptWire(kj::AutoCloseFd socket, const sockaddr_storage& addres
   setNoDelay(socket);
   std::unique_ptr<Connection> connection;
   auto ticket = worker_.sources().take(source);
-  if (entry->framing)
+  if (entry->isBase())
+    connection = std::make_unique<IncomingBase>(worker_, entry, kj::mv(socket), address, std::move(ticket));
+  else if (entry->framing)
     connection = std::make_unique<IncomingPeer>(worker_, entry, kj::mv(socket), address, std::move(ticket));
   else
     connection = std::make_unique<IncomingHandshake>(worker_, entry, kj::mv(socket), address, std::move(ticket));

@@ -3,6 +3,7 @@
 
 #include <sys/socket.h>
 
+#include "netd/base_session.h"
 #include "netd/socket_options.h"
 #include "netd/worker.h"
 
@@ -90,5 +91,6 @@ void OutgoingOf<Link>::established(Link link) {
 
 template class OutgoingOf<CurveLink>;
 template class OutgoingOf<PeerLink>;
+template class OutgoingOf<BaseLink>;
 
 }  // namespace sallyport::netd

@@ -51,7 +51,8 @@ void OutgoingPeer::onPreamble() {
 void OutgoingPeer::onSecrets(PeerSecrets& secrets) {
   const EntryFraming& framing = *entry().framing;
   PeerLink link(peer::hardSealer(std::move(secrets.send), own_->party, framing.rotateFrames),
-                peer::hardOpener(std::move(secrets.receive), own_->party, framing.maxFrameBytes, framing.rotateFrames));
+                peer::hardOpener(std::move(secrets.receive), own_->party, framing.maxFrameBytes, framing.rotateFrames),
+                own_->blockVersion);
   std::array<std::byte, PeerLink::AROUND_BYTES> open;
   if (auto fault = link.sealOpen(worker_.ciphers(), open)) return drop(*fault);
   if (!sendWhole(open)) return drop(DropReason::TransportError);

@@ -22,8 +22,11 @@ class PeerLink {
   static constexpr size_t FRAMES_PER_TURN = 8;
   static constexpr bool CHANNELS_END = true;
 
-  PeerLink(peer::FrameSealer sealer, peer::FrameOpener opener)
-      : sealer_(std::move(sealer)), opener_(std::move(opener)) {}
+  PeerLink(peer::FrameSealer sealer, peer::FrameOpener opener, uint32_t blockVersion)
+      : sealer_(std::move(sealer)), opener_(std::move(opener)), blockVersion_(blockVersion) {}
+
+  // Of the key that the vault made our secrets from.
+  std::optional<uint32_t> blockVersion() const { return blockVersion_; }
 
   // `frame` is room for the head, the text, and room for the tag.
   std::optional<wire::DropReason> seal(Ciphers& ciphers, MutableByteSpan frame, uint32_t code) {
@@ -129,6 +132,7 @@ class PeerLink {
 
   peer::FrameSealer sealer_;
   peer::FrameOpener opener_;
+  uint32_t blockVersion_;
   Stash held_;  // of a header, or behind a header that is read: as it came
   std::unique_ptr<Block> block_;
 };

@@ -17,6 +17,7 @@ class TunnelOf final : public Connection {
   ~TunnelOf() noexcept(false) override;
 
   void resume() override { pump(); }
+  std::optional<uint32_t> blockVersion() const override { return link_.blockVersion(); }
 
  private:
   struct Side final : EventLoop::Watcher {

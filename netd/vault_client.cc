@@ -6,6 +6,7 @@
 
 #include "common/capnp_bytes.h"
 #include "common/log.h"
+#include "netd/vault_refusal.h"
 
 namespace sallyport::netd {
 
@@ -15,17 +16,6 @@ namespace {
 
 constexpr size_t MAX_BATCH = 64;       // the vault refuses more
 constexpr unsigned MAX_UNDER_WAY = 2;  // one being served, one ready behind it
-
-DropReason reasonOf(proto::Refusal refusal) {
-  switch (refusal) {
-    case proto::Refusal::PEER_NOT_ALLOWED: return DropReason::PeerNotAllowed;
-    case proto::Refusal::BAD_BOX: return DropReason::BadBox;
-    case proto::Refusal::LOW_ORDER_KEY: return DropReason::LowOrderKey;
-    case proto::Refusal::RATE_LIMITED: return DropReason::RateLimited;
-    case proto::Refusal::NONCE_UNAVAILABLE: return DropReason::NonceUnavailable;
-    default: return DropReason::VaultRefused;  // what no step of a handshake is to be answered
-  }
-}
 
 template <size_t N>
 bool copyExactly(wire::Block<N>& to, capnp::Data::Reader from) {
@@ -54,7 +44,7 @@ struct VaultClient::CookieStep {
     to.setCookie(toData(request.cookie));
   }
   static Result<Answer, DropReason> read(proto::CookieOutcome::Reader outcome) {
-    if (!outcome.isSealed()) return refuse(reasonOf(outcome.getRefused()));
+    if (!outcome.isSealed()) return refuse(dropReasonOf(outcome.getRefused()));
     auto sealed = outcome.getSealed();
     auto nonce = LongNonceBytes::tryFrom(toBytes(sealed.getNonce()));
     Answer answer;
@@ -81,7 +71,7 @@ struct VaultClient::VerifyStep {
   }
   static Result<Answer, DropReason> read(proto::VouchOutcome::Reader outcome) {
     if (outcome.isPeer()) return Answer{std::string(outcome.getPeer())};
-    const DropReason reason = reasonOf(outcome.getRefused());
+    const DropReason reason = dropReasonOf(outcome.getRefused());
     return refuse(reason == DropReason::BadBox ? DropReason::BadVouch : reason);
   }
 };
@@ -99,7 +89,7 @@ struct VaultClient::MakeStep {
     to.setClientEphemeral(toData(request.clientEphemeral.span()));
   }
   static Result<Answer, DropReason> read(proto::MadeVouchOutcome::Reader outcome) {
-    if (!outcome.isMade()) return refuse(reasonOf(outcome.getRefused()));
+    if (!outcome.isMade()) return refuse(dropReasonOf(outcome.getRefused()));
     auto made = outcome.getMade();
     auto client = PublicKey::tryFrom(toBytes(made.getClient()));
     auto nonce = LongNonceBytes::tryFrom(toBytes(made.getNonce()));
@@ -130,11 +120,12 @@ struct VaultClient::PeerSaltStep {
     writePeerEntry(to, entry, request.listen);
   }
   static Result<Answer, DropReason> read(proto::PeerSaltOutcome::Reader outcome) {
-    if (!outcome.isDrawn()) return refuse(reasonOf(outcome.getRefused()));
+    if (!outcome.isDrawn()) return refuse(dropReasonOf(outcome.getRefused()));
     const auto drawn = outcome.getDrawn();
     const auto salt = wire::PeerSalt::tryFrom(toBytes(drawn.getSalt()));
     if (!salt) return refuse(DropReason::VaultRefused);
-    return Answer{drawn.getParty() == proto::PeerParty::A ? wire::PeerParty::A : wire::PeerParty::B, *salt};
+    return Answer{drawn.getParty() == proto::PeerParty::A ? wire::PeerParty::A : wire::PeerParty::B, *salt,
+                  drawn.getVersion()};
   }
 };
 
@@ -152,7 +143,7 @@ struct VaultClient::PeerKeysStep {
     to.setPeerSalt(toData(request.peerSalt.span()));
   }
   static Result<Answer, DropReason> read(proto::PeerKeysOutcome::Reader outcome) {
-    if (!outcome.isDerived()) return refuse(reasonOf(outcome.getRefused()));
+    if (!outcome.isDerived()) return refuse(dropReasonOf(outcome.getRefused()));
     const auto derived = outcome.getDerived();
     const auto send = toBytes(derived.getSendSecret());
     const auto receive = toBytes(derived.getReceiveSecret());
@@ -281,6 +272,42 @@ std::unique_ptr<VaultClient::Question> VaultClient::drawPeerSalt(const std::stri
 std::unique_ptr<VaultClient::Question> VaultClient::derivePeerKeys(const std::string& entry, PeerKeysRequest request,
                                                                    OnAnswer<PeerSecrets> onAnswer) {
   return ask(keys_, entry, request, std::move(onAnswer));
+}
+
+std::unique_ptr<VaultClient::Question> VaultClient::openPeerSession(const std::string& entry, bool listen,
+                                                                    OnAnswer<std::unique_ptr<BaseSession>> onAnswer) {
+  struct Asked final : Question {
+    ~Asked() override { *answer = nullptr; }
+    std::shared_ptr<OnAnswer<std::unique_ptr<BaseSession>>> answer;
+  };
+  auto asked = std::make_unique<Asked>();
+  asked->answer = std::make_shared<OnAnswer<std::unique_ptr<BaseSession>>>(std::move(onAnswer));
+  const auto tell = [answer = asked->answer](Result<std::unique_ptr<BaseSession>, DropReason> result) {
+    if (const auto callback = std::exchange(*answer, nullptr)) callback(std::move(result));
+  };
+  KJ_IF_MAYBE (net, net_) {
+    auto request = net->peerSessionRequest();
+    writePeerEntry(request.initEntry(), entry, listen);
+    stats_.add(Counter::VaultCalls);
+    stats_.add(Counter::VaultItems);
+    request.send()
+        .then(
+            [tell, &loop = loop_, alive = alive_](auto&& response) {
+              if (!*alive) return;
+              auto outcome = response.getOutcome();
+              if (outcome.isRefused()) return tell(refuse(dropReasonOf(outcome.getRefused())));
+              tell(std::make_unique<BaseSession>(loop, outcome.getBegun().getSession()));
+            },
+            [tell, alive = alive_](kj::Exception&& failure) {
+              if (!*alive) return;
+              const bool lost = failure.getType() == kj::Exception::Type::DISCONNECTED;
+              tell(refuse(lost ? DropReason::VaultUnavailable : DropReason::VaultRefused));
+            })
+        .detach([](kj::Exception&&) { logError("an answer of the vault could not be handled"); });
+  } else {
+    loop_.defer([tell] { tell(refuse(DropReason::VaultUnavailable)); });
+  }
+  return asked;
 }
 
 // The questions of one turn leave together.

@@ -15,6 +15,7 @@
 
 #include "common/event_loop.h"
 #include "common/rpc.h"
+#include "netd/base_session.h"
 #include "netd/handshake.h"
 #include "netd/stats.h"
 #include "peer/hard_keys.h"
@@ -29,6 +30,7 @@ struct PeerSaltRequest {
 struct PeerSaltDrawn {
   wire::PeerParty party;
   wire::PeerSalt salt;
+  uint32_t blockVersion;
 };
 struct PeerKeysRequest {
   bool listen = false;
@@ -71,6 +73,10 @@ class VaultClient {
                                                        OnAnswer<PeerSaltDrawn> onAnswer);
   [[nodiscard]] std::unique_ptr<Question> derivePeerKeys(const std::string& entry, PeerKeysRequest request,
                                                          OnAnswer<PeerSecrets> onAnswer);
+  // Base mode: the vault's half of one connection. Not waited for while there is no vault: such a connection dies with
+  // the vault in any case.
+  [[nodiscard]] std::unique_ptr<Question> openPeerSession(const std::string& entry, bool listen,
+                                                          OnAnswer<std::unique_ptr<BaseSession>> onAnswer);
 
  private:
   template <typename Step>

@@ -104,6 +104,8 @@ class Worker {
   void onControl(ControlChannel::Received& received);
   void handle(ControlChannel::Received& received);
   void onConfig(kj::AutoCloseFd fd);
+  void recheckBlocks();
+  void onBlockVersion(uint32_t entryId, std::optional<uint32_t> version);
   void onTick();
   void armTick();
   void timeOut(IntrusiveList<Connection, &Connection::waitingHook>& list);
@@ -133,6 +135,7 @@ class Worker {
   std::unordered_map<uint64_t, DialedSocket*> dials_;
   std::unordered_map<uint64_t, PendingRequest> requests_;
   uint64_t nextRequest_ = 1;
+  std::map<uint32_t, std::unique_ptr<VaultClient::Question>> rechecks_;  // by entry
   std::unique_ptr<ChannelService> channels_;
   std::unique_ptr<TextPageServer> metrics_;
   std::vector<const Stats*> allStats_;

@@ -367,6 +367,18 @@ TEST_F(PeerConnections, EndWhenAReloadTakesTheBlockAway) {
   EXPECT_TRUE(dropped(R::PeerRevoked));
 }
 
+TEST_F(PeerConnections, EndWhenTheBlockWasRotatedAndAReloadTellsSo) {
+  start();
+  Party party = connectedParty(PEER_ECHO_ENTRY);
+  vault.blockVersion = 2;
+  turns();
+  say(party, "not told yet");
+  EXPECT_EQ(hear(party), "0:not told yet");
+  configure({});
+  EXPECT_TRUE(closed(party.socket));
+  EXPECT_TRUE(dropped(R::PeerRevoked));
+}
+
 TEST_F(PeerConnections, SurviveAReloadThatChangesNothing) {
   start();
   Party party = connectedParty(PEER_ECHO_ENTRY);

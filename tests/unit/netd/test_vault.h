@@ -48,6 +48,7 @@ inline SharedKey sharedKey(const PublicKey& open, const PublicKey& secret) {
 struct TestVault {
   std::array<std::byte, wire::PEER_BLOCK_BYTES> block = randomBlock();
   std::vector<wire::PeerSalt> salts;  // drawn and not used
+  uint32_t blockVersion = 1;
 
   static std::array<std::byte, wire::PEER_BLOCK_BYTES> randomBlock() {
     std::array<std::byte, wire::PEER_BLOCK_BYTES> block;

@@ -92,6 +92,7 @@ class VaultServer final : public proto::Net::Server {
       auto drawn = outcomes[i].initDrawn();
       drawn.setParty(proto::PeerParty::B);
       drawn.setSalt(toData(vault_.drawPeerSalt().span()));
+      drawn.setVersion(vault_.blockVersion);
     }
     return kj::READY_NOW;
   }
