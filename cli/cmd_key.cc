@@ -7,6 +7,7 @@
 #include "cli/key_access.h"
 #include "cli/passphrase_prompt.h"
 #include "cli/terminal.h"
+#include "vaultd/block_claims.h"
 
 namespace sallyport::cli {
 namespace {
@@ -36,10 +37,36 @@ Result<vaultd::KeyOptions, std::string> keyOptions(const Arguments& arguments) {
   options.backupAllowed = arguments.has("--allow-backup");
   if (arguments.has("--kind")) {
     const auto kind = vaultd::keyKindOf(arguments.get("--kind"));
-    if (!kind) return refuse("`--kind` is x25519 or ed25519, not `" + arguments.get("--kind") + "`");
+    if (!kind)
+      return refuse("`--kind` is " + std::string(vaultd::KEY_KIND_RULE) + ", not `" + arguments.get("--kind") + "`");
     options.kind = *kind;
   }
+  if (arguments.has("--party")) {
+    options.party = vaultd::partyOf(arguments.get("--party"));
+    if (!options.party) return refuse("`--party` is A or B, not `" + arguments.get("--party") + "`");
+  }
+  options.unused = arguments.has("--unused");
+  if (arguments.has("--wrapped")) return options;  // it tells its kind
+  const bool block = options.kind == KeyKind::PeerBlock;
+  if (block && !options.party) {
+    return refuse(
+        "a peer-block has a party: --party A on one of the two hosts, --party B on the other (A dials, mostly)");
+  }
+  if (!block && (options.party || options.unused)) return refuse("--party and --unused belong to --kind peer-block");
   return options;
+}
+
+// What the vault knows of used blocks has to be there before the first block is. The error has been printed.
+bool readyForBlocks(const KeyFolder& folder, const vaultd::KeyOptions& options) {
+  if (!options.party) return true;
+  const auto ready = vaultd::ensureClaims(folder.path);
+  if (!ready) failProblem(ready.error());
+  return ready.has_value();
+}
+
+std::string kindText(const KeyHeader& header) {
+  return std::string(vaultd::describe(header.kind)) +
+         (header.party ? " " + std::string(vaultd::describe(*header.party)) : "");
 }
 
 void addVersion(Table& table, const KeyVersion& version) {
@@ -56,7 +83,10 @@ int announceKey(const KeyHeader& header, const KeyFolder& folder, std::string_vi
   say(std::string(what) + " " + vaultd::keyPath(folder.path, header.name).string() + " (" +
       vaultd::describeSlots(header) + ")");
   const auto key = publicText(currentVersion(header));
-  if (header.kind == KeyKind::X25519) {
+  if (header.kind == KeyKind::PeerBlock) {
+    say("this host is party " + std::string(vaultd::describe(*header.party)) +
+        "; the other host needs the same block, and the fingerprint below, as the other party");
+  } else if (header.kind == KeyKind::X25519) {
     say("on the other side: sallyport peer add " + header.name + " " + key);
     say("or in its [peers]: " + peerLine(header));
   }
@@ -73,6 +103,7 @@ int keyNew(const Arguments& arguments) {
   if (!folder) return EXIT_FAILED;
   const auto seal = sealOfNewFile(arguments, name, *folder);
   if (!seal) return failProblem(seal.error());
+  if (!readyForBlocks(*folder, *options)) return EXIT_FAILED;
   const auto made = vaultd::generateKey(folder->path, name, seal->sealing, *options);
   if (!made) return failProblem(made.error());
   return announceKey(*made, *folder, "made");
@@ -94,14 +125,16 @@ int keyImport(const Arguments& arguments) {
   if (wrapped) {
     const auto seal = sealOfNewFile(arguments, name, *folder);
     if (!seal) return failProblem(seal.error());
+    if (!readyForBlocks(*folder, *options)) return EXIT_FAILED;
     const auto made = vaultd::importWrapped(folder->path, name, text->expose(), seal->sealing, *options);
     if (!made) return failProblem(made.error());
     return announceKey(*made, *folder, "made");
   }
-  const auto secret = vaultd::parseSecret(text->expose());
+  const auto secret = vaultd::parseSecret(text->expose(), options->kind);
   if (!secret) return failProblem(secret.error());
   const auto seal = sealOfNewFile(arguments, name, *folder);
   if (!seal) return failProblem(seal.error());
+  if (!readyForBlocks(*folder, *options)) return EXIT_FAILED;
   const auto made = vaultd::importKey(folder->path, name, *secret, seal->sealing, *options);
   if (!made) return failProblem(made.error());
   return announceKey(*made, *folder, "made");
@@ -147,7 +180,7 @@ int keyList(const Arguments& arguments) {
       continue;
     }
     const auto& version = currentVersion(*key.header);
-    table.add({key.name, std::string(vaultd::describe(key.header->kind)), std::to_string(version.number),
+    table.add({key.name, kindText(*key.header), std::to_string(version.number),
                std::string(vaultd::describe(vaultd::stateOf(version, vaultd::unixNow()))), publicText(version),
                vaultd::describeSlots(*key.header), key.header->created});
   }
@@ -171,10 +204,11 @@ int keyExportPublic(const Arguments& arguments) {
   for (const auto& name : names) {
     const auto key = vaultd::readKeyFile(folder->path, name);
     if (!key) return failProblem(key.error());
-    if (key->header.kind == KeyKind::Ed25519) {
+    if (key->header.kind != KeyKind::X25519) {
       if (all) continue;
-      return fail("`" + name + "` signs: it is no peer's key",
-                  "`sallyport key show " + name + "` prints its public half");
+      const bool block = key->header.kind == KeyKind::PeerBlock;
+      return fail("`" + name + (block ? "` is a block: it has no public half" : "` signs: it is no peer's key"),
+                  "`sallyport key show " + name + "` prints its " + (block ? "fingerprint" : "public half"));
     }
     putLine(peerLine(key->header));
   }

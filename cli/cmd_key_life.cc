@@ -4,6 +4,7 @@
 
 #include "cli/commands.h"
 #include "cli/key_access.h"
+#include "cli/passphrase_prompt.h"
 #include "cli/terminal.h"
 #include "common/config_key.h"
 #include "vaultd/key_life.h"
@@ -63,6 +64,10 @@ std::optional<Problem> rotateIfDue(const Arguments& arguments, const KeyFolder& 
   const auto rule = folder.rotations.find(header.name);
   const bool due = rule != folder.rotations.end() && rule->second.everyS != 0 &&
                    vaultd::rotationDue(header, rule->second.everyS, now);
+  if (due && header.kind == vaultd::KeyKind::PeerBlock) {
+    return Problem{"`" + header.name + "` is due, and a block is rotated together with the other host",
+                   "sallyport pair " + header.name + " ..., see sallyport(1)"};
+  }
   const bool dropping = std::ranges::any_of(header.versions, [&](const vaultd::KeyVersion& version) {
     return vaultd::stateOf(version, now) == vaultd::VersionState::Destroyed;
   });
@@ -118,15 +123,26 @@ int keyRotate(const Arguments& arguments) {
   const auto grace = activateIn ? durationIn(arguments, "--grace", rotation.grace) : std::nullopt;
   if (!activateIn || !grace) return EXIT_USAGE;
   rotation = {*activateIn, *grace};
-  const auto changed = changeOpened(arguments, *folder, name, [&](vaultd::OpenedKey& key) {
-    return vaultd::rotate(key, vaultd::LongTermSecret::random(), rotation, vaultd::unixNow());
+  std::optional<vaultd::SecretText> given;
+  if (arguments.has("--import")) {
+    auto text = readSecretFromInput("new secret of `" + name + "` in base64 or hex");
+    if (!text) return failProblem(text.error());
+    given = std::move(*text);
+  }
+  const auto changed = changeOpened(arguments, *folder, name, [&](vaultd::OpenedKey& key) -> Result<void, Problem> {
+    rotation.unused = key.header.kind == vaultd::KeyKind::PeerBlock && (!given || arguments.has("--unused"));
+    auto secret = given ? vaultd::parseSecret(given->expose(), key.header.kind)
+                        : Result<vaultd::LongTermSecret, Problem>(vaultd::LongTermSecret::random(key.header.kind));
+    if (!secret) return refuse(secret.error());
+    return vaultd::rotate(key, std::move(*secret), rotation, vaultd::unixNow());
   });
   if (!changed) return failProblem(changed.error());
   const auto& added = changed->header.versions.back();
   const auto& old = *(changed->header.versions.end() - 2);
   say("version " + std::to_string(added.number) + " of `" + name + "` is active from " + timeText(added.activeFrom) +
       "; version " + std::to_string(old.number) + " still opens until " + timeText(old.retiredFrom));
-  say("every peer needs the new public key before that");
+  say(changed->header.kind == vaultd::KeyKind::PeerBlock ? "the other host needs the same block at that time"
+                                                         : "every peer needs the new public key before that");
   tellVault(*folder, *changed);
   putLine(toBase64(added.publicKey.span()));
   return finishOutput();

@@ -7,6 +7,7 @@
 #include "cli/key_access.h"
 #include "cli/passphrase_prompt.h"
 #include "cli/terminal.h"
+#include "vaultd/block_claims.h"
 #include "vaultd/key_text.h"
 
 namespace sallyport::cli {
@@ -81,13 +82,13 @@ int keyWrap(const Arguments& arguments) {
   if (arguments.has("--kind")) {
     const auto kind = vaultd::keyKindOf(arguments.get("--kind"));
     if (!kind)
-      return failUsage("`--kind` is x25519 or ed25519, not `" + arguments.get("--kind") + "`",
+      return failUsage("`--kind` is " + std::string(vaultd::KEY_KIND_RULE) + ", not `" + arguments.get("--kind") + "`",
                        "sallyport key wrap --help");
     content.kind = *kind;
   }
   const auto text = readSecretFromInput("secret in base64 or hex");
   if (!text) return failProblem(text.error());
-  auto secret = vaultd::parseSecret(text->expose());
+  auto secret = vaultd::parseSecret(text->expose(), content.kind);
   if (!secret) return failProblem(secret.error());
   content.secret = std::move(*secret);
   putLine(vaultd::wrapSecret(content, *to));
@@ -162,9 +163,14 @@ int keyRestore(const Arguments& arguments) {
   if (!secret) return failProblem(secret.error());
   const auto seal = sealOfNewFile(arguments, backup->header.name, *folder);
   if (!seal) return failProblem(seal.error());
+  if (backup->header.kind == vaultd::KeyKind::PeerBlock) {
+    if (auto ready = vaultd::ensureClaims(folder->path); !ready) return failProblem(ready.error());
+  }
   const auto restored = vaultd::restoreKey(folder->path, *backup, *secret, seal->sealing);
   if (!restored) return fail(file + ": " + restored.error().message, restored.error().hint);
-  say("its nonces begin under a fresh nonce key: an old nonce file is not trusted");
+  say(backup->header.kind == vaultd::KeyKind::PeerBlock
+          ? "its blocks can't be used in base mode any more: nobody knows what was done with them since"
+          : "its nonces begin under a fresh nonce key: an old nonce file is not trusted");
   return announceKey(*restored, *folder, "restored");
 }
 

@@ -36,6 +36,10 @@ int status(const Arguments& arguments) {
     both.netProblem = answer.error();
   }
 
+  // What base mode can't promise is told each time.
+  for (const auto& warning : config->warnings) {
+    if (warning.find("mode = \"base\"") != warning.npos) warn(warning);
+  }
   put(arguments.has("--json") ? statusJson(both) : statusText(both));
   const int written = finishOutput();
   if (both.vault && both.net) return written;

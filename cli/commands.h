@@ -54,6 +54,8 @@ int auditExport(const Arguments& arguments);
 int up(const Arguments& arguments);
 // cmd_pipe.cc
 int pipeChannel(const Arguments& arguments);
+// cmd_pair.cc
+int pair(const Arguments& arguments);
 // cmd_status.cc
 int status(const Arguments& arguments);
 // cmd_config.cc

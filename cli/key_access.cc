@@ -229,6 +229,7 @@ void tellVault(const KeyFolder& folder, const vaultd::ChangedKey& key) {
 
 std::string timeText(int64_t unixSeconds) {
   if (unixSeconds == 0) return "-";
+  if (unixSeconds == vaultd::AWAITS_CONFIRMATION) return "when it is confirmed";
   const std::time_t time = unixSeconds;
   std::tm parts{};
   gmtime_r(&time, &parts);

@@ -20,7 +20,7 @@ namespace {
 constexpr size_t ANY = 64;
 
 #define SEAL_OPTIONS "--passphrase", "--passphrase-file=", "--credential="
-#define MAKE_OPTIONS "--kind=", "--exportable", "--allow-backup"
+#define MAKE_OPTIONS "--kind=", "--party=", "--exportable", "--allow-backup"
 #define OPEN_OPTIONS "--passphrase-file=", "--credential=", "--recovery", "--shares="
 #define OPEN_HELP \
   "\n" \
@@ -92,6 +92,29 @@ const Command COMMANDS[] = {
      "\n"
      "  ssh -o ProxyCommand='sallyport pipe ssh' host\n"
      "  tar c . | sallyport pipe backup\n"},
+    {"pair",
+     "NAME --connect ENTRY | --listen ENTRY | --to PEER | --from PEER | --confirm FINGERPRINT",
+     "give two hosts a fresh block for `protocol = \"peer\"`",
+     {"--keys=", SEAL_OPTIONS, "--recovery",
+      "--shares=", "--connect=", "--listen=", "--to=", "--from=", "--key=", "--confirm=", "--party=", "--wait="},
+     1,
+     1,
+     pair,
+     "NAME becomes a key of the kind peer-block on both hosts, party A on the one and B on the other; if it is there, "
+     "it\n"
+     "gets one more version. The block travels sealed from vault to vault, so both need a [[grant]] to box and open.\n"
+     "\n"
+     "  --connect ENTRY         through this [[connect]] entry of protocol curve\n"
+     "  --listen ENTRY          the other host's part of it: a [[listen]] entry with service \"channel\"\n"
+     "  --wait DURATION         with --listen: how long (default 300s)\n"
+     "  --to PEER --key OWN     prints a file that only PEER can open, sealed with our key OWN\n"
+     "  --from PEER --key OWN   takes such a file from standard input, once\n"
+     "  --confirm FINGERPRINT   use the block from now on: the other host has it\n"
+     "  --party A|B             which party this host is (default A where the block is made)\n"
+     "Sealed as the options of `key new` say.\n"
+     "\n"
+     "  hq$ sallyport pair branch --listen pairing\n"
+     "  branch$ sallyport pair branch --connect hq-pairing\n"},
     {"box",
      "KEY --to PEER... [-o FILE] [FILE]",
      "box a file of any size to peers, through the vault",
@@ -181,7 +204,9 @@ const Command COMMANDS[] = {
      1,
      1,
      keyNew,
-     "  --kind KIND             x25519 for tunnels and boxes (default), ed25519 for signatures\n"
+     "  --kind KIND             x25519 for tunnels and boxes (default), ed25519 for signatures,\n"
+     "                          peer-block for `protocol = \"peer\"` (`sallyport pair` makes it on both hosts)\n"
+     "  --party A|B             of a peer-block: which of the two parties this host is\n"
      "  --passphrase            seal the file by a passphrase (Argon2id), asked for on the terminal\n"
      "  --passphrase-file FILE  seal it by the first line of FILE\n"
      "  --credential NAME=FILE  seal it by the content of FILE, which systemd will hand to vaultd as the credential "
@@ -204,13 +229,14 @@ const Command COMMANDS[] = {
     {"key import",
      "NAME [--wrapped]",
      "take a secret in base64 or hex from standard input",
-     {"--keys=", SEAL_OPTIONS, MAKE_OPTIONS, "--wrapped"},
+     {"--keys=", SEAL_OPTIONS, MAKE_OPTIONS, "--wrapped", "--unused"},
      1,
      1,
      keyImport,
      "Sealed as the options of `key new` say. From a terminal the secret is read without echo.\n"
      "\n"
-     "  --wrapped   the input was wrapped to the import key of this folder, which is destroyed then\n"},
+     "  --wrapped   the input was wrapped to the import key of this folder, which is destroyed then\n"
+     "  --unused    of a peer-block: no connection was ever opened with it, so base mode may use it, once\n"},
     {"key import-key", "", "print the one-time key to which another host wraps", {"--keys="}, 0, 0, keyImportKey, ""},
     {"key wrap",
      "IMPORT_KEY",
@@ -223,12 +249,13 @@ const Command COMMANDS[] = {
     {"key rotate",
      "NAME | --due",
      "add a version that takes over; the old one still opens for a while",
-     {"--keys=", OPEN_OPTIONS, "--activate-in=", "--grace=", "--due"},
+     {"--keys=", OPEN_OPTIONS, "--activate-in=", "--grace=", "--due", "--import", "--unused"},
      0,
      1,
      keyRotate,
      "  --activate-in DURATION   the new version waits so long: `2d` (default: at once)\n"
      "  --grace DURATION         the old one opens so long after that (default: [key.NAME] grace, else 7d)\n"
+     "  --import                 the new secret comes from standard input; --unused as for `key import`\n"
      "  --due                    all keys whose [key.NAME] rotate_every is over; and what is destroyed leaves the "
      "files\n" OPEN_HELP},
     {"key retire",

@@ -124,8 +124,10 @@ std::string vaultText(const proto::VaultStatus::Reader& status) {
                        sanitized(text(status.getMemory())) + "\n";
   Table keys({"KEY", "STATE", "PROTECTION", "NONCES", "PUBLIC KEY"});
   for (const auto key : status.getKeys()) {
-    keys.add({text(key.getName()), text(key.getState()), text(key.getSealed()), text(key.getNonce()),
-              base64(key.getPublicKey())});
+    const bool isBlock = key.hasParty();
+    const auto nonces =
+        isBlock ? "party " + text(key.getParty()) + ", base mode: " + text(key.getBaseMode()) : text(key.getNonce());
+    keys.add({text(key.getName()), text(key.getState()), text(key.getSealed()), nonces, base64(key.getPublicKey())});
   }
   if (!keys.empty()) result += "\n" + keys.render("  ");
   const auto audit = status.getAudit();
@@ -248,6 +250,8 @@ void writeVault(JsonWriter& json, const proto::VaultStatus::Reader& status) {
     json.beginObject()
         .member("name", text(key.getName()))
         .member("kind", text(key.getKind()))
+        .member("party", text(key.getParty()))
+        .member("base_mode", text(key.getBaseMode()))
         .member("publicKey", base64(key.getPublicKey()))
         .member("state", text(key.getState()))
         .member("sealed", text(key.getSealed()))

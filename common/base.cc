@@ -15,13 +15,18 @@ void checkFailed(const char* file, int line, const char* condition) {
   std::abort();
 }
 
-void wipe(MutableByteSpan bytes) { sodium_memzero(bytes.data(), bytes.size()); }
+void wipe(MutableByteSpan bytes) {
+  // libsodium takes no null pointer, not even to nothing.
+  if (!bytes.empty()) sodium_memzero(bytes.data(), bytes.size());
+}
 
 bool equalsConstantTime(ByteSpan left, ByteSpan right) {
   return left.size() == right.size() && sodium_memcmp(left.data(), right.data(), left.size()) == 0;
 }
 
-void fillRandom(MutableByteSpan bytes) { randombytes_buf(bytes.data(), bytes.size()); }
+void fillRandom(MutableByteSpan bytes) {
+  if (!bytes.empty()) randombytes_buf(bytes.data(), bytes.size());
+}
 
 size_t PublicKeyHash::operator()(const PublicKey& key) const {
   static const auto SEED = [] {
@@ -52,6 +57,7 @@ std::string toBase64(ByteSpan bytes) {
 
 std::optional<std::vector<std::byte>> fromHex(std::string_view text) {
   std::vector<std::byte> bytes(text.size() / 2);
+  if (text.empty()) return bytes;
   size_t length = 0;
   const char* end = nullptr;
   if (text.size() % 2 != 0 ||

@@ -47,7 +47,7 @@ using Service = std::variant<Address, ChannelService, EchoService>;
 
 enum class Protocol : uint8_t { Curve, Peer };
 
-// What a connection of `protocol = "peer"` can promise (docs/protocol.md §12).
+// What a connection of `protocol = "peer"` can promise (docs/protocol.md §14).
 enum class PeerMode : uint8_t {
   Hard,  // keys of its own for each connection, keyed tags (default)
   Base   // the protocol's text to the letter: forgeable by who knows the plain text, one connection a block

@@ -1,5 +1,5 @@
 // config_peer.cc - entries with `protocol = "peer"` in sallyport.toml. Part of: common, and private to the parser.
-// Pure. See docs/protocol.md §12: what the key's block is, and why base mode is off unless an entry asks for it. What
+// Pure. See docs/protocol.md §14: what the key's block is, and why base mode is off unless an entry asks for it. What
 // must never happen here: an entry that would be weaker than it says.
 #include <limits>
 #include <map>

@@ -36,34 +36,34 @@ class BaseSchedule : public KeySchedule {
  public:
   explicit BaseSchedule(HalfView half) : half_(half) {}
 
-  bool next(EpochKeys& keys) override {
-    if (epoch_ > UINT32_MAX) return false;
-    if (epoch_ == 0) {
-      take(keys, half_);
-    } else {
-      std::array<std::byte, 4> epoch;
-      for (size_t i = 0; i < 4; ++i) epoch[i] = static_cast<std::byte>(epoch_ >> (24 - 8 * i));
-      struct RotatedTag;
-      SecretBytes<RotatedTag, crypto_hash_sha512_BYTES> rotated;
-      crypto_hash_sha512_state state;
-      crypto_hash_sha512_init(&state);
-      for (const ByteSpan part : {asBytes(ROTATE_INFO), ByteSpan(half_), ByteSpan(epoch)})
-        crypto_hash_sha512_update(&state, uchars(part), part.size());
-      crypto_hash_sha512_final(&state, rotated.exposeData());  // wipes the state
-      take(keys, rotated.expose());
-    }
-    ++epoch_;
+  bool next(EpochKeys&) override {
+    if (epochs_ > UINT32_MAX) return false;
+    ++epochs_;
     return true;
   }
 
+  void fetch(StreamKey& key) const override {
+    if (epochs_ == 1) return take(key, half_);
+    std::array<std::byte, 4> epoch;
+    for (size_t i = 0; i < 4; ++i) epoch[i] = static_cast<std::byte>((epochs_ - 1) >> (24 - 8 * i));
+    struct RotatedTag;
+    SecretBytes<RotatedTag, crypto_hash_sha512_BYTES> rotated;
+    crypto_hash_sha512_state state;
+    crypto_hash_sha512_init(&state);
+    for (const ByteSpan part : {asBytes(ROTATE_INFO), ByteSpan(half_), ByteSpan(epoch)})
+      crypto_hash_sha512_update(&state, uchars(part), part.size());
+    crypto_hash_sha512_final(&state, rotated.exposeData());  // wipes the state
+    take(key, rotated.expose());
+  }
+
  private:
-  static void take(EpochKeys& keys, ByteSpan bytes) {
-    keys.cipher = CipherKey(bytes.first(CIPHER_KEY_BYTES));
-    keys.first = FirstBlock(bytes.subspan(CIPHER_KEY_BYTES, FIRST_BLOCK_BYTES));
+  static void take(StreamKey& key, ByteSpan bytes) {
+    key.key = CipherKey(bytes.first(CIPHER_KEY_BYTES));
+    key.first = FirstBlock(bytes.subspan(CIPHER_KEY_BYTES, FIRST_BLOCK_BYTES));
   }
 
   HalfView half_;
-  uint64_t epoch_ = 0;
+  uint64_t epochs_ = 0;  // begun
 };
 
 Direction baseDirection(PeerBlockView block, PeerParty sender, uint32_t rotateFrames) {

@@ -14,8 +14,8 @@ SendSecret hardSendSecret(PeerBlockView block, wire::PeerParty own, const wire::
 ReceiveSecret hardReceiveSecret(PeerBlockView block, wire::PeerParty own, const wire::PeerSalt& ownSalt,
                                 const wire::PeerSalt& peerSalt);
 
-// Base mode: frames under the block itself, so one pair of them in the life of a block. `block` is not copied while
-// there is one epoch (`rotateFrames` 0) but for the key of 48 bytes; else it must outlive them.
+// Base mode: frames under the block itself, so one pair of them in the life of a block. They look at `block` where it
+// lies, for each frame, and keep no key of it: it must outlive them. FrameCipher::forget() when a batch is done.
 FrameSealer baseSealer(PeerBlockView block, wire::PeerParty own, uint32_t rotateFrames = 0);
 FrameOpener baseOpener(PeerBlockView block, wire::PeerParty own, uint32_t maxFrameBytes, uint32_t rotateFrames = 0);
 

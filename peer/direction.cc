@@ -21,8 +21,14 @@ std::array<std::byte, 8> be64(uint64_t value) {
 
 Direction::Direction(PeerMode mode, std::unique_ptr<KeySchedule> schedule, uint32_t rotateFrames)
     : mode_(mode), rotateFrames_(rotateFrames), schedule_(std::move(schedule)) {
-  CHECK(schedule_->next(keys_));
-  if (rotateFrames_ == 0) schedule_ = nullptr;  // what would make further keys is not kept
+  CHECK(nextKeys());
+  // What would make further keys is not kept.
+  if (rotateFrames_ == 0 && mode_ == PeerMode::Hard) schedule_ = nullptr;
+}
+
+bool Direction::nextKeys() {
+  keys_.stream.renew();
+  return schedule_->next(keys_);
 }
 
 DropReason Direction::die(DropReason reason) {
@@ -48,7 +54,11 @@ wire::PeerChecksumMask Direction::checksumMask(
 }
 
 uint64_t Direction::beginCipher(FrameCipher& cipher, uint64_t offset) const {
-  return cipher.begin(keys_.cipher, keys_.first, blocks_, offset);
+  if (mode_ == PeerMode::Hard) return cipher.begin(keys_.stream, blocks_, offset);
+  StreamKey key;
+  schedule_->fetch(key);
+  key.id = keys_.stream.id;
+  return cipher.begin(key, blocks_, offset);
 }
 
 wire::PeerTag Direction::finishHash(Hash& hash) {
@@ -70,7 +80,7 @@ void Direction::nextFrame(uint32_t length) {
   blocks_ += wire::peerFrameBlocks(length);
   if (rotateFrames_ == 0 || (number_ - 1) % rotateFrames_ != 0) return;
   // At once, not with the next frame: what sealed the past doesn't wait in memory.
-  if (!schedule_->next(keys_)) die(DropReason::CounterExhausted);
+  if (!nextKeys()) die(DropReason::CounterExhausted);
   blocks_ = 0;
 }
 

@@ -15,10 +15,9 @@
 namespace sallyport::peer {
 
 struct EpochKeys {
-  CipherKey cipher;
-  FirstBlock first;
-  HmacKey tag;     // hard mode alone
-  HmacKey header;  // hard mode alone
+  StreamKey stream;  // in base mode its id alone
+  HmacKey tag;       // hard mode alone
+  HmacKey header;    // hard mode alone
 };
 
 // Where a direction's keys come from: hard_keys.h, block_keys.h.
@@ -27,6 +26,9 @@ class KeySchedule {
   virtual ~KeySchedule() = default;
   // The keys of the next epoch, at first of epoch 0. False if there are no more.
   virtual bool next(EpochKeys& keys) = 0;
+  // Base mode: the epoch's stream key, for one frame. The block is the vault's long-term secret and stays where that
+  // is.
+  virtual void fetch(StreamKey& /*key*/) const {}
 };
 
 class Direction {
@@ -56,6 +58,8 @@ class Direction {
   void skipToNumber(uint64_t number);
 
  private:
+  bool nextKeys();
+
   wire::PeerMode mode_;
   std::optional<wire::DropReason> dead_;
   uint32_t rotateFrames_;

@@ -4,6 +4,7 @@
 #include <openssl/evp.h>
 
 #include <algorithm>
+#include <atomic>
 
 namespace sallyport::peer {
 
@@ -53,10 +54,18 @@ FrameCipher::FrameCipher() : context_(std::make_unique<Context>()) {
 
 FrameCipher::~FrameCipher() = default;
 
-uint64_t FrameCipher::begin(const CipherKey& key, const FirstBlock& first, uint64_t blocks, uint64_t offset) {
-  const Counter counter = add(first, blocks + offset / BLOCK_BYTES);
-  // No cipher is named: the context has it, and only its key changes.
-  CHECK(EVP_EncryptInit_ex2(context_->evp, nullptr, key.exposeData(), counter.exposeData(), nullptr) == 1);
+void StreamKey::renew() {
+  static std::atomic<uint64_t> last = 0;
+  id = ++last;
+}
+
+uint64_t FrameCipher::begin(const StreamKey& key, uint64_t blocks, uint64_t offset) {
+  const Counter counter = add(key.first, blocks + offset / BLOCK_BYTES);
+  // No cipher is named: the context has it. A key that it has, too, isn't expanded again.
+  const bool same = key.id != 0 && key.id == keyed_;
+  CHECK(EVP_EncryptInit_ex2(context_->evp, nullptr, same ? nullptr : key.key.exposeData(), counter.exposeData(),
+                            nullptr) == 1);
+  keyed_ = key.id;
   if (const size_t inside = offset % BLOCK_BYTES; inside > 0) {
     struct SkippedTag;
     SecretBytes<SkippedTag, BLOCK_BYTES> skipped;
@@ -75,9 +84,6 @@ void FrameCipher::crypt(MutableByteSpan bytes) {
   }
 }
 
-void FrameCipher::forget() {
-  const CipherKey nothing;
-  begin(nothing, FirstBlock(), 0);
-}
+void FrameCipher::forget() { begin(StreamKey(), 0); }
 
 }  // namespace sallyport::peer

@@ -50,9 +50,14 @@ void FrameOpener::update(FrameCipher& cipher, FrameRun& run, MutableByteSpan pie
 
 std::optional<DropReason> FrameOpener::finish(FrameCipher& cipher, FrameRun& run, wire::PeerTag tag) {
   CHECK(inside_ && run.offset == run.end);
-  inside_ = false;
   if (cipher.current() != run.use) direction_.beginCipher(cipher, run.offset);
   cipher.crypt(tag);
+  return judge(run, tag);
+}
+
+// `tag` is plain now.
+std::optional<DropReason> FrameOpener::judge(FrameRun& run, const wire::PeerTag& tag) {
+  inside_ = false;
   const auto expected = direction_.finishHash(run.hash);
   const uint32_t length = header_->length;
   header_ = std::nullopt;
@@ -64,14 +69,19 @@ std::optional<DropReason> FrameOpener::finish(FrameCipher& cipher, FrameRun& run
 std::optional<DropReason> FrameOpener::openBody(FrameCipher& cipher, MutableByteSpan body) {
   if (direction_.dead()) return direction_.dead();
   CHECK(header_ && body.size() == uint64_t{header_->length} + PEER_TAG_BYTES);
-  const MutableByteSpan payload = body.first(header_->length);
   FrameRun run;
   begin(cipher, run);
-  update(cipher, run, payload);
+  // All but the last piece; that one goes with the tag, which lies behind it.
+  const size_t last = header_->length % PASS_BYTES;
+  update(cipher, run, body.first(header_->length - last));
+  if (cipher.current() != run.use) direction_.beginCipher(cipher, run.offset);
+  const MutableByteSpan rest = body.last(last + PEER_TAG_BYTES);
+  cipher.crypt(rest);
+  run.hash.update(rest.first(last));
   wire::PeerTag tag;
   std::memcpy(tag.data(), body.last(PEER_TAG_BYTES).data(), PEER_TAG_BYTES);
-  const auto fault = finish(cipher, run, tag);
-  if (fault) wipe(payload);
+  const auto fault = judge(run, tag);
+  if (fault) wipe(body);
   return fault;
 }
 

@@ -39,6 +39,8 @@ class FrameOpener {
   void skipToNumber(uint64_t number) { direction_.skipToNumber(number); }  // for tests
 
  private:
+  std::optional<wire::DropReason> judge(FrameRun& run, const wire::PeerTag& tag);
+
   Direction direction_;
   uint32_t maxFrameBytes_;
   std::optional<wire::PeerHeader> header_;

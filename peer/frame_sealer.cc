@@ -29,16 +29,16 @@ std::optional<DropReason> FrameSealer::seal(FrameCipher& cipher, MutableByteSpan
   Hash hash;
   direction_.startHash(hash);
   direction_.beginCipher(cipher, 0);
-  for (MutableByteSpan rest = frame.first(PEER_HEADER_BYTES + length); !rest.empty();) {
-    const MutableByteSpan piece = rest.first(std::min(rest.size(), PASS_BYTES));
-    hash.update(piece);
-    cipher.crypt(piece);
-    rest = rest.subspan(piece.size());
+  MutableByteSpan rest = frame.first(PEER_HEADER_BYTES + length);
+  while (rest.size() > PASS_BYTES) {
+    hash.update(rest.first(PASS_BYTES));
+    cipher.crypt(rest.first(PASS_BYTES));
+    rest = rest.subspan(PASS_BYTES);
   }
+  hash.update(rest);
   const auto tag = direction_.finishHash(hash);
-  const MutableByteSpan tagPlace = frame.last(PEER_TAG_BYTES);
-  std::memcpy(tagPlace.data(), tag.data(), PEER_TAG_BYTES);
-  cipher.crypt(tagPlace);
+  std::memcpy(frame.last(PEER_TAG_BYTES).data(), tag.data(), PEER_TAG_BYTES);
+  cipher.crypt(frame.last(rest.size() + PEER_TAG_BYTES));
   direction_.nextFrame(static_cast<uint32_t>(length));
   return std::nullopt;
 }

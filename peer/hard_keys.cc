@@ -45,8 +45,8 @@ class HardSchedule : public KeySchedule {
     const HmacKey secret(secret_.expose());
     const Expanded all = expand(secret, KEYS_INFO, letter_);
     const auto bytes = all.expose();
-    keys.cipher = CipherKey(bytes.subspan(0, 32));
-    keys.first = FirstBlock(bytes.subspan(32, 16));
+    keys.stream.key = CipherKey(bytes.subspan(0, 32));
+    keys.stream.first = FirstBlock(bytes.subspan(32, 16));
     keys.tag = HmacKey(bytes.subspan(48, 32));
     keys.header = HmacKey(bytes.subspan(80, 32));
     // One way, and at once: from what is kept now, the keys just made don't follow.

@@ -49,6 +49,8 @@ class HmacKey {
   void mac(std::span<std::byte, DIGEST_BYTES> out, std::initializer_list<ByteSpan> message) const;
 
  private:
+  void macLong(std::span<std::byte, DIGEST_BYTES> out, std::initializer_list<ByteSpan> message) const;
+
   struct StateTag;
   SecretBytes<StateTag, DIGEST_BYTES> inner_;
   SecretBytes<StateTag, DIGEST_BYTES> outer_;

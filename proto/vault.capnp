@@ -41,7 +41,6 @@ enum Refusal {
   hsmUnavailable @23;    # the key lives in a token that doesn't answer now
   wrongProtocol @24;     # the entry speaks another protocol, or the peer protocol in another mode
   blockUsed @25;         # base mode: a connection was opened with this block before, or nobody can know that none was
-  badFrame @26;          # base mode: bytes that are no frame, or a frame that was changed: the direction is dead
 }
 
 interface Net {
@@ -62,7 +61,7 @@ interface Net {
   ping @3 () -> ();
   # Nothing but an answer.
 
-  # The steps of the peer protocol (docs/protocol.md §12). The 128-byte block never leaves the vault.
+  # The steps of the peer protocol (docs/protocol.md §14). The 128-byte block never leaves the vault.
 
   peerSalts @4 (entries :List(PeerEntry)) -> (outcomes :List(PeerSaltOutcome));
   # Hard mode: draws our side's salt of a connection, and remembers it for twice the handshake deadline. About 1 us.
@@ -73,11 +72,11 @@ interface Net {
   # old. netd derives the later epochs itself (one-way), so an established connection doesn't need the vault. About 3 us.
 
   peerSession @6 (entry :PeerEntry) -> (outcome :PeerSessionOutcome);
-  # Base mode: a capability that seals and opens the frames of one connection. The block is used up with the first
-  # answer that holds a sealed or an opened frame, durably: until then other connections may try too, and the first one
-  # that gets so far has it; to all others, for ever, it is `blockUsed`. (So a stranger who connects uses nothing up, as
-  # long as we speak only after his first good frame.) At most 64 live ones; a further one ends the oldest that
-  # has used nothing.
+  # Base mode: a capability that seals and opens the frames of one connection. The block is used up, durably, with the
+  # first bytes that are sealed or the first header that opens: until then other connections may try too, and the first
+  # one that gets so far has it; to all others, for ever, it is `blockUsed`. (So a stranger who connects uses nothing up,
+  # as long as we speak only after a good frame.) At most 32 live ones; a further one ends the oldest that has used
+  # nothing.
 }
 
 enum PeerParty {
@@ -124,8 +123,9 @@ struct PeerSessionOutcome {
 
 interface PeerSession {
   # One connection in base mode. What goes in and out is a piece of the direction's byte stream, at most 60 KiB, cut
-  # anywhere: frames may go on in the next call, and a piece may hold many. Calls are answered in order. A frame is as on
-  # the wire: 16 bytes of header, LENGTH bytes, 8 bytes of tag.
+  # anywhere: frames may go on in the next call, and a piece may hold many. Bytes of a header or a tag that isn't whole
+  # yet are held back, and come with the next answer. Calls are answered in order. A frame is as on the wire: 16 bytes of
+  # header, LENGTH bytes, 8 bytes of tag. Refuses `locked` and `expired` when the key or the entry is gone or changed.
 
   seal @0 (frames :Data) -> (outcome :SealedOutcome);
   # Plain frames. Of a header only LENGTH and CODE count; SEQ, CHECKSUM and the tag are any bytes (zeros), and the vault
@@ -141,14 +141,14 @@ interface PeerSession {
 struct SealedOutcome {
   union {
     refused @0 :Refusal;
-    frames @1 :Data;           # as many bytes as went in
+    frames @1 :Data;           # to be sent as they are
   }
 }
 struct OpenedOutcome {
   union {
     refused @0 :Refusal;
     opened :group {
-      frames @1 :Data;         # plain frames, header and tag included: as many bytes as went in, unless `fault` is set
+      frames @1 :Data;         # plain frames: the header as it was, the payload, 8 zeros for the tag
       sanctified @2 :UInt32;   # so many of these bytes, from the first on, are covered by a tag that was good
       fault @3 :Text;          # empty, or why the direction is dead: the name of a drop reason
     }
@@ -257,8 +257,8 @@ struct KeyOutcome {
 }
 struct GrantedKey {
   name @0 :Text;
-  kind @1 :Text;               # "x25519" or "ed25519"
-  publicKey @2 :Data;          # of the active version; empty if there is none
+  kind @1 :Text;               # "x25519", "ed25519" or "peer-block"
+  publicKey @2 :Data;          # of the active version; empty if there is none, and for a block
   verbs @3 :List(Verb);
   grants @4 :List(Text);       # names of the [[grant]] sections that say so
 }

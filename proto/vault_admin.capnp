@@ -82,12 +82,14 @@ struct SandboxLayer {
 }
 struct KeyStatus {
   name @0 :Text;
-  kind @1 :Text;               # "x25519" or "ed25519"
-  publicKey @2 :Data;
+  kind @1 :Text;               # "x25519", "ed25519" or "peer-block"
+  publicKey @2 :Data;          # of a block: its fingerprint
   state @3 :Text;              # "active", "locked", "unusable"
   sealed @4 :Text;             # how the file is protected: "plain file", "passphrase", "systemd credential"
   nonce @5 :Text;              # "ready", or why no nonce is issued
   version @6 :UInt32;          # the active one; 0: there is none now
+  party @7 :Text;              # of a block: "A" or "B"
+  baseMode @8 :Text;           # of a block: "unused", "used", or why base mode can't use it
 }
 struct VerbUses {
   verb @0 :Text;               # "box", "open", "sign", "fresh_nonce"

@@ -86,13 +86,23 @@ void AdminService::fillKeys(proto::VaultStatus::Builder status) {
     out.setState(key->locked ? "locked" : key->usable ? "active" : "unusable");
     out.setSealed(text(describeSlots(key->header)));
     out.setNonce(text(key->ledger->describe()));
+    if (key->header.party) fillBlock(*key, out);
   }
+}
+
+void AdminService::fillBlock(const VaultKey& key, proto::KeyStatus::Builder out) {
+  out.setParty(literal(describe(*key.header.party)));
+  const KeyVersion* version = key.activeFacts(state_.nowUnix());
+  if (version == nullptr || state_.base == nullptr) return;
+  const BlockClaims& claims = state_.base->claims();
+  if (claims.describe() != "ready") return out.setBaseMode(text(claims.describe()));
+  out.setBaseMode(version->unused && !claims.isClaimed(version->publicKey) ? "unused" : "used");
 }
 
 void AdminService::fillCounters(proto::VaultStatus::Builder status) {
   uint64_t refills = 0;
   for (const auto& [name, key] : state_.keys.all()) refills += key->ledger->refills();
-  auto counters = status.initCounters(Counters::TOTAL + 7);
+  auto counters = status.initCounters(Counters::TOTAL + 9);
   unsigned i = 0;
   const auto add = [&](std::string_view name, uint64_t value) {
     counters[i].setName(literal(name));
@@ -103,6 +113,8 @@ void AdminService::fillCounters(proto::VaultStatus::Builder status) {
   add("shared_keys_cached", state_.cache.size());
   add("audit_records", facts_.audit == nullptr ? 0 : facts_.audit->log().head().seq);
   add("audit_lost", facts_.audit == nullptr ? 0 : facts_.audit->log().lost());
+  add("peer_salts_pending", state_.salts.pending());
+  add("peer_sessions_live", state_.base == nullptr ? 0 : state_.base->live());
   add("breakers_open", state_.breakers.openNow(state_.nowMs()));
 
   uint64_t accepted = 0;
@@ -137,9 +149,9 @@ kj::Promise<void> AdminService::lock(LockContext context) {
     const std::string name(view(context.getParams().getKey()));
     auto outcome = context.getResults().initOutcome();
     if (name.empty()) {
-      for (const auto& [each, key] : state_.keys.all()) state_.keys.lock(*key);
+      for (const auto& [each, key] : state_.keys.all()) state_.lock(*key);
     } else if (VaultKey* key = state_.keys.find(name)) {
-      state_.keys.lock(*key);
+      state_.lock(*key);
     } else {
       return refuseWith(outcome, Refusal::UNKNOWN_KEY, "no key of this name is loaded");
     }
@@ -166,6 +178,7 @@ Result<std::string, Problem> AdminService::unlockKey(std::string_view keyFile, B
   auto opened = openKey(*sealed, FileKey(fileKey));
   if (!opened) return refuse(opened.error());
   reason = Refusal::NOT_PERMITTED;
+  if (state_.base != nullptr) state_.base->endOf(*key);
   if (auto done = state_.keys.unlock(*key, std::move(*opened), state_.nowUnix()); !done) return refuse(done.error());
   return "key " + name + " is unlocked, " + std::to_string(key->versions.size()) + " versions";
 }
@@ -191,6 +204,7 @@ kj::Promise<void> AdminService::unlock(UnlockContext context) {
 
 kj::Promise<void> AdminService::panic(PanicContext context) {
   return guarded([&] {
+    if (state_.base != nullptr) state_.base->endAll();
     state_.keys.panic();
     wipeDeadStack();
     state_.counters.add(Count::Panics);

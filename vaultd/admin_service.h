@@ -44,6 +44,7 @@ class AdminService final : public proto::Admin::Server {
 
  private:
   void fillKeys(proto::VaultStatus::Builder status);
+  void fillBlock(const VaultKey& key, proto::KeyStatus::Builder out);
   void fillUses(proto::VaultStatus::Builder status);
   Result<std::string, Problem> unlockKey(std::string_view keyFile, ByteSpan fileKey, Refusal& reason);
   void refuseReload(proto::ReloadOutcome::Builder outcome, const ConfigError& error);

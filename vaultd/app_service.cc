@@ -22,9 +22,12 @@ kj::Promise<void> AppService::publicKey(PublicKeyContext context) {
   return guarded([&] {
     auto outcome = context.getResults().initOutcome();
     const VaultKey* key = state_.keys.find(view(context.getParams().getKey()));
-    const KeyVersion* version = key == nullptr ? nullptr : key->activeFacts(state_.nowUnix());
+    const bool isBlock = key != nullptr && key->header.kind == KeyKind::PeerBlock;  // it has no public half
+    const KeyVersion* version = key == nullptr || isBlock ? nullptr : key->activeFacts(state_.nowUnix());
     if (version == nullptr) {
-      const Refusal refusal = key == nullptr ? Refusal::UNKNOWN_KEY : Refusal::WRONG_VERSION;
+      const Refusal refusal = key == nullptr ? Refusal::UNKNOWN_KEY
+                              : isBlock      ? Refusal::WRONG_KIND
+                                             : Refusal::WRONG_VERSION;
       state_.counters.addRefusal(refusal);
       outcome.setRefused(refusal);
       return;
@@ -102,7 +105,8 @@ kj::Promise<void> AppService::keys(KeysContext context) {
     for (unsigned i = 0; i < list.size(); ++i) {
       list[i].setName(toText(found[i].name));
       list[i].setKind(literal(describe(found[i].key.header.kind)));
-      if (const KeyVersion* version = found[i].key.activeFacts(state_.nowUnix())) {
+      const KeyVersion* version = found[i].key.activeFacts(state_.nowUnix());
+      if (version != nullptr && found[i].key.header.kind != KeyKind::PeerBlock) {
         copyInto(list[i].initPublicKey(PublicKey::SIZE), version->publicKey.span());
       }
       const auto verbs = toProto(verbsOf(found[i].grants));

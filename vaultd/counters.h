@@ -19,6 +19,15 @@ namespace sallyport::vaultd {
   X(VouchesRefused, "vouches_refused") \
   X(VouchesMade, "vouches_made") \
   X(VouchesNotMade, "vouches_not_made") \
+  X(PeerSaltsDrawn, "peer_salts_drawn") \
+  X(PeerSaltsRefused, "peer_salts_refused") \
+  X(PeerKeysDerived, "peer_keys_derived") \
+  X(PeerKeysRefused, "peer_keys_refused") \
+  X(PeerSessionsBegun, "peer_sessions_begun") \
+  X(PeerSessionsRefused, "peer_sessions_refused") \
+  X(PeerFaults, "peer_faults") \
+  X(BlocksClaimed, "blocks_claimed") \
+  X(BlocksNotClaimed, "blocks_not_claimed") \
   X(KeysGiven, "keys_given") \
   X(SignaturesVerified, "signatures_verified") \
   X(BreakersTripped, "breakers_tripped") \
@@ -46,7 +55,7 @@ class Counters {
 #define X(id, text) +1
   static constexpr size_t COUNTS = 0 SALLYPORT_VAULT_COUNTS(X);
 #undef X
-  static constexpr size_t REFUSALS = 27;  // of proto::Refusal
+  static constexpr size_t REFUSALS = 26;  // of proto::Refusal
 
   void add(Count which, uint64_t howMany = 1) { counts_[static_cast<size_t>(which)] += howMany; }
   void addRefusal(proto::Refusal reason);

@@ -147,14 +147,20 @@ Result<OpenedKey, Problem> loadKey(const fs::path& folder, std::string_view name
 
 Result<KeyHeader, Problem> generateKey(const fs::path& folder, std::string_view name, const Sealing& sealing,
                                        const KeyOptions& options) {
-  return importKey(folder, name, LongTermSecret::random(), sealing, options);
+  KeyOptions fresh = options;
+  fresh.unused = options.kind == KeyKind::PeerBlock;
+  return importKey(folder, name, LongTermSecret::random(options.kind), sealing, fresh);
 }
 
 Result<KeyHeader, Problem> importKey(const fs::path& folder, std::string_view name, const LongTermSecret& secret,
                                      const Sealing& sealing, const KeyOptions& options) {
   if (auto good = checkName(name); !good) return refuse(good.error());
-  auto made = newKey(name, options.kind, secret, sealing, unixNow());
+  auto made = newKey(name, options.kind, secret, sealing, unixNow(), options.party);
   if (!made) return refuse(inFile(keyPath(folder, name), made.error()));
+  for (KeyVersion* version : {&made->opened.header.versions[0], &made->opened.versions[0].version}) {
+    version->unused = options.unused;
+    if (options.awaits) version->activeFrom = AWAITS_CONFIRMATION;
+  }
   made->opened.header.exportable = options.exportable;
   made->opened.header.backupAllowed = options.backupAllowed;
   return storeNew(folder, *made);
@@ -232,6 +238,11 @@ Result<KeyHeader, Problem> importWrapped(const fs::path& folder, std::string_vie
   if (!content) return refuse(content.error());
   KeyOptions all = options;
   all.kind = content->kind;
+  if ((all.kind == KeyKind::PeerBlock) != all.party.has_value()) {
+    return refuse(all.party
+                      ? Problem{"the wrapped key is no peer-block: it has no party", "leave --party out"}
+                      : Problem{"the wrapped key is a peer-block", "say which party this host is: --party A or B"});
+  }
   auto made = importKey(folder, name, content->secret, sealing, all);
   if (!made) return made;
   // Zeros first: what a file system keeps of the old block is not ours to say.

@@ -41,6 +41,9 @@ struct KeyOptions {
   KeyKind kind = KeyKind::X25519;
   bool exportable = false;
   bool backupAllowed = false;
+  std::optional<wire::PeerParty> party{};  // PeerBlock: which of both this host is
+  bool unused = false;                     // PeerBlock: no connection in base mode was ever opened with it
+  bool awaits = false;                     // PeerBlock: not active before it is confirmed
 };
 Result<KeyHeader, Problem> generateKey(const std::filesystem::path& folder, std::string_view name,
                                        const Sealing& sealing, const KeyOptions& options = {});

@@ -23,11 +23,12 @@ constexpr unsigned char SEAL_PERSONAL[PERSONAL_BYTES + 1] = "sallyport-seal-2";
 constexpr unsigned char MAC_PERSONAL[PERSONAL_BYTES + 1] = "sallyport-mac--2";
 constexpr size_t TAG_BYTES = crypto_aead_xchacha20poly1305_ietf_ABYTES;
 constexpr size_t NUMBER_BYTES = 4;
-constexpr size_t ITEM_BYTES = NUMBER_BYTES + LongTermSecret::SIZE;
+constexpr size_t itemBytes(KeyKind kind) { return NUMBER_BYTES + secretBytes(kind); }
+constexpr unsigned char BLOCK_PERSONAL[PERSONAL_BYTES + 1] = "sallyport-block1";
 static_assert(crypto_aead_xchacha20poly1305_ietf_NPUBBYTES == sizeof(SealedKey::nonce));
 
 // The content of a payload, opened: wiped with everything else.
-using Items = SecretBytes<struct ItemsTag, MAX_VERSIONS * ITEM_BYTES>;
+using Items = SecretBytes<struct ItemsTag, MAX_VERSIONS * itemBytes(KeyKind::PeerBlock)>;
 using SubKey = SecretBytes<struct SubKeyTag, 32>;
 
 SubKey subKey(const FileKey& key, const unsigned char* personal) {
@@ -54,11 +55,14 @@ std::array<std::byte, 32> macOf(const std::array<std::byte, 32>& textHash, const
 
 // --- the lines ---
 
-std::string versionText(const KeyVersion& version) {
+std::string versionText(const KeyVersion& version, KeyKind kind) {
   return std::to_string(version.number) + " public=" + toBase64(version.publicKey.span()) +
          " active=" + std::to_string(version.activeFrom) + " open-only=" + std::to_string(version.openOnlyFrom) +
          " retired=" + std::to_string(version.retiredFrom) + " deleted=" + std::to_string(version.deletedFrom) +
-         " destroy=" + std::to_string(version.destroyAt);
+         " destroy=" + std::to_string(version.destroyAt) +
+         (kind != KeyKind::PeerBlock ? ""
+          : version.unused           ? " unused=yes"
+                                     : " unused=no");
 }
 
 bool parseTime(std::string_view& rest, std::string_view field, int64_t& time) {
@@ -68,7 +72,7 @@ bool parseTime(std::string_view& rest, std::string_view field, int64_t& time) {
   return true;
 }
 
-bool parseVersion(std::string_view text, KeyVersion& version) {
+bool parseVersion(std::string_view text, KeyKind kind, KeyVersion& version) {
   std::string_view rest = text;
   const auto number = parseNumber(takeWord(rest));
   const auto publicKey = takeField(rest, "public");
@@ -77,17 +81,20 @@ bool parseVersion(std::string_view text, KeyVersion& version) {
   return publicKey && decodeExactly(*publicKey, version.publicKey.mutableSpan()) &&
          parseTime(rest, "active", version.activeFrom) && parseTime(rest, "open-only", version.openOnlyFrom) &&
          parseTime(rest, "retired", version.retiredFrom) && parseTime(rest, "deleted", version.deletedFrom) &&
-         parseTime(rest, "destroy", version.destroyAt) && versionText(version) == text;
+         parseTime(rest, "destroy", version.destroyAt) && (version.unused = rest == "unused=yes", true) &&
+         versionText(version, kind) == text;
 }
 
 std::string headText(const KeyHeader& header, KeyDocument document) {
   const auto yesNo = [](bool yes) { return std::string(yes ? "yes\n" : "no\n"); };
   const bool backup = document == KeyDocument::Backup;
   std::string text = std::string(backup ? BACKUP_LINE : KEY_LINE) + "\nname: " + header.name +
-                     "\nkind: " + std::string(describe(header.kind)) + "\ncreated: " + header.created + "\n";
+                     "\nkind: " + std::string(describe(header.kind)) +
+                     (header.party ? "\nparty: " + std::string(describe(*header.party)) : "") +
+                     "\ncreated: " + header.created + "\n";
   if (!backup) text += "ledger: " + toBase64(header.ledgerId.span()) + "\n";
   text += "export: " + yesNo(header.exportable) + "backup: " + yesNo(header.backupAllowed);
-  for (const KeyVersion& version : header.versions) text += "version: " + versionText(version) + "\n";
+  for (const KeyVersion& version : header.versions) text += "version: " + versionText(version, header.kind) + "\n";
   return text;
 }
 
@@ -172,6 +179,10 @@ PublicKey publicKeyOf(const LongTermSecret& secret, KeyKind kind) {
   PublicKey result;
   if (kind == KeyKind::X25519) {
     CHECK(crypto_scalarmult_base(result.data(), secret.exposeData()) == 0);
+  } else if (kind == KeyKind::PeerBlock) {
+    CHECK(secret.size() == secretBytes(kind));
+    CHECK(crypto_generichash_blake2b_salt_personal(result.data(), PublicKey::SIZE, secret.exposeData(), secret.size(),
+                                                   nullptr, 0, nullptr, BLOCK_PERSONAL) == 0);
   } else {
     SecretBytes<struct SignKeyTag, crypto_sign_ed25519_SECRETKEYBYTES> expanded;
     CHECK(crypto_sign_ed25519_seed_keypair(result.data(), expanded.exposeData(), secret.exposeData()) == 0);
@@ -230,6 +241,10 @@ Result<SealedKey, Problem> parseKeyText(std::string_view text, KeyDocument docum
   const auto kind = keyKindOf(*kindWord);
   if (!kind) return refuse(Problem{"a key of a kind that this version doesn't know", "use a newer sallyport"});
   header.kind = *kind;
+  if (header.kind == KeyKind::PeerBlock) {
+    header.party = partyOf(lines.value("party").value_or(""));
+    if (!header.party) return wrong("party");
+  }
   const auto created = lines.value("created");
   if (!created || created->size() > 40 || created->find_first_not_of("0123456789-:TZ") != std::string_view::npos)
     return wrong("created");
@@ -242,8 +257,8 @@ Result<SealedKey, Problem> parseKeyText(std::string_view text, KeyDocument docum
   if (!parseYesNo(lines.value("backup"), header.backupAllowed)) return wrong("backup");
   while (const auto line = lines.value("version")) {
     KeyVersion version;
-    const bool rising =
-        parseVersion(*line, version) && (header.versions.empty() || version.number > header.versions.back().number);
+    const bool rising = parseVersion(*line, header.kind, version) &&
+                        (header.versions.empty() || version.number > header.versions.back().number);
     if (!rising || header.versions.size() == MAX_VERSIONS) return wrong("version");
     header.versions.push_back(version);
   }
@@ -253,11 +268,11 @@ Result<SealedKey, Problem> parseKeyText(std::string_view text, KeyDocument docum
   sealed.authenticated = std::string(text.substr(0, lines.position()));
   const auto payload = lines.value("payload");
   // 4 letters carry 3 bytes: the length follows from the text, and has to fit whole items.
-  const size_t most = header.versions.size() * ITEM_BYTES + TAG_BYTES;
+  const size_t most = header.versions.size() * itemBytes(header.kind) + TAG_BYTES;
   if (!payload || payload->size() > 4 * (most / 3 + 1)) return wrong("payload");
   auto sealedItems = fromBase64(*payload);
   if (!sealedItems || toBase64(*sealedItems) != *payload || sealedItems->size() < TAG_BYTES ||
-      sealedItems->size() > most || (sealedItems->size() - TAG_BYTES) % ITEM_BYTES != 0)
+      sealedItems->size() > most || (sealedItems->size() - TAG_BYTES) % itemBytes(header.kind) != 0)
     return wrong("payload");
   sealed.payload = std::move(*sealedItems);
   while (const auto line = lines.value("slot")) {
@@ -309,8 +324,8 @@ Result<OpenedKey, Problem> openKey(const SealedKey& sealed, const FileKey& key) 
       if (version.destroyAt == 0) return damaged("a version has no secret");
       continue;
     }
-    LongTermSecret secret(rest.subspan(NUMBER_BYTES, LongTermSecret::SIZE));
-    rest = rest.subspan(ITEM_BYTES);
+    LongTermSecret secret(rest.subspan(NUMBER_BYTES, secretBytes(sealed.header.kind)));
+    rest = rest.subspan(itemBytes(sealed.header.kind));
     // A public key that doesn't belong to the secret would make us answer as somebody else.
     if (publicKeyOf(secret, sealed.header.kind) != version.publicKey)
       return damaged("a public key doesn't belong to its secret");
@@ -329,13 +344,14 @@ Result<OpenedKey, Problem> openSealed(const SealedKey& sealed, const SlotSecret&
 SecretText keyText(const OpenedKey& opened, const FileKey& key, KeyDocument document) {
   const KeyHeader& header = opened.header;
   CHECK(isKeyName(header.name) && header.versions.size() <= MAX_VERSIONS && header.slots.size() <= MAX_SLOTS);
+  CHECK(header.party.has_value() == (header.kind == KeyKind::PeerBlock));
   Items items;
   size_t used = 0;
   for (const OpenedVersion& version : opened.versions) {
-    const auto into = items.exposeMutable().subspan(used, ITEM_BYTES);
+    const auto into = items.exposeMutable().subspan(used, itemBytes(header.kind));
     for (size_t i = 0; i < NUMBER_BYTES; ++i) into[i] = static_cast<std::byte>(version.version.number >> (24 - 8 * i));
     std::ranges::copy(version.secret.expose(), into.subspan(NUMBER_BYTES).begin());
-    used += ITEM_BYTES;
+    used += into.size();
   }
   std::array<std::byte, 24> nonce;
   fillRandom(nonce);
@@ -370,12 +386,13 @@ Result<FileKey, Problem> renewFileKey(OpenedKey& opened, const Sealing& sealing)
 }
 
 Result<NewKey, Problem> newKey(std::string_view name, KeyKind kind, const LongTermSecret& secret,
-                               const Sealing& sealing, int64_t nowUnix) {
-  CHECK(isKeyName(name));
+                               const Sealing& sealing, int64_t nowUnix, std::optional<wire::PeerParty> party) {
+  CHECK(isKeyName(name) && secret.size() == secretBytes(kind));
   NewKey made;
   KeyHeader& header = made.opened.header;
   header.name = std::string(name);
   header.kind = kind;
+  header.party = party;
   header.created = utcText(nowUnix);
   fillRandom(header.ledgerId.mutableSpan());
   KeyVersion& version = header.versions.emplace_back();
@@ -388,15 +405,21 @@ Result<NewKey, Problem> newKey(std::string_view name, KeyKind kind, const LongTe
   return made;
 }
 
-Result<LongTermSecret, Problem> parseSecret(std::string_view text) {
+Result<LongTermSecret, Problem> parseSecret(std::string_view text, KeyKind kind) {
   text = trimmed(text);
-  LongTermSecret secret;
+  LongTermSecret secret = LongTermSecret::zeros(kind);
+  const size_t bytes = secret.size();
   if (!decodeHexExactly(text, secret.exposeMutable()) && !decodeExactly(text, secret.exposeMutable())) {
-    return refuse(
-        Problem{"not a secret key: 32 bytes in base64 (44 characters) or hex (64 characters) are wanted", {}});
+    return refuse(Problem{"not a secret of the kind " + std::string(describe(kind)) + ": " + std::to_string(bytes) +
+                              " bytes in base64 (" + std::to_string((bytes + 2) / 3 * 4) + " characters) or hex (" +
+                              std::to_string(2 * bytes) + " characters) are wanted",
+                          {}});
   }
-  if (sodium_is_zero(secret.exposeData(), LongTermSecret::SIZE))
-    return refuse(Problem{"the secret key is all zeros", {}});
+  if (sodium_is_zero(secret.exposeData(), bytes)) return refuse(Problem{"the secret key is all zeros", {}});
+  // One pad in both directions: equal halves are what equal roles would be.
+  if (kind == KeyKind::PeerBlock &&
+      equalsConstantTime(secret.expose().first(bytes / 2), secret.expose().last(bytes / 2)))
+    return refuse(Problem{"both halves of the block are the same", "make one with `sallyport pair`"});
   return secret;
 }
 

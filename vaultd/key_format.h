@@ -4,21 +4,19 @@
 //
 //   sallyport key 2
 //   name: server
-//   kind: x25519 | ed25519
+//   kind: x25519 | ed25519 | peer-block
+//   party: A | B                                                           (of a peer-block alone)
 //   created: 2026-11-21T04:00:00Z
 //   ledger: <base64 of 32 bytes>
 //   export: no | yes
 //   backup: no | yes
-//   version: 1 public=<base64> active=<seconds> open-only=… retired=… deleted=… destroy=…
-//   nonce: <base64 of 24 bytes>
-//   payload: <base64>
-//   slot: 1 passphrase argon2id13 … wrapped=<base64 of 48 bytes>          (key_slot.h)
-//   slot: 1 plain key=<base64 of 32 bytes>
-//   mac: <base64 of 32 bytes>
+//   version: 1 public=<base64> active=<seconds> open-only=… retired=… deleted=… destroy=…     (peer-block: …
+//   unused=yes) nonce: <base64 of 24 bytes> payload: <base64> slot: 1 passphrase argon2id13 … wrapped=<base64 of 48
+//   bytes>          (key_slot.h) slot: 1 plain key=<base64 of 32 bytes> mac: <base64 of 32 bytes>
 //
 // The lines stand in this order, each ends with one newline, nothing follows, and each value has one spelling: what is
-// taken is written again as the same bytes. The payload is XChaCha20-Poly1305 of (be32 number, 32 secret bytes) for
-// each version whose secret is still kept, with every byte before `payload:` as additional data. The mac covers the
+// taken is written again as the same bytes. The payload is XChaCha20-Poly1305 of (be32 number, 32 or 128 secret bytes)
+// for each version whose secret is still kept, with every byte before `payload:` as additional data. The mac covers the
 // whole text before it. Both under keys that are derived from the file key. A backup is the same text with the first
 // line `sallyport backup 1` and no `ledger:`, so that it can't be put in the place of a key file.
 //
@@ -36,14 +34,12 @@
 #include "common/result.h"
 #include "vaultd/key_slot.h"
 #include "vaultd/key_version.h"
+#include "vaultd/long_term_secret.h"
 #include "vaultd/problem.h"
 #include "vaultd/secret_text.h"
 
 namespace sallyport::vaultd {
 
-struct LongTermSecretTag;
-// A long-term secret on its way between a file and the arena: an X25519 scalar, or an Ed25519 seed.
-using LongTermSecret = SecretBytes<LongTermSecretTag, 32>;
 struct LedgerIdTag;
 // Which nonce state belongs to a key: all its versions share one ledger. A restored key gets another id, so that an old
 // nonce file is never taken for its own.
@@ -56,7 +52,8 @@ enum class KeyDocument : uint8_t { Key, Backup };
 struct KeyHeader {
   std::string name;
   KeyKind kind = KeyKind::X25519;
-  std::string created;  // UTC, "2026-11-21T04:00:00Z"
+  std::optional<wire::PeerParty> party;  // PeerBlock: which of both this host is
+  std::string created;                   // UTC, "2026-11-21T04:00:00Z"
   LedgerId ledgerId;
   bool exportable = false;           // one-way: `key export` gives the secret out
   bool backupAllowed = false;        // one-way: `key backup` does, sealed
@@ -90,6 +87,7 @@ struct OpenedKey {
 
 // [A-Za-z0-9][A-Za-z0-9_.-]{0,63}
 bool isKeyName(std::string_view name);
+// A block has a fingerprint in its place: BLAKE2b-256, personalised.
 PublicKey publicKeyOf(const LongTermSecret& secret, KeyKind kind = KeyKind::X25519);
 // The version that boxes and signs at that time; null if there is none.
 const KeyVersion* activeVersion(const KeyHeader& header, int64_t nowUnix);
@@ -118,13 +116,15 @@ struct NewKey {
   OpenedKey opened;
   FileKey fileKey;
 };
+// `party` is of a block.
 Result<NewKey, Problem> newKey(std::string_view name, KeyKind kind, const LongTermSecret& secret,
-                               const Sealing& sealing, int64_t nowUnix);
+                               const Sealing& sealing, int64_t nowUnix,
+                               std::optional<wire::PeerParty> party = std::nullopt);
 // Another file key with this one slot: what an old copy of the file and its secret could open, it can open no more.
 Result<FileKey, Problem> renewFileKey(OpenedKey& opened, const Sealing& sealing);
 
-// 32 bytes in base64 or hex, with white space around: what `sallyport key import` reads.
-Result<LongTermSecret, Problem> parseSecret(std::string_view text);
+// The bytes of a secret in base64 or hex, with white space around: what `sallyport key import` reads.
+Result<LongTermSecret, Problem> parseSecret(std::string_view text, KeyKind kind = KeyKind::X25519);
 
 // key_format_1.cc: the rest of the text after its first line, and its opening.
 Result<SealedKey, Problem> parseKeyText1(std::string_view text);

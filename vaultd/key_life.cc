@@ -66,13 +66,67 @@ Result<void, Problem> rotate(OpenedKey& key, LongTermSecret secret, const Rotati
   }
   KeyVersion added;
   added.number = header.versions.back().number + 1;
+  CHECK(secret.size() == secretBytes(header.kind));
   added.publicKey = publicKeyOf(secret, header.kind);
+  added.unused = rotation.unused;
   added.activeFrom = nowUnix + rotation.activateIn;
   auto* active = findState(header, VersionState::Active, nowUnix);
   active->openOnlyFrom = added.activeFrom;
   active->retiredFrom = added.activeFrom + rotation.grace;
   header.versions.push_back(added);
   key.versions.push_back({added, std::move(secret)});
+  publish(key);
+  return {};
+}
+
+namespace {
+
+// The version that is active gives way to another one.
+void succeed(KeyHeader& header, int64_t grace, int64_t nowUnix) {
+  if (auto* active = findState(header, VersionState::Active, nowUnix)) {
+    active->openOnlyFrom = nowUnix;
+    active->retiredFrom = nowUnix + grace;
+  }
+}
+
+}  // namespace
+
+Result<void, Problem> addBlock(OpenedKey& key, LongTermSecret block, int64_t grace, bool awaits, int64_t nowUnix) {
+  KeyHeader& header = key.header;
+  CHECK(header.kind == KeyKind::PeerBlock && block.size() == secretBytes(header.kind));
+  dropDestroyed(key, nowUnix);
+  KeyVersion added;
+  added.number = header.versions.back().number + 1;
+  added.publicKey = publicKeyOf(block, header.kind);
+  added.activeFrom = awaits ? AWAITS_CONFIRMATION : nowUnix;
+  added.unused = true;
+  const auto waits = [](const KeyVersion& version) { return version.activeFrom == AWAITS_CONFIRMATION; };
+  // One that was never confirmed was never used: nothing is lost with it.
+  std::erase_if(key.versions, [&](const OpenedVersion& opened) { return waits(opened.version); });
+  std::erase_if(header.versions, waits);
+  if (!makeRoom(header, nowUnix)) {
+    return refuse(Problem{"`" + header.name + "` has " + std::to_string(MAX_VERSIONS) + " versions, as many as fit",
+                          "delete retired ones with `sallyport key delete " + header.name + " VERSION`"});
+  }
+  if (!awaits) succeed(header, grace, nowUnix);
+  header.versions.push_back(added);
+  key.versions.push_back({added, std::move(block)});
+  publish(key);
+  return {};
+}
+
+Result<void, Problem> confirmBlock(OpenedKey& key, const PublicKey& fingerprint, int64_t grace, int64_t nowUnix) {
+  KeyHeader& header = key.header;
+  const auto found = std::ranges::find(header.versions, fingerprint, &KeyVersion::publicKey);
+  if (found == header.versions.end() || found->activeFrom != AWAITS_CONFIRMATION) {
+    return refuse(Problem{found == header.versions.end()
+                              ? "`" + header.name + "` has no block with this fingerprint"
+                              : titled(header, found->number) + " doesn't wait for a confirmation",
+                          "`sallyport key show " + header.name + " --versions` lists them"});
+  }
+  const uint32_t number = found->number;
+  succeed(header, grace, nowUnix);
+  findVersion(header, number)->activeFrom = nowUnix;
   publish(key);
   return {};
 }

@@ -12,9 +12,18 @@ namespace sallyport::vaultd {
 struct Rotation {
   int64_t activateIn = 0;  // seconds until the new version is active
   int64_t grace = 0;       // seconds that the old one still opens after that
+  bool unused = false;     // KeyVersion::unused of the new one
 };
 // Adds a version with this secret. Refused while another one is pending, or when none is active.
 Result<void, Problem> rotate(OpenedKey& key, LongTermSecret secret, const Rotation& rotation, int64_t nowUnix);
+// --- blocks that two hosts share (`sallyport pair`) ---
+
+// Adds a version with this block, in place of any that still waits for its confirmation: active at once, or waiting
+// too.
+Result<void, Problem> addBlock(OpenedKey& key, LongTermSecret block, int64_t grace, bool awaits, int64_t nowUnix);
+// The version that waits and has this fingerprint is active from now on.
+Result<void, Problem> confirmBlock(OpenedKey& key, const PublicKey& fingerprint, int64_t grace, int64_t nowUnix);
+
 // The active version is older than `every` seconds, and none is pending.
 bool rotationDue(const KeyHeader& header, int64_t every, int64_t nowUnix);
 

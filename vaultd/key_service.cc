@@ -292,7 +292,8 @@ Result<void, Refusal> KeyService::signOne(const Call& call, ByteSpan message, pr
 kj::Promise<void> KeyService::freshNonces(FreshNoncesContext context) {
   return recorded(state_, context, [&] {
     const Timed timed(state_, Verb::FreshNonce);
-    const Call call = begin(Verb::FreshNonce);
+    Call call = begin(Verb::FreshNonce);
+    if (!call.refused && call.key->header.kind == KeyKind::PeerBlock) call.refused = Refusal::WRONG_KIND;
     const auto params = context.getParams();
     const uint32_t count = params.getCount();
     const size_t words = 2 + size_t{bounded(count)} * (1 + wordsFor(LongNonceBytes::SIZE));

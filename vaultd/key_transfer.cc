@@ -10,8 +10,10 @@ namespace {
 
 constexpr std::string_view IMPORT_LINE = "sallyport import key 1";
 constexpr std::string_view WRAPPED_WORD = "sallyport-wrapped-1";
-constexpr size_t CONTENT_BYTES = 1 + LongTermSecret::SIZE;
-using Content = SecretBytes<struct ContentTag, CONTENT_BYTES>;
+constexpr size_t MAX_CONTENT_BYTES = 1 + LongTermSecret::MAX_SIZE;
+// Base64 of the sealed box of a short secret.
+constexpr size_t BOX_TEXT_BYTES = (1 + LongTermSecret::SIZE + crypto_box_SEALBYTES + 2) / 3 * 4;
+using Content = SecretBytes<struct ContentTag, MAX_CONTENT_BYTES>;
 
 }  // namespace
 
@@ -43,16 +45,19 @@ Result<ImportKey, Problem> parseImportKey(std::string_view text) {
 std::string wrapSecret(const WrappedSecret& content, const PublicKey& to) {
   Content plain;
   plain.exposeMutable()[0] = static_cast<std::byte>(content.kind);
-  std::memcpy(plain.exposeData() + 1, content.secret.exposeData(), LongTermSecret::SIZE);
-  std::array<std::byte, CONTENT_BYTES + crypto_box_SEALBYTES> box;
-  CHECK(crypto_box_seal(uchars(MutableByteSpan(box)), plain.exposeData(), Content::SIZE, to.data()) == 0);
+  std::memcpy(plain.exposeData() + 1, content.secret.exposeData(), content.secret.size());
+  std::vector<std::byte> box(1 + content.secret.size() + crypto_box_SEALBYTES);
+  CHECK(crypto_box_seal(uchars(MutableByteSpan(box)), plain.exposeData(), 1 + content.secret.size(), to.data()) == 0);
   return std::string(WRAPPED_WORD) + " " + toBase64(box);
 }
 
 Result<WrappedSecret, Problem> unwrapSecret(std::string_view text, const ImportKey& key) {
   std::string_view rest = trimmed(text);
-  std::array<std::byte, CONTENT_BYTES + crypto_box_SEALBYTES> box;
-  if (takeWord(rest) != WRAPPED_WORD || !decodeExactly(rest, box))
+  const bool wrapped = takeWord(rest) == WRAPPED_WORD;
+  // The two sizes differ by the text alone; the kind inside has to agree.
+  const bool block = rest.size() > BOX_TEXT_BYTES;
+  std::vector<std::byte> box(1 + (block ? LongTermSecret::MAX_SIZE : LongTermSecret::SIZE) + crypto_box_SEALBYTES);
+  if (!wrapped || !decodeExactly(rest, box))
     return refuse(Problem{"not a wrapped key", "`sallyport key wrap` on the other host prints one"});
   Content plain;
   if (crypto_box_seal_open(plain.exposeData(), uchars(ByteSpan(box)), box.size(), key.publicKey.data(),
@@ -62,10 +67,12 @@ Result<WrappedSecret, Problem> unwrapSecret(std::string_view text, const ImportK
   }
   const auto kind = static_cast<unsigned>(plain.expose()[0]);
   WrappedSecret content;
-  if (kind > static_cast<unsigned>(KeyKind::Ed25519) || sodium_is_zero(plain.exposeData() + 1, LongTermSecret::SIZE))
+  const size_t bytes = box.size() - crypto_box_SEALBYTES - 1;
+  if (kind > static_cast<unsigned>(KeyKind::PeerBlock) || secretBytes(static_cast<KeyKind>(kind)) != bytes ||
+      sodium_is_zero(plain.exposeData() + 1, bytes))
     return refuse(Problem{"the wrapped key is of a kind that this version doesn't know", "use a newer sallyport"});
   content.kind = static_cast<KeyKind>(kind);
-  content.secret = LongTermSecret(plain.expose().subspan(1));
+  content.secret = LongTermSecret(plain.expose().subspan(1, bytes));
   return content;
 }
 
@@ -85,6 +92,8 @@ Result<NewKey, Problem> fromBackup(const SealedKey& backup, const SlotSecret& se
   if (!opened) return refuse(opened.error());
   NewKey restored;
   restored.opened = std::move(*opened);
+  for (KeyVersion& version : restored.opened.header.versions) version.unused = false;
+  for (OpenedVersion& version : restored.opened.versions) version.version.unused = false;
   fillRandom(restored.opened.header.ledgerId.mutableSpan());
   auto fileKey = renewFileKey(restored.opened, sealing);
   if (!fileKey) return refuse(fileKey.error());

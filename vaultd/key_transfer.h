@@ -16,7 +16,7 @@ ImportKey newImportKey();
 SecretText importKeyText(const ImportKey& key);
 Result<ImportKey, Problem> parseImportKey(std::string_view text);
 
-// "sallyport-wrapped-1 BASE64": libsodium's sealed box of (kind, 32 secret bytes).
+// "sallyport-wrapped-1 BASE64": libsodium's sealed box of (kind, 32 or 128 secret bytes).
 struct WrappedSecret {
   KeyKind kind = KeyKind::X25519;
   LongTermSecret secret;
@@ -26,7 +26,8 @@ Result<WrappedSecret, Problem> unwrapSecret(std::string_view text, const ImportK
 
 // All versions with their times and the switches, under a file key and a seal of its own.
 Result<SecretText, Problem> backupText(const OpenedKey& key, const Sealing& sealing);
-// The key in it, under another file key, and with another ledger id: its nonce key will be a fresh one.
+// The key in it, under another file key, and with another ledger id: its nonce key will be a fresh one. Blocks can't be
+// used in base mode any more: nobody knows what was done with them since.
 Result<NewKey, Problem> fromBackup(const SealedKey& backup, const SlotSecret& secret, const Sealing& sealing);
 
 }  // namespace sallyport::vaultd

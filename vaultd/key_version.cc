@@ -2,11 +2,27 @@
 
 namespace sallyport::vaultd {
 
-std::string_view describe(KeyKind kind) { return kind == KeyKind::X25519 ? "x25519" : "ed25519"; }
+std::string_view describe(KeyKind kind) {
+  switch (kind) {
+    case KeyKind::X25519: return "x25519";
+    case KeyKind::Ed25519: return "ed25519";
+    case KeyKind::PeerBlock: return "peer-block";
+  }
+  return "unknown";
+}
 
 std::optional<KeyKind> keyKindOf(std::string_view word) {
-  for (const KeyKind kind : {KeyKind::X25519, KeyKind::Ed25519}) {
+  for (const KeyKind kind : {KeyKind::X25519, KeyKind::Ed25519, KeyKind::PeerBlock}) {
     if (word == describe(kind)) return kind;
+  }
+  return std::nullopt;
+}
+
+std::string_view describe(wire::PeerParty party) { return party == wire::PeerParty::A ? "A" : "B"; }
+
+std::optional<wire::PeerParty> partyOf(std::string_view word) {
+  for (const auto party : {wire::PeerParty::A, wire::PeerParty::B}) {
+    if (word == describe(party)) return party;
   }
   return std::nullopt;
 }

@@ -22,11 +22,15 @@ VersionSecret::VersionSecret(SecretArena& arena, SharedKeyCache& cache, SharedKe
       box_(kind != KeyKind::X25519 ? std::nullopt
                                    : std::optional<LongTermBox>(std::in_place, arena, cache, id, secret)),
       signer_(kind != KeyKind::Ed25519 ? std::nullopt : std::optional<LongTermSigner>(std::in_place, arena, secret)),
+      block_(kind != KeyKind::PeerBlock ? std::nullopt : std::optional<SharedBlock>(std::in_place, arena, secret)),
       cookieNonces(ledger, secretForNonceKeys()),
       vouchNonces(ledger, secretForNonceKeys()),
       appNonces(ledger, secretForNonceKeys()) {}
 
 std::span<const std::byte, 32> VersionSecret::secretForNonceKeys() const {
+  // A block draws no nonces: its ledger gives out none.
+  static constexpr std::array<std::byte, 32> NONE{};
+  if (block_) return NONE;
   return box_ ? box_->secretForNonceKeys() : signer_->secretForNonceKeys();
 }
 
@@ -40,12 +44,14 @@ VaultKey::VaultKey(KeyHeader keyHeader, std::unique_ptr<NonceLedger> nonceLedger
       ledger(std::move(nonceLedger)),
       sealRate(handshakesPerSecond, nowMs),
       verifyRate(handshakesPerSecond, nowMs),
-      makeRate(handshakesPerSecond, nowMs) {}
+      makeRate(handshakesPerSecond, nowMs),
+      peerRate(handshakesPerSecond, nowMs) {}
 
 void VaultKey::setRate(uint32_t handshakesPerSecond) {
   sealRate.setRate(handshakesPerSecond);
   verifyRate.setRate(handshakesPerSecond);
   makeRate.setRate(handshakesPerSecond);
+  peerRate.setRate(handshakesPerSecond);
 }
 
 Result<VaultVersion*, Refusal> VaultKey::active(int64_t nowUnix) {
@@ -70,7 +76,9 @@ Result<void, Problem> Keyring::give(VaultKey& key, OpenedKey opened, int64_t now
   for (const KeyVersion& facts : opened.header.versions) versions.push_back({facts, nextId_++, nullptr});
   for (const OpenedVersion& each : opened.versions) needed += isOfUse(each.version, nowUnix) ? 1 : 0;
   needed *= VersionSecret::arenaBytes(opened.header.kind);
-  if (arena_->freeBytes() < needed) return refuse(Problem{"more keys than the secret memory holds", {}});
+  const bool pairs = opened.header.kind == KeyKind::PeerBlock;
+  if ((pairs ? arena_->freePairBytes() : arena_->freeBytes()) < needed)
+    return refuse(Problem{"more keys than the secret memory holds", {}});
   for (OpenedVersion& each : opened.versions) {
     if (!isOfUse(each.version, nowUnix)) continue;
     const auto version =
@@ -100,6 +108,12 @@ Result<Keyring, Problem> Keyring::load(const Config& config, SecretArena& arena,
                           "seal it with `sallyport key passphrase " + name + "`"});
     }
 
+    if (opened->header.kind == KeyKind::PeerBlock) {
+      auto added = ring.add(std::move(*opened), NonceLedger::unusable("draws none"), config.vault.handshakesPerSecond,
+                            nowMs, nowUnix);
+      if (!added) return refuse(added.error());
+      continue;
+    }
     const std::filesystem::path path = noncePath(config.vault.keys, name);
     auto ledger = openNonceFile(path, opened->header.ledgerId, owners);
     bool usable = true;
@@ -141,6 +155,8 @@ Result<void, Problem> Keyring::unlock(VaultKey& key, OpenedKey opened, int64_t n
                               std::string(describe(key.header.kind)) + " key",
                           "restart vaultd"});
   }
+  if (opened.header.party != key.header.party)
+    return refuse(Problem{"in the file this host is the other party than in the vault", "restart vaultd"});
   if (opened.header.ledgerId != key.header.ledgerId) {
     return refuse(Problem{"the file is another key's than the one that vaultd was started with", "restart vaultd"});
   }

@@ -19,6 +19,7 @@
 #include "vaultd/key_file.h"
 #include "vaultd/key_version.h"
 #include "vaultd/nonce_file.h"
+#include "vaultd/shared_block.h"
 #include "vaultd/signer.h"
 #include "vaultd/token_bucket.h"
 
@@ -31,13 +32,14 @@ class VersionSecret {
                 const LongTermSecret& secret, NonceLedger& ledger);
   VersionSecret(const VersionSecret&) = delete;
 
-  // Of an X25519 key; of an Ed25519 key. The other is a bug of the caller.
+  // Of an X25519 key; of an Ed25519 key; of a peer-block. The others are a bug of the caller.
   LongTermBox& box() { return *box_; }
   const LongTermSigner& signer() const { return *signer_; }
+  const SharedBlock& block() const { return *block_; }
   // Those of a program's own domain, made at their first use.
   DomainNonces& domainNonces(const NonceDomain& domain);
 
-  static size_t arenaBytes(KeyKind kind) { return (kind == KeyKind::X25519 ? 2 : 1) * SecretSlot::SLOT_BYTES; }
+  static size_t arenaBytes(KeyKind kind) { return (kind == KeyKind::Ed25519 ? 1 : 2) * SecretSlot::SLOT_BYTES; }
 
  private:
   std::span<const std::byte, 32> secretForNonceKeys() const;
@@ -45,6 +47,7 @@ class VersionSecret {
   NonceLedger& ledger_;
   std::optional<LongTermBox> box_;
   std::optional<LongTermSigner> signer_;
+  std::optional<SharedBlock> block_;
 
  public:
   NonceSource<BoxRole::Cookie> cookieNonces;
@@ -99,6 +102,7 @@ class VaultKey {
   TokenBucket sealRate;
   TokenBucket verifyRate;
   TokenBucket makeRate;
+  TokenBucket peerRate;
   bool usable = true;  // false: the nonce file can't be used at all
 };
 

@@ -6,6 +6,7 @@
 #include <sys/prctl.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <chrono>
 #include <csignal>
 #include <cstdio>
@@ -121,6 +122,18 @@ int printSandbox(const std::filesystem::path& configFile) {
   return report->verdict() == sandbox::Verdict::Full ? 0 : 1;
 }
 
+// Of the blocks of the peer protocol; null: there is none. What can't be read ends base mode alone.
+Result<std::unique_ptr<BlockClaims>, Problem> loadClaims(const std::filesystem::path& folder, const Keyring& keys,
+                                                         const FileOwners& owners) {
+  const auto isBlock = [](const auto& each) { return each.second->header.kind == KeyKind::PeerBlock; };
+  if (std::ranges::none_of(keys.all(), isBlock)) return std::unique_ptr<BlockClaims>();
+  auto claims = openClaims(folder, owners);
+  if (claims) return kj::mv(*claims);
+  if (claims.error().inUse) return refuse(claims.error().problem);
+  warn(claims.error().problem);
+  return BlockClaims::unusable(claims.error().problem.message);
+}
+
 int serve(const Config& config) {
   prepareLibraries();
   const sandbox::Options options = sandboxOptions(config.vault);
@@ -147,7 +160,11 @@ int serve(const Config& config) {
   facts.accounts = Accounts::ofThisHost(config);
   auto grants = Grants::resolve(config, facts.accounts);
   if (!grants) return fail({format(grants.error(), config.file), grants.error().hint});
+  auto claims = loadClaims(config.vault.keys, *keys, owners);
+  if (!claims) return fail(claims.error());
+  std::optional<BaseSessions> base;
   VaultState state{cache, *keys, {}, {}, nowMs};
+  if (*claims) state.base = &base.emplace(**arena, **claims);
   state.apply(config, std::move(*grants));
   state.turnNs = [&loop] {
     return static_cast<uint64_t>((loop.now() - kj::origin<kj::TimePoint>()) / kj::NANOSECONDS);

@@ -54,6 +54,11 @@ const ConnectRule* Policy::connect(std::string_view entry) const {
   return found == connects_.end() ? nullptr : &found->second;
 }
 
+bool Policy::hasEntry(std::string_view name) const {
+  return listen(name) != nullptr || connect(name) != nullptr || peerListens_.contains(name) ||
+         peerConnects_.contains(name);
+}
+
 const PeerRule* Policy::peerEntry(std::string_view entry, bool isListen) const {
   const auto& rules = isListen ? peerListens_ : peerConnects_;
   const auto found = rules.find(entry);

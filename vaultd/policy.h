@@ -48,6 +48,7 @@ class Policy {
   // Null for an unknown name. Valid until the policy is replaced.
   const ListenRule* listen(std::string_view entry) const;
   const ConnectRule* connect(std::string_view entry) const;
+  bool hasEntry(std::string_view name) const;  // of either direction and protocol
   const PeerRule* peerEntry(std::string_view entry, bool isListen) const;
   // May this key of ours still meet this peer, in any entry?
   bool knows(const VaultKey& key, const PublicKey& peer) const;

@@ -29,13 +29,16 @@ std::string problemOf(const char* call) { return std::string(call) + ": " + std:
 }  // namespace
 
 SecretSlot::SecretSlot(SecretSlot&& other) noexcept
-    : arena_(std::exchange(other.arena_, nullptr)), memory_(std::exchange(other.memory_, nullptr)) {}
+    : arena_(std::exchange(other.arena_, nullptr)),
+      memory_(std::exchange(other.memory_, nullptr)),
+      bytes_(std::exchange(other.bytes_, 0)) {}
 
 SecretSlot& SecretSlot::operator=(SecretSlot&& other) noexcept {
   if (this != &other) {
     giveBack();
     arena_ = std::exchange(other.arena_, nullptr);
     memory_ = std::exchange(other.memory_, nullptr);
+    bytes_ = std::exchange(other.bytes_, 0);
   }
   return *this;
 }
@@ -43,13 +46,13 @@ SecretSlot& SecretSlot::operator=(SecretSlot&& other) noexcept {
 SecretSlot::~SecretSlot() { giveBack(); }
 
 void SecretSlot::wipe() {
-  if (memory_ != nullptr) sallyport::wipe({memory_, SLOT_BYTES});
+  if (memory_ != nullptr) sallyport::wipe({memory_, bytes_});
 }
 
 void SecretSlot::giveBack() {
   if (memory_ == nullptr) return;
   wipe();
-  arena_->freeSlots_.push_back(memory_);
+  (bytes_ == SLOT_BYTES ? arena_->freeSlots_ : arena_->freePairs_).push_back(memory_);
   memory_ = nullptr;
   arena_ = nullptr;
 }
@@ -75,6 +78,7 @@ Result<std::unique_ptr<SecretArena>, std::string> SecretArena::create(size_t byt
     return refuse(std::move(problem));
   }
   arena->freeSlots_.reserve(arena->capacity_ / SecretSlot::SLOT_BYTES);  // giving a slot back never allocates
+  arena->freePairs_.reserve(arena->capacity_ / SecretSlot::PAIR_BYTES);
   arena->sealMapping();
   return arena;
 }
@@ -127,10 +131,19 @@ SecretArena::~SecretArena() {
 std::string_view SecretArena::describe() const { return kind_ == Kind::MemfdSecret ? "memfd_secret" : "locked memory"; }
 
 SecretSlot SecretArena::takeSlot() {
-  if (freeSlots_.empty()) return SecretSlot(this, takeBlock(SecretSlot::SLOT_BYTES).data());
+  constexpr size_t BYTES = SecretSlot::SLOT_BYTES;
+  if (freeSlots_.empty()) return SecretSlot(this, takeBlock(BYTES).data(), BYTES);
   std::byte* memory = freeSlots_.back();
   freeSlots_.pop_back();
-  return SecretSlot(this, memory);
+  return SecretSlot(this, memory, BYTES);
+}
+
+SecretSlot SecretArena::takePair() {
+  constexpr size_t BYTES = SecretSlot::PAIR_BYTES;
+  if (freePairs_.empty()) return SecretSlot(this, takeBlock(BYTES).data(), BYTES);
+  std::byte* memory = freePairs_.back();
+  freePairs_.pop_back();
+  return SecretSlot(this, memory, BYTES);
 }
 
 void SecretArena::wipeAll() { sallyport::wipe({data_, used_}); }

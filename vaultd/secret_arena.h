@@ -20,11 +20,12 @@ namespace sallyport::vaultd {
 
 class SecretArena;
 
-// SLOT_BYTES of the arena: move-only, zero when handed out, wiped and given back when it dies. Must die before its
-// arena.
+// SLOT_BYTES of the arena, or twice as many in one piece: move-only, zero when handed out, wiped and given back when it
+// dies. Must die before its arena.
 class SecretSlot {
  public:
   static constexpr size_t SLOT_BYTES = 64;
+  static constexpr size_t PAIR_BYTES = 2 * SLOT_BYTES;
 
   SecretSlot() = default;
   SecretSlot(SecretSlot&& other) noexcept;
@@ -36,25 +37,26 @@ class SecretSlot {
   // The first N bytes. A slot that was moved from has none.
   template <size_t N>
   std::span<const std::byte, N> expose() const {
-    static_assert(N <= SLOT_BYTES);
-    CHECK(memory_ != nullptr);
+    static_assert(N <= PAIR_BYTES);
+    CHECK(memory_ != nullptr && N <= bytes_);
     return std::span<const std::byte, N>(memory_, N);
   }
   template <size_t N>
   std::span<std::byte, N> exposeMutable() {
-    static_assert(N <= SLOT_BYTES);
-    CHECK(memory_ != nullptr);
+    static_assert(N <= PAIR_BYTES);
+    CHECK(memory_ != nullptr && N <= bytes_);
     return std::span<std::byte, N>(memory_, N);
   }
   void wipe();
 
  private:
   friend class SecretArena;
-  SecretSlot(SecretArena* arena, std::byte* memory) : arena_(arena), memory_(memory) {}
+  SecretSlot(SecretArena* arena, std::byte* memory, size_t bytes) : arena_(arena), memory_(memory), bytes_(bytes) {}
   void giveBack();
 
   SecretArena* arena_ = nullptr;
   std::byte* memory_ = nullptr;
+  size_t bytes_ = 0;
 };
 
 class SecretArena {
@@ -77,9 +79,12 @@ class SecretArena {
 
   // Ends the process when the arena is full: callers take a number of slots that configuration bounds before.
   SecretSlot takeSlot();
+  // PAIR_BYTES in one piece. Pairs that were given back are kept for others, and never become single slots.
+  SecretSlot takePair();
   // A block for as long as the arena lives; for the cache of shared keys. Zero when handed out.
   MutableByteSpan takeBlock(size_t bytes);
   size_t freeBytes() const { return capacity_ - used_ + freeSlots_.size() * SecretSlot::SLOT_BYTES; }
+  size_t freePairBytes() const { return capacity_ - used_ + freePairs_.size() * SecretSlot::PAIR_BYTES; }
   // Every secret is gone, at once; slots and blocks stay with their holders, full of zeros.
   void wipeAll();
 
@@ -98,6 +103,7 @@ class SecretArena {
   size_t capacity_ = 0;
   size_t used_ = 0;
   std::vector<std::byte*> freeSlots_;
+  std::vector<std::byte*> freePairs_;
 };
 
 }  // namespace sallyport::vaultd

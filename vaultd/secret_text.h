@@ -14,7 +14,7 @@ struct SecretTextTag;
 
 class SecretText {
  public:
-  static constexpr size_t CAPACITY = 24 * 1024;  // a key file with all versions and slots that one may have
+  static constexpr size_t CAPACITY = 36 * 1024;  // a key file with all versions and slots that one may have
 
   SecretText() = default;
   SecretText(SecretText&& other) noexcept : bytes_(std::move(other.bytes_)), size_(std::exchange(other.size_, 0)) {}

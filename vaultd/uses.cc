@@ -36,8 +36,14 @@ void VaultState::apply(const Config& config, Grants grants) {
   policy = Policy(config, keys);
   authority = Authority(std::move(grants), nowMs());
   keys.setRate(config.vault.handshakesPerSecond);
+  salts.setLifeMs(2 * uint64_t{config.limits.handshakeTimeoutMs});
   breakers.setRule({config.vault.breakerFailures, uint64_t{config.vault.breakerWindowS} * 1000,
                     uint64_t{config.vault.breakerPauseS} * 1000});
+}
+
+void VaultState::lock(VaultKey& key) {
+  if (base != nullptr) base->endOf(key);
+  keys.lock(key);
 }
 
 bool VaultState::recordUse(const UseRecord& use) {

@@ -1,31 +1,17 @@
 #include "vaultd/vault_service.h"
 
-#include "vaultd/batch.h"
-#include "vaultd/recorded.h"
+#include "vaultd/steps.h"
 
 namespace sallyport::vaultd {
 
 namespace {
 
-auto tally(Counters& counters, Count done, Count refused) {
-  return [&counters, done, refused](std::optional<Refusal> refusal) {
-    counters.add(refusal ? refused : done);
-    if (refusal) counters.addRefusal(*refusal);
-  };
+Refusal noEntry(const Policy& policy, std::string_view name) {
+  const bool peer = policy.peerEntry(name, true) != nullptr || policy.peerEntry(name, false) != nullptr;
+  return peer ? Refusal::WRONG_PROTOCOL : Refusal::UNKNOWN_ENTRY;
 }
 
 }  // namespace
-
-template <typename Step>
-Result<void, Refusal> NetService::recordedStep(std::string_view verb, std::string_view entry, Step&& step) {
-  // A name that the configuration doesn't know is netd's invention, and could be another one each time.
-  const bool known = state_.policy.listen(entry) != nullptr || state_.policy.connect(entry) != nullptr;
-  StepRecord record{verb, known ? entry : std::string_view()};
-  const auto done = state_.mayUse() ? step(record) : Result<void, Refusal>(refuse(Refusal::NOT_RECORDED));
-  if (!done) record.refused = done.error();
-  state_.recordStep(record);
-  return done;
-}
 
 kj::Promise<void> NetService::sealCookies(SealCookiesContext context) {
   return recorded(state_, context, [&] {
@@ -34,7 +20,7 @@ kj::Promise<void> NetService::sealCookies(SealCookiesContext context) {
     answerEach(
         context, hellos, std::min(hellos.size(), MAX_ITEMS) * WORDS,
         [&](auto request, auto outcome) {
-          return recordedStep("seal_cookie", view(request.getEntry()),
+          return recordedStep(state_, "seal_cookie", view(request.getEntry()),
                               [&](StepRecord&) { return sealCookie(request, outcome); });
         },
         tally(state_.counters, Count::CookiesSealed, Count::CookiesRefused));
@@ -42,9 +28,11 @@ kj::Promise<void> NetService::sealCookies(SealCookiesContext context) {
 }
 
 Result<void, Refusal> NetService::sealCookie(proto::Hello::Reader hello, proto::CookieOutcome::Builder outcome) {
-  const ListenRule* rule = state_.policy.listen(view(hello.getEntry()));
-  if (rule == nullptr) return refuse(Refusal::UNKNOWN_ENTRY);
+  const auto name = view(hello.getEntry());
+  const ListenRule* rule = state_.policy.listen(name);
+  if (rule == nullptr) return refuse(noEntry(state_.policy, name));
   if (rule->key == nullptr) return refuse(Refusal::UNKNOWN_KEY);
+  if (rule->key->header.kind != KeyKind::X25519) return refuse(Refusal::WRONG_KIND);
   const auto clientEphemeral = exactly<wire::KEY_BYTES>(hello.getClientEphemeral());
   const auto box = exactly<wire::HELLO_BOX_BYTES>(hello.getBox());
   const auto serverEphemeral = exactly<wire::KEY_BYTES>(hello.getServerEphemeral());
@@ -76,7 +64,7 @@ kj::Promise<void> NetService::verifyVouches(VerifyVouchesContext context) {
     answerEach(
         context, vouches, std::min(vouches.size(), MAX_ITEMS) * WORDS,
         [&](auto request, auto outcome) {
-          return recordedStep("verify_vouch", view(request.getEntry()), [&](StepRecord& record) {
+          return recordedStep(state_, "verify_vouch", view(request.getEntry()), [&](StepRecord& record) {
             auto done = verifyVouch(request, outcome);
             if (done) record.peer = view(outcome.asReader().getPeer());
             return done;
@@ -87,9 +75,11 @@ kj::Promise<void> NetService::verifyVouches(VerifyVouchesContext context) {
 }
 
 Result<void, Refusal> NetService::verifyVouch(proto::Vouch::Reader vouch, proto::VouchOutcome::Builder outcome) {
-  const ListenRule* rule = state_.policy.listen(view(vouch.getEntry()));
-  if (rule == nullptr) return refuse(Refusal::UNKNOWN_ENTRY);
+  const auto name = view(vouch.getEntry());
+  const ListenRule* rule = state_.policy.listen(name);
+  if (rule == nullptr) return refuse(noEntry(state_.policy, name));
   if (rule->key == nullptr) return refuse(Refusal::UNKNOWN_KEY);
+  if (rule->key->header.kind != KeyKind::X25519) return refuse(Refusal::WRONG_KIND);
   const auto client = exactly<wire::KEY_BYTES>(vouch.getClient());
   const auto nonce = exactly<wire::LONG_NONCE_BYTES>(vouch.getNonce());
   const auto box = exactly<wire::VOUCH_BYTES>(vouch.getBox());
@@ -120,7 +110,7 @@ kj::Promise<void> NetService::makeVouches(MakeVouchesContext context) {
     answerEach(
         context, requests, std::min(requests.size(), MAX_ITEMS) * WORDS,
         [&](auto request, auto outcome) {
-          return recordedStep("make_vouch", view(request.getEntry()),
+          return recordedStep(state_, "make_vouch", view(request.getEntry()),
                               [&](StepRecord&) { return makeVouch(request, outcome); });
         },
         tally(state_.counters, Count::VouchesMade, Count::VouchesNotMade));
@@ -129,9 +119,11 @@ kj::Promise<void> NetService::makeVouches(MakeVouchesContext context) {
 
 Result<void, Refusal> NetService::makeVouch(proto::VouchRequest::Reader request,
                                             proto::MadeVouchOutcome::Builder outcome) {
-  const ConnectRule* rule = state_.policy.connect(view(request.getEntry()));
-  if (rule == nullptr) return refuse(Refusal::UNKNOWN_ENTRY);
+  const auto name = view(request.getEntry());
+  const ConnectRule* rule = state_.policy.connect(name);
+  if (rule == nullptr) return refuse(noEntry(state_.policy, name));
   if (rule->key == nullptr) return refuse(Refusal::UNKNOWN_KEY);
+  if (rule->key->header.kind != KeyKind::X25519) return refuse(Refusal::WRONG_KIND);
   const auto clientEphemeral = exactly<wire::KEY_BYTES>(request.getClientEphemeral());
   if (!clientEphemeral) return refuse(Refusal::BAD_SIZE);
   if (!rule->key->makeRate.take(state_.nowMs())) return refuse(Refusal::RATE_LIMITED);

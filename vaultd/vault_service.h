@@ -17,14 +17,18 @@ class NetService final : public proto::Net::Server {
   kj::Promise<void> verifyVouches(VerifyVouchesContext context) override;
   kj::Promise<void> makeVouches(MakeVouchesContext context) override;
   kj::Promise<void> ping(PingContext context) override;
+  // peer_service.cc
+  kj::Promise<void> peerSalts(PeerSaltsContext context) override;
+  kj::Promise<void> peerKeys(PeerKeysContext context) override;
+  kj::Promise<void> peerSession(PeerSessionContext context) override;
 
  private:
-  // Carries out one step, `step(record)`, unless it couldn't be recorded, and writes it down.
-  template <typename Step>
-  Result<void, Refusal> recordedStep(std::string_view verb, std::string_view entry, Step&& step);
   Result<void, Refusal> sealCookie(proto::Hello::Reader hello, proto::CookieOutcome::Builder outcome);
   Result<void, Refusal> verifyVouch(proto::Vouch::Reader vouch, proto::VouchOutcome::Builder outcome);
   Result<void, Refusal> makeVouch(proto::VouchRequest::Reader request, proto::MadeVouchOutcome::Builder outcome);
+  Result<void, Refusal> drawSalt(proto::PeerEntry::Reader entry, proto::PeerSaltOutcome::Builder outcome);
+  Result<void, Refusal> deriveKeys(proto::PeerKeysRequest::Reader request, proto::PeerKeysOutcome::Builder outcome);
+  Result<void, Refusal> beginSession(proto::PeerEntry::Reader entry, proto::PeerSessionOutcome::Builder outcome);
 
   VaultState& state_;
 };

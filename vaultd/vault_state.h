@@ -6,9 +6,11 @@
 #include <functional>
 
 #include "vaultd/authority.h"
+#include "vaultd/base_sessions.h"
 #include "vaultd/breaker.h"
 #include "vaultd/counters.h"
 #include "vaultd/keyring.h"
+#include "vaultd/peer_salts.h"
 #include "vaultd/policy.h"
 #include "vaultd/use_stats.h"
 #include "vaultd/uses.h"
@@ -29,6 +31,8 @@ struct VaultState {
   TokenBucket verifyRate{VERIFIES_PER_SECOND, 0};
   TokenBucket alarmRate{1, 0};
   Breakers breakers{};
+  PeerSalts salts{};
+  BaseSessions* base = nullptr;  // null: no block is loaded
   UseStats uses{};
   UseRecorder* recorder = nullptr;  // may be null
   // Nanoseconds of a monotonic clock: now, and at the begin of the loop's turn.
@@ -43,6 +47,8 @@ struct VaultState {
   bool recordUse(const UseRecord& use);
   void recordStep(const StepRecord& step);
   void recordEvent(AuditRecord record);
+  // Wipes the secrets of a key, and ends what lives by them.
+  void lock(VaultKey& key);
   // Somebody wants to use a honey key.
   void alarm(const Caller& caller, pid_t pid, std::string_view key, std::string_view what);
 };

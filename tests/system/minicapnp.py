@@ -23,7 +23,8 @@ OPEN, ENDED, BROKEN = 0, 1, 2
 VERBS = ["box", "open", "sign", "freshNonce"]
 VAULT_REFUSALS = ["unspecified", "unknownEntry", "unknownKey", "peerNotAllowed", "badBox", "badSize", "lowOrderKey", "rateLimited",
                   "nonceUnavailable", "locked", "tooMany", "notPermitted", "badConfig", "badNonce", "tooLong", "expired", "wrongKind",
-                  "wrongVersion", "breakerOpen", "notRecorded", "tooManyObjects", "badSignature", "badDomain"]
+                  "wrongVersion", "breakerOpen", "notRecorded", "tooManyObjects", "badSignature", "badDomain", "hsmUnavailable",
+                  "wrongProtocol", "blockUsed"]
 
 
 # --- building -----------------------------------------------------------------------------------------------------------------

@@ -53,7 +53,7 @@ struct Path {
       : sealer(keys.sealer(mode, PeerParty::A, 0)), opener(keys.opener(mode, PeerParty::A, 0)) {}
   Block send(const Block& text) { return sealFrame(sealer, cipher, text, 1); }
   Opened arrive(const Block& frame) { return openFrame(opener, cipher, frame); }
-  const Keys keys;
+  const Keys keys{};
   FrameCipher cipher;
   FrameSealer sealer;
   FrameOpener opener;

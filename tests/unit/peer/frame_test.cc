@@ -44,7 +44,7 @@ TEST(AFrame, IsTheKnownAnswerAndOpensAgain) {
   FrameCipher cipher;
   size_t frames = 0;
   for (const auto& direction : peerVectors().directions) {
-    const Keys keys;
+    const Keys keys{};
     FrameSealer sealer = keys.sealer(direction.mode, direction.side, direction.rotateFrames);
     FrameOpener opener = keys.opener(direction.mode, direction.side, direction.rotateFrames);
     sealer.skipToNumber(direction.firstNumber);
@@ -69,7 +69,7 @@ TEST(AFrame, SealedInPiecesIsTheKnownAnswerAndOpensInPieces) {
   FrameCipher other;
   for (const size_t pieceBytes : {1, 3, 16, 50}) {
     for (const auto& direction : peerVectors().directions) {
-      const Keys keys;
+      const Keys keys{};
       FrameSealer sealer = keys.sealer(direction.mode, direction.side, direction.rotateFrames);
       FrameOpener opener = keys.opener(direction.mode, direction.side, direction.rotateFrames);
       sealer.skipToNumber(direction.firstNumber);
@@ -116,7 +116,7 @@ TEST(AFrame, OfEveryLengthOpensToWhatWasSealed) {
   FrameCipher cipher;
   std::mt19937 dice(7);
   for (const PeerMode mode : BOTH_MODES) {
-    const Keys keys;
+    const Keys keys{};
     FrameSealer sealer = keys.sealer(mode, PeerParty::B, 5);
     FrameSealer inPieces = keys.sealer(mode, PeerParty::B, 5);
     FrameOpener opener = keys.opener(mode, PeerParty::B, 5);
@@ -150,7 +150,7 @@ TEST(AFrame, OfEveryLengthOpensToWhatWasSealed) {
 TEST(ARotation, GivesEachOfTenEpochsKeysOfItsOwn) {
   FrameCipher cipher;
   for (const PeerMode mode : BOTH_MODES) {
-    const Keys keys;
+    const Keys keys{};
     FrameSealer sealer = keys.sealer(mode, PeerParty::A, 2);
     FrameSealer never = keys.sealer(mode, PeerParty::A, 0);
     FrameOpener opener = keys.opener(mode, PeerParty::A, 2);
@@ -173,7 +173,7 @@ TEST(ARotation, GivesEachOfTenEpochsKeysOfItsOwn) {
 TEST(ARotation, OfAnotherLengthAtTheOtherEndIsABadChecksum) {
   FrameCipher cipher;
   for (const PeerMode mode : BOTH_MODES) {
-    const Keys keys;
+    const Keys keys{};
     FrameSealer sealer = keys.sealer(mode, PeerParty::A, 2);
     FrameOpener opener = keys.opener(mode, PeerParty::A, 3);
     for (int frame = 0; frame < 2; ++frame)
@@ -185,7 +185,7 @@ TEST(ARotation, OfAnotherLengthAtTheOtherEndIsABadChecksum) {
 TEST(ASequence, WrapsAroundAt32BitsAndStopsBeforeTheLastNumber) {
   FrameCipher cipher;
   for (const PeerMode mode : BOTH_MODES) {
-    const Keys keys;
+    const Keys keys{};
     FrameSealer sealer = keys.sealer(mode, PeerParty::A, 0);
     FrameOpener opener = keys.opener(mode, PeerParty::A, 0);
     for (const uint64_t start : {uint64_t{0xfffffffe}, 0xfffffffffffffffe}) {
@@ -209,7 +209,7 @@ TEST(ASequence, WrapsAroundAt32BitsAndStopsBeforeTheLastNumber) {
 
 TEST(ASequence, OfTwoNumbersWithTheSameLowHalfGivesTwoFrames) {
   FrameCipher cipher;
-  const Keys keys;
+  const Keys keys{};
   FrameSealer first = keys.sealer(PeerMode::Hard, PeerParty::A, 0);
   FrameSealer second = keys.sealer(PeerMode::Hard, PeerParty::A, 0);
   second.skipToNumber(uint64_t{1} + (uint64_t{1} << 32));

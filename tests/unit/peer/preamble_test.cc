@@ -12,7 +12,7 @@ namespace {
 using namespace test;
 
 TEST(TwoPreambles, ExchangeTheirSaltsInPiecesOfAnySize) {
-  const Keys keys;
+  const Keys keys{};
   for (size_t piece = 1; piece <= wire::PEER_PREAMBLE_BYTES; ++piece) {
     Preamble a(PeerParty::A, keys.saltA);
     const Preamble b(PeerParty::B, keys.saltB);
@@ -27,7 +27,7 @@ TEST(TwoPreambles, ExchangeTheirSaltsInPiecesOfAnySize) {
 }
 
 TEST(APreambleMachine, LeavesWhatIsBehindToTheFrames) {
-  const Keys keys;
+  const Keys keys{};
   Preamble a(PeerParty::A, keys.saltA);
   Block stream = vec(Preamble(PeerParty::B, keys.saltB).outgoing());
   stream.resize(stream.size() + 10);
@@ -38,7 +38,7 @@ TEST(APreambleMachine, LeavesWhatIsBehindToTheFrames) {
 }
 
 TEST(APreambleMachine, RefusesItsOwnBytesReflected) {
-  const Keys keys;
+  const Keys keys{};
   for (const PeerParty party : {PeerParty::A, PeerParty::B}) {
     Preamble machine(party, keys.salt(party));
     EXPECT_EQ(machine.arrived(machine.outgoing()).error(), R::SameParty);
@@ -49,7 +49,7 @@ TEST(APreambleMachine, RefusesItsOwnBytesReflected) {
 }
 
 TEST(APreambleMachine, EndsAtTheFirstWrongByte) {
-  const Keys keys;
+  const Keys keys{};
   Preamble machine(PeerParty::A, keys.saltA);
   EXPECT_TRUE(machine.arrived(asBytes("p2p")));
   EXPECT_EQ(machine.arrived(asBytes("x")).error(), R::BadPreamble);

@@ -28,7 +28,7 @@ class AReceivingEnd : public testing::TestWithParam<PeerMode> {
     EXPECT_EQ(opener.openBody(cipher, body), reason);
   }
 
-  const Keys keys;
+  const Keys keys{};
   FrameCipher cipher;
   FrameSealer sealer = keys.sealer(GetParam(), PeerParty::A, 0);
   FrameOpener opener = keys.opener(GetParam(), PeerParty::A, 0);
@@ -132,7 +132,7 @@ TEST_P(AReceivingEnd, KeepsTheFirstReason) {
 
 TEST(HardMode, TellsARecordedConnectionByTheSalt) {
   FrameCipher cipher;
-  const Keys keys;
+  const Keys keys{};
   FrameSealer sealer = keys.sealer(PeerMode::Hard, PeerParty::A, 0);
   const Block recorded = sealFrame(sealer, cipher, textBlock("pay"), CODE);
   for (const PeerParty fresh : {PeerParty::A, PeerParty::B}) {
@@ -146,7 +146,7 @@ TEST(HardMode, TellsARecordedConnectionByTheSalt) {
 TEST(BaseMode, IsReplayedUnderTheSameBlock) {
   // Why a block serves one connection only (docs/protocol.md §13.3).
   FrameCipher cipher;
-  const Keys keys;
+  const Keys keys{};
   FrameSealer sealer = keys.sealer(PeerMode::Base, PeerParty::A, 0);
   const Block recorded = sealFrame(sealer, cipher, textBlock("pay"), CODE);
   FrameOpener later = keys.opener(PeerMode::Base, PeerParty::A, 0);
@@ -155,7 +155,7 @@ TEST(BaseMode, IsReplayedUnderTheSameBlock) {
 
 TEST(TheTwoModes, DontTakeEachOthersFrames) {
   FrameCipher cipher;
-  const Keys keys;
+  const Keys keys{};
   for (const PeerMode mode : BOTH_MODES) {
     FrameSealer sealer = keys.sealer(mode, PeerParty::A, 0);
     FrameOpener other = keys.opener(mode == PeerMode::Base ? PeerMode::Hard : PeerMode::Base, PeerParty::A, 0);

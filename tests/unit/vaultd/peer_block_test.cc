@@ -1,0 +1,229 @@
+// Goal: a key of 128 bytes is made, sealed, rotated, wrapped, backed up and read back as the others are, and its party
+// and its past can't be changed unnoticed.
+// Method: the key library on files; each spoiling of a line is told.
+#include <sodium.h>
+
+#include "tests/unit/vaultd/support.h"
+#include "vaultd/key_file.h"
+#include "vaultd/key_life.h"
+#include "vaultd/secret_arena.h"
+#include "vaultd/shared_block.h"
+
+namespace sallyport::vaultd {
+namespace {
+
+using test::contains;
+using wire::PeerParty;
+
+constexpr int64_t NOW = 1'800'000'000;
+
+std::vector<std::byte> pattern() {
+  std::vector<std::byte> bytes(128);
+  for (size_t i = 0; i < bytes.size(); ++i) bytes[i] = static_cast<std::byte>(5 * i + 1);
+  return bytes;
+}
+LongTermSecret block() { return LongTermSecret(pattern()); }
+
+Sealing sealing(const SecretText& passphrase) {
+  Sealing seal;
+  seal.kind = SealKind::Passphrase;
+  seal.secret = &passphrase;
+  seal.cost = {1, 8192};
+  return seal;
+}
+
+NewKey made(PeerParty party = PeerParty::B) {
+  return std::move(*newKey("p", KeyKind::PeerBlock, block(), {}, NOW, party));
+}
+std::string text(const NewKey& key) { return std::string(keyText(key.opened, key.fileKey).expose()); }
+
+TEST(PeerBlock, IsReadBackAsItWasWritten) {
+  const NewKey key = made();
+  const std::string written = text(key);
+  EXPECT_TRUE(contains(written, "kind: peer-block\nparty: B\ncreated:")) << written;
+  const auto sealed = parseKeyText(written);
+  ASSERT_TRUE(sealed.has_value()) << sealed.error().message;
+  EXPECT_EQ(sealed->header.party, PeerParty::B);
+  const auto opened = openSealed(*sealed, {});
+  ASSERT_TRUE(opened.has_value());
+  EXPECT_TRUE(equalsConstantTime(opened->versions[0].secret.expose(), pattern()));
+  EXPECT_FALSE(contains(written, toBase64(pattern()).substr(0, 40))) << "sealed even in a plain file";
+}
+
+TEST(PeerBlock, APassphraseSealsIt) {
+  const SecretText passphrase = SecretText::copyOf("correct horse");
+  const auto key = newKey("p", KeyKind::PeerBlock, block(), sealing(passphrase), NOW, PeerParty::A);
+  ASSERT_TRUE(key.has_value());
+  const auto sealed = parseKeyText(text(*key));
+  SlotSecret secret{SealKind::Passphrase, SecretText::copyOf("correct horse"), {}};
+  const auto opened = openSealed(*sealed, secret);
+  ASSERT_TRUE(opened.has_value());
+  EXPECT_TRUE(equalsConstantTime(opened->versions[0].secret.expose(), pattern()));
+  secret.text = SecretText::copyOf("wrong");
+  EXPECT_FALSE(openSealed(*sealed, secret).has_value());
+}
+
+TEST(PeerBlock, PartyAndPastAreAuthenticated) {
+  const std::string good = text(made());
+  const std::pair<const char*, const char*> changes[] = {
+      {"party: B", "party: A"}, {"unused=no", "unused=yes"}, {"kind: peer-block\nparty: B", "kind: x25519"}};
+  for (const auto& [from, to] : changes) {
+    std::string changed = good;
+    const auto at = changed.find(from);
+    ASSERT_NE(at, std::string::npos) << from;
+    changed.replace(at, std::strlen(from), to);
+    const auto sealed = parseKeyText(changed);
+    EXPECT_FALSE(sealed && openSealed(*sealed, {})) << to;
+  }
+}
+
+TEST(PeerBlock, WhatIsNoPartyIsRefused) {
+  const std::string good = text(made());
+  for (const char* party : {"party: C", "party: a", "party: ", "party: B ", "partei: B", ""}) {
+    std::string changed = good;
+    changed.replace(changed.find("party: B"), 8, party);
+    EXPECT_FALSE(parseKeyText(changed).has_value()) << party;
+  }
+  // And one of another kind has none.
+  const NewKey other = std::move(*newKey("p", KeyKind::X25519, LongTermSecret::random(), {}, NOW));
+  std::string changed = text(other);
+  changed.replace(changed.find("created:"), 8, "party: A\ncreated:");
+  EXPECT_FALSE(parseKeyText(changed).has_value());
+}
+
+TEST(PeerBlock, ManyVersionsFitAFile) {
+  NewKey key = made();
+  for (uint32_t number = 2; number <= MAX_VERSIONS; ++number) {
+    KeyVersion version = key.opened.header.versions.back();
+    version.number = number;
+    LongTermSecret secret = LongTermSecret::random(KeyKind::PeerBlock);
+    version.publicKey = publicKeyOf(secret, KeyKind::PeerBlock);
+    for (int64_t* time : {&version.activeFrom, &version.openOnlyFrom, &version.retiredFrom}) *time = INT64_MAX;
+    key.opened.header.versions.push_back(version);
+    key.opened.versions.push_back({version, std::move(secret)});
+  }
+  const auto sealed = parseKeyText(text(key));
+  ASSERT_TRUE(sealed.has_value()) << sealed.error().message;
+  EXPECT_EQ(openSealed(*sealed, {})->versions.size(), MAX_VERSIONS);
+}
+
+TEST(PeerBlock, TheFingerprintIsOfAllBytesAndOfNothingElse) {
+  const PublicKey fingerprint = publicKeyOf(block(), KeyKind::PeerBlock);
+  for (size_t at : {0u, 63u, 64u, 127u}) {
+    auto bytes = pattern();
+    bytes[at] ^= std::byte{1};
+    EXPECT_NE(publicKeyOf(LongTermSecret(bytes), KeyKind::PeerBlock), fingerprint) << at;
+  }
+  EXPECT_EQ(made(PeerParty::A).opened.header.versions[0].publicKey,
+            made(PeerParty::B).opened.header.versions[0].publicKey)
+      << "both hosts show the same";
+}
+
+TEST(PeerBlock, IsReadFromBase64AndHex) {
+  const auto bytes = pattern();
+  for (const std::string& spelled : {toBase64(bytes), toHex(bytes), "  " + toHex(bytes) + "\n"}) {
+    const auto secret = parseSecret(spelled, KeyKind::PeerBlock);
+    ASSERT_TRUE(secret.has_value()) << spelled;
+    EXPECT_TRUE(equalsConstantTime(secret->expose(), bytes));
+  }
+}
+
+TEST(PeerBlock, WhatIsNoBlockIsRefusedByItsSize) {
+  const auto bytes = pattern();
+  const ByteSpan all = bytes;
+  for (const std::string& spelled : {std::string(), toHex(all.first(32)), toBase64(all.first(127)), toHex(all) + "00",
+                                     toBase64(all).substr(1), std::string(256, 'g')}) {
+    const auto secret = parseSecret(spelled, KeyKind::PeerBlock);
+    ASSERT_FALSE(secret.has_value()) << spelled;
+    EXPECT_TRUE(contains(secret.error().message, "128 bytes")) << secret.error().message;
+  }
+  EXPECT_FALSE(parseSecret(toHex(all)).has_value()) << "and a block is no X25519 key";
+  EXPECT_FALSE(parseSecret(std::string(256, '0'), KeyKind::PeerBlock).has_value()) << "zeros";
+  EXPECT_FALSE(parseSecret(toHex(all.first(64)) + toHex(all.first(64)), KeyKind::PeerBlock).has_value())
+      << "equal halves would be equal roles";
+}
+
+TEST(PeerBlock, GoesWrappedToAnotherHost) {
+  const ImportKey key = newImportKey();
+  const std::string wrapped = wrapSecret({KeyKind::PeerBlock, block()}, key.publicKey);
+  const auto content = unwrapSecret(wrapped, key);
+  ASSERT_TRUE(content.has_value()) << content.error().message;
+  EXPECT_EQ(content->kind, KeyKind::PeerBlock);
+  EXPECT_TRUE(equalsConstantTime(content->secret.expose(), pattern()));
+  for (size_t cut : {1u, 4u, 100u})
+    EXPECT_FALSE(unwrapSecret(wrapped.substr(0, wrapped.size() - cut), key).has_value());
+  EXPECT_FALSE(unwrapSecret(wrapped, newImportKey()).has_value());
+}
+
+TEST(PeerBlock, AKindThatDoesntFitTheSizeIsRefused) {
+  const ImportKey key = newImportKey();
+  for (const auto& [kind, size] : {std::pair{0, 128}, {1, 128}, {2, 32}, {3, 32}, {3, 128}}) {
+    std::vector<unsigned char> plain(1 + static_cast<size_t>(size), 7);
+    plain[0] = static_cast<unsigned char>(kind);
+    std::vector<std::byte> box(plain.size() + crypto_box_SEALBYTES);
+    ASSERT_EQ(crypto_box_seal(uchars(MutableByteSpan(box)), plain.data(), plain.size(), key.publicKey.data()), 0);
+    EXPECT_FALSE(unwrapSecret("sallyport-wrapped-1 " + toBase64(box), key).has_value()) << kind << " " << size;
+  }
+}
+
+TEST(PeerBlock, ARestoredOneCantBeUsedInBaseMode) {
+  NewKey key = made();
+  key.opened.header.versions[0].unused = key.opened.versions[0].version.unused = true;
+  const SecretText passphrase = SecretText::copyOf("for the drawer");
+  const auto backup = backupText(key.opened, sealing(passphrase));
+  ASSERT_TRUE(backup.has_value());
+  const auto sealed = parseKeyText(backup->expose(), KeyDocument::Backup);
+  ASSERT_TRUE(sealed.has_value()) << sealed.error().message;
+  EXPECT_TRUE(sealed->header.versions[0].unused);
+  const auto restored = fromBackup(*sealed, {SealKind::Passphrase, SecretText::copyOf("for the drawer"), {}}, {});
+  ASSERT_TRUE(restored.has_value());
+  const auto again = parseKeyText(text(*restored));
+  EXPECT_FALSE(again->header.versions[0].unused);
+  EXPECT_EQ(again->header.party, PeerParty::B);
+  EXPECT_TRUE(equalsConstantTime(openSealed(*again, {})->versions[0].secret.expose(), pattern()));
+}
+
+TEST(PeerBlock, OneThatWaitsForItsConfirmationIsNotActive) {
+  test::TemporaryFolder temporary;
+  const auto folder = temporary.path() / "keys";
+  const auto header = generateKey(folder, "p", {}, {.kind = KeyKind::PeerBlock, .party = PeerParty::A, .awaits = true});
+  ASSERT_TRUE(header.has_value());
+  const auto read = readKeyFile(folder, "p");
+  ASSERT_TRUE(read.has_value());
+  EXPECT_EQ(activeVersion(read->header, INT64_MAX - 1), nullptr);
+  EXPECT_EQ(stateOf(read->header.versions[0], unixNow()), VersionState::Pending);
+  EXPECT_TRUE(read->header.versions[0].unused);
+}
+
+TEST(PeerBlock, IsRotatedByABlock) {
+  OpenedKey key = std::move(made().opened);
+  ASSERT_TRUE(rotate(key, LongTermSecret::random(KeyKind::PeerBlock), {0, 100, true}, NOW + 1).has_value());
+  EXPECT_TRUE(key.header.versions[1].unused);
+  EXPECT_EQ(stateOf(key.header.versions[0], NOW + 1), VersionState::OpenOnly);
+}
+
+TEST(SecretPair, AreOneHundredAndTwentyEightBytesInOnePiece) {
+  const auto arena = std::move(*SecretArena::create(4096));
+  const size_t before = arena->freePairBytes();
+  {
+    SharedBlock one(*arena, block());
+    const SharedBlock two(*arena, LongTermSecret::random(KeyKind::PeerBlock));
+    EXPECT_TRUE(equalsConstantTime(one.view(), pattern()));
+    EXPECT_FALSE(equalsConstantTime(two.view(), pattern()));
+    EXPECT_EQ(arena->freePairBytes(), before - 256);
+    const SharedBlock moved(std::move(one));
+    EXPECT_TRUE(equalsConstantTime(moved.view(), pattern()));
+  }
+  EXPECT_EQ(arena->freePairBytes(), before) << "given back";
+  const SecretSlot again = arena->takePair();
+  EXPECT_TRUE(sodium_is_zero(uchars(ByteSpan(again.expose<128>())), 128)) << "and wiped";
+}
+
+TEST(SecretPairDeathTest, ASingleSlotHasNoSecondHalf) {
+  const auto arena = std::move(*SecretArena::create(4096));
+  const SecretSlot slot = arena->takeSlot();
+  EXPECT_DEATH((void)slot.expose<128>(), "");
+}
+
+}  // namespace
+}  // namespace sallyport::vaultd

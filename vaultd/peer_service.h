@@ -1,0 +1,32 @@
+// peer_service.h - one connection in base mode, as netd holds it (PeerSession). Process: vaultd alone. See
+// proto/vault.capnp and docs/protocol.md §14. The connection ends with close(), with this object, or with netd.
+#pragma once
+
+#include "proto/vault.capnp.h"
+#include "vaultd/vault_state.h"
+
+namespace sallyport::vaultd {
+
+class PeerSessionService final : public proto::PeerSession::Server {
+ public:
+  // `number` is of state.base.
+  PeerSessionService(VaultState& state, uint64_t number) : state_(state), number_(number) {}
+  ~PeerSessionService() noexcept;
+
+ protected:
+  kj::Promise<void> seal(SealContext context) override;
+  kj::Promise<void> open(OpenContext context) override;
+  kj::Promise<void> close(CloseContext context) override;
+
+ private:
+  // The session, if it may still do something. EXPIRED, LOCKED, NOT_RECORDED.
+  Result<BaseSessions::Session*, Refusal> session();
+  Result<void, Refusal> claim(BaseSessions::Session& session);
+  Result<void, Refusal> sealInto(ByteSpan frames, proto::SealedOutcome::Builder outcome);
+  Result<void, Refusal> openInto(ByteSpan frames, proto::OpenedOutcome::Builder outcome);
+
+  VaultState& state_;
+  uint64_t number_;
+};
+
+}  // namespace sallyport::vaultd
