@@ -15,8 +15,8 @@ void Stash::set(BufferBudget& budget, std::span<const iovec> parts, size_t skip)
   CHECK(data_ == nullptr);
   size_t total = 0;
   for (const iovec& part : parts) total += part.iov_len;
-  CHECK(skip < total && total - skip <= UINT32_MAX);
-  size_ = capacity_ = static_cast<uint32_t>(total - skip);
+  CHECK(skip < total);
+  size_ = capacity_ = total - skip;
   start_ = 0;
   data_ = std::make_unique_for_overwrite<std::byte[]>(size_);
   std::byte* to = data_.get();
@@ -38,18 +38,17 @@ MutableByteSpan Stash::extend(BufferBudget& budget, size_t bytes, size_t most) {
   if (bytes > capacity_ - size_) {
     const ByteSpan held = rest();
     const size_t capacity = std::max(held.size() + bytes, std::min(2 * held.size(), most));
-    CHECK(capacity <= UINT32_MAX);
     auto larger = std::make_unique_for_overwrite<std::byte[]>(capacity);
     std::ranges::copy(held, larger.get());
-    const auto size = static_cast<uint32_t>(held.size());
+    const size_t size = held.size();
     clear(budget);
     data_ = std::move(larger);
     size_ = size;
-    capacity_ = static_cast<uint32_t>(capacity);
+    capacity_ = capacity;
     budget.take(capacity_);
   }
   const MutableByteSpan room(data_.get() + size_, bytes);
-  size_ += static_cast<uint32_t>(bytes);
+  size_ += bytes;
   return room;
 }
 

@@ -59,20 +59,20 @@ class Stash {
   bool empty() const { return data_ == nullptr; }
   ByteSpan rest() const { return {data_.get() + start_, size_ - start_}; }
   MutableByteSpan restMutable() { return {data_.get() + start_, size_ - start_}; }
-  void consume(size_t bytes) { start_ += static_cast<uint32_t>(bytes); }
+  void consume(size_t bytes) { start_ += bytes; }
   void set(BufferBudget& budget, std::span<const iovec> parts, size_t skip);
   void set(BufferBudget& budget, ByteSpan bytes);
   // Room for so many bytes behind what is there already; all of it is to be filled, or given back. The block grows by
   // doubling (but not beyond `most`): a stream that comes byte by byte is not copied each time.
   MutableByteSpan extend(BufferBudget& budget, size_t bytes, size_t most = SIZE_MAX);
-  void giveBack(size_t bytes) { size_ -= static_cast<uint32_t>(bytes); }
+  void giveBack(size_t bytes) { size_ -= bytes; }
   void clear(BufferBudget& budget);
 
  private:
   std::unique_ptr<std::byte[]> data_;
-  uint32_t start_ = 0;
-  uint32_t size_ = 0;
-  uint32_t capacity_ = 0;  // what the budget counts
+  size_t start_ = 0;
+  size_t size_ = 0;
+  size_t capacity_ = 0;  // what the budget counts
 };
 
 enum class IoState : uint8_t { Done, Blocked, Failed };

@@ -31,6 +31,7 @@ from peers import harness  # noqa: E402
 
 TESTS = ["bulk", "lat", "conn", "idle", "messages", "vault", "start"]
 OURS = peers.Sallyport.name
+PEER = peers.PeerProtocol.name
 CURVE_ZMQ, PLAIN_ZMQ, DIRECT = "CurveZMQ", "ZMQ plain", "libsodium"
 
 # What is to be reached with curve 1.0, and what the others did on the reference machine when that was set (2 cores with
@@ -49,6 +50,12 @@ TARGETS = {
     "cookies, one in flight": (">=", 12_000, {DIRECT: 23_000}), "cookies, one in flight, p99": ("<=", 110, {}),
     "cookies, 64 in flight": (">=", 18_000, {DIRECT: 23_000}), "cookies, 64 a call": (">=", 22_000, {DIRECT: 23_000}),
     "vouches verified, peer known, 64 a call": (">=", 500_000, {}), "start to first answer": ("<=", 100, {}),
+}
+# The same for the peer protocol.
+PEER_TARGETS = {
+    "bulk up, 1 connection": (">=", 850), "bulk up, 8 connections": (">=", 900), "CPU up, 1 connection": ("<=", 2.2),
+    "64 B there and back, p50": ("<=", 36), "new connections, 16 at once": (">=", 6000), "CPU per connection": ("<=", 0.3),
+    "PSS per idle connection": ("<=", 8), "messages of 64 B": (">=", 700_000), "messages of 1,024 B": (">=", 350_000),
 }
 
 
@@ -93,6 +100,20 @@ class Table:
             if any(cells):
                 lines.append([row, "", *cells])
         self.print_table(["", "", *others], lines)
+
+    def show_peer(self):
+        """The peer protocol beside its own targets and beside curve_tun in the same run."""
+        lines = []
+        for row, unit, median in self.medians():
+            sense, value = PEER_TARGETS.get(row, ("", None))
+            if not sense or not median.get(PEER):
+                continue
+            missed = median[PEER] < value if sense == ">=" else median[PEER] > value
+            lines.append([row, unit, self.number(median[PEER]), self.number(median.get(OURS)),
+                          f"{sense} {value:,}{' missed' if missed else ''}"])
+        if lines:
+            print(f"\n{PEER}, and {OURS} (curve_tun)\n")
+            self.print_table(["", "unit", PEER, OURS, "target"], lines)
 
     def medians(self):
         return [(row, unit, {name: statistics.median(values) for name, values in figures.items()})
@@ -149,8 +170,8 @@ class Bench:
     def __init__(self, options, folder):
         self.options = options
         kinds = [kind for kind in (peers.Spiped, peers.Stunnel, peers.Floor) if kind.installed()]
-        self.ours = peers.Sallyport()
-        self.tunnels = [self.ours, *(kind(folder) for kind in kinds)]
+        self.ours, self.peer = peers.Sallyport(), peers.PeerProtocol()
+        self.tunnels = [self.ours, self.peer, *(kind(folder) for kind in kinds)]
         self.has_zmq = os.path.exists(program("zmq"))
         self.table = Table([tunnel.name for tunnel in self.tunnels] + [CURVE_ZMQ, PLAIN_ZMQ] * self.has_zmq + [DIRECT])
         self.sink = harness.free_port()
@@ -207,13 +228,14 @@ class Bench:
     # -- ours, and what has no tunnel
 
     def messages(self):
-        pids = ",".join(str(pid) for pid in self.ours.pids())
         for size, batch in ((64, 2048), (1024, 512)):
-            near, far = (site.dir / "run/net.sock" for site in (self.ours.near, self.ours.far))
-            result = run_json(program("messages"), near, far, "channel", "--size", size, "--batch", batch,
-                              "--secs", self.options.secs, "--pids", pids)
-            self.table.add(f"messages of {size:,} B", "per s", OURS, result["per_s"])
-            self.table.add(f"CPU per message of {size:,} B", "us", OURS, result["cpu_us"])
+            for ours in (self.ours, self.peer):
+                pids = ",".join(str(pid) for pid in ours.pids())
+                near, far = (site.dir / "run/net.sock" for site in (ours.near, ours.far))
+                result = run_json(program("messages"), near, far, "channel", "--size", size, "--batch", batch,
+                                  "--secs", self.options.secs, "--pids", pids)
+                self.table.add(f"messages of {size:,} B", "per s", ours.name, result["per_s"])
+                self.table.add(f"CPU per message of {size:,} B", "us", ours.name, result["cpu_us"])
             for mechanism, name in (("curve", CURVE_ZMQ), ("null", PLAIN_ZMQ)) if self.has_zmq else ():
                 result = run_json(program("zmq"), mechanism, harness.free_port(), "--size", size,
                                   "--secs", self.options.secs)
@@ -292,7 +314,7 @@ class Bench:
 
     def restart(self, tunnel):
         tunnel.stop()
-        if tunnel is not self.ours:
+        if not isinstance(tunnel, peers.Sallyport):
             tunnel.processes.clear()
         tunnel.start(self.sink)
 
@@ -347,6 +369,7 @@ def main():
     machine.tell()
     print()
     bench.table.show()
+    bench.table.show_peer()
     return 1 if bench.failed else 0
 
 
