@@ -5,7 +5,10 @@ goes through its C++ class and net.capnp. The other party is peerframe.py, so th
 
 import os
 import pathlib
+import re
+import subprocess
 import sys
+import tempfile
 import threading
 import time
 import unittest
@@ -38,7 +41,8 @@ class Api(SystemTest):
         add_block(site, "b", cls.blocks["a"], "B")
         loop = peer_listen(site, "loop", "channel", key="b", max_frame_bytes=MAX_FRAME)
         peer_connect(site, "loop", loop, key="a", listen=False, max_frame_bytes=MAX_FRAME)
-        pair = site.peer("client", site.key("client"))
+        peer_connect(site, "echo", peer_listen(site, "echo", "echo", key="b"), key="a", listen=False)
+        site.peer("client", site.key("client"))
         site.listen("curve", ["client"], "channel")
         site.start()
         cls.socket = site.dir / "run/net.sock"
@@ -228,6 +232,33 @@ class Api(SystemTest):
         with self.assertRaises(sallyport.BadArgument):
             channel.receive(1, 1)
         waiting.join(20)
+
+    # -- the examples of the READMEs, as they stand there
+
+    @staticmethod
+    def example(language, client, word):
+        readme = (ROOT / "clients" / client / "README.md").read_text()
+        (found,) = (text for text in re.findall(rf"^```{language}\n(.*?)^```$", readme, re.M | re.S) if word in text)
+        return found
+
+    def test_the_examples_of_the_readmes(self):
+        library = bin_root() / "clients/cpp"
+        with tempfile.TemporaryDirectory(prefix="sallyport-readme-") as folder:
+            folder = pathlib.Path(folder)
+            commands = []
+            for name, language, compiler in (("example.cc", "cpp", ["g++", "-std=c++20"]), ("example.c", "c", ["gcc", "-std=c11"])):
+                (folder / name).write_text(self.example(language, "cpp", "peer"))
+                program = folder / f"{language}-example"
+                done = subprocess.run([*compiler, "-Wall", "-Werror", "-I", ROOT / "clients/cpp/include", folder / name, "-L", library,
+                                       "-lsallyport", "-o", program], capture_output=True, text=True)
+                self.assertEqual(done.returncode, 0, done.stderr)
+                commands.append([program])
+            (folder / "example.py").write_text(self.example("python", "python", "connect_peer"))
+            commands.append(["/usr/bin/python3", folder / "example.py"])
+            for command, expected in zip(commands, ("how are you 7 ended", "hello 7 ended", "how are you 7 ENDED")):
+                done = subprocess.run([*command, self.socket, "echo"], capture_output=True, text=True, timeout=30, env={
+                    **os.environ, "LD_LIBRARY_PATH": str(library), "PYTHONPATH": str(ROOT / "clients/python")})
+                self.assertEqual(done.stdout.strip(), expected, done.stderr)
 
     # -- refusals
 

@@ -61,6 +61,7 @@ enum sallyport_code {
   SALLYPORT_OUT_OF_MEMORY = 266,
   SALLYPORT_BROKEN = 267,
   // netd's refusals: 512 and the number of `NetRefusal` in proto/net.capnp.
+  SALLYPORT_NET_UNSPECIFIED = 512,
   SALLYPORT_NET_UNKNOWN_NAME = 513,
   SALLYPORT_NET_NOT_A_CHANNEL = 514,
   SALLYPORT_NET_TIMED_OUT = 515,
