@@ -16,7 +16,7 @@ constexpr size_t MAX_BATCH_MESSAGES = 1024;
 constexpr size_t MAX_BATCH_BYTES = 16 * wire::MAX_MESSAGE_BYTES;  // under the 2 MiB of a call
 constexpr unsigned MAX_SENDING = 4;                               // calls without an answer: 4 MiB at most
 constexpr unsigned MAX_RECEIVING = 2;
-constexpr unsigned MAX_PEER_RECEIVING = 1;  // what the interface allows
+constexpr unsigned MAX_PEER_RECEIVING = 1;    // what the interface allows
 constexpr size_t MAX_OUTPUT_BYTES = 4 << 20;  // more than that queued: nothing more is asked for
 
 constexpr uint32_t CLOSE_TIMEOUT_MS = 2000;
@@ -90,7 +90,8 @@ void ChannelPump::sendEnd() {
 void ChannelPump::sendStream(ByteSpan bytes) {
   if (isPeer_) {
     auto request = peerChannel_.sendRequest(capnp::MessageSize{64 + bytes.size() / sizeof(capnp::word), 0});
-    std::ranges::copy(bytes, reinterpret_cast<std::byte*>(request.initData(static_cast<unsigned>(bytes.size())).begin()));
+    std::ranges::copy(bytes,
+                      reinterpret_cast<std::byte*>(request.initData(static_cast<unsigned>(bytes.size())).begin()));
     ++sending_;
     tasks_.add(request.send().then([this](auto&& answer) { onSent(answer.getOutcome(), false); }));
     return;
@@ -274,7 +275,8 @@ void ChannelPump::finish(std::string problem) {
   // Closed in so many words: netd need not find out by our disappearance. But a netd that doesn't answer can't keep us.
   // A stream of the peer protocol that went wrong gets no end: the peer is to see that.
   if (isPeer_ && !problem_.empty()) return fulfiller_->fulfill(std::string(problem_));
-  auto closing = isPeer_ ? peerChannel_.closeRequest().send().ignoreResult() : channel_.closeRequest().send().ignoreResult();
+  auto closing =
+      isPeer_ ? peerChannel_.closeRequest().send().ignoreResult() : channel_.closeRequest().send().ignoreResult();
   tasks_.add(within(loop_, CLOSE_TIMEOUT_MS, kj::mv(closing))
                  .then([this] { fulfiller_->fulfill(std::string(problem_)); },
                        [this](kj::Exception&&) { fulfiller_->fulfill(std::string(problem_)); }));

@@ -1,6 +1,7 @@
 // channel_pump.h - standard input to a channel, and the channel to standard output, both at once. Part of: cli.
 // See docs/protocol.md §5 for streams over messages, where the empty message is the end of a direction, and §13.4 for a
-// channel of the peer protocol, which has an end of its own. What must never happen here: a cut stream that looks like an ended one, memory that grows with a slow reader.
+// channel of the peer protocol, which has an end of its own. What must never happen here: a cut stream that looks like
+// an ended one, memory that grows with a slow reader.
 #pragma once
 
 #include <memory>

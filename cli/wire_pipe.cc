@@ -109,7 +109,8 @@ std::string copyBothWays(int socketFd) {
 
 int pipeWire(const Config& config, const std::string& name) {
   const ListenEntry* entry = config.findListen(name);
-  if (entry == nullptr) return fail("there is no [[listen]] entry `" + name + "`", "--wire is for the side that listens");
+  if (entry == nullptr)
+    return fail("there is no [[listen]] entry `" + name + "`", "--wire is for the side that listens");
   int fd = -1;
   std::string problem;
   try {

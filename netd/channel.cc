@@ -13,7 +13,7 @@ using wire::DropReason;
 namespace {
 constexpr uint32_t LINGER_MS = 2000;
 constexpr size_t MIN_PEER_ROOM = 1 << 20;
-}
+}  // namespace
 
 Inbox::~Inbox() { wipeAll(); }
 
@@ -58,7 +58,8 @@ ChannelConnectionOf<Link>::ChannelConnectionOf(Worker& worker, std::shared_ptr<c
   state_->inbox.setBudget(worker_.sharedBudget());
   if (const auto& framing = this->entry().framing) {
     state_->maxMessageBytes = framing->maxFrameBytes;
-    // Two programs that both send a frame and don't receive meanwhile must not wait for each other: the longest has room.
+    // Two programs that both send a frame and don't receive meanwhile must not wait for each other: the longest has
+    // room.
     state_->inbox.setRoom(std::max<size_t>(framing->maxFrameBytes, MIN_PEER_ROOM));
   }
   setNoDelay(socket_);
@@ -135,8 +136,8 @@ void ChannelConnectionOf<Link>::pump() {
 template <typename Link>
 void ChannelConnectionOf<Link>::onNews(size_t countBefore, bool headerBefore) {
   if constexpr (Link::CHANNELS_END) state_->underWay = link_.underWay();
-  const bool news = state_->inbox.count() != countBefore || (!headerBefore && state_->underWay) ||
-                    (gotEnd_ && !state_->ended);
+  const bool news =
+      state_->inbox.count() != countBefore || (!headerBefore && state_->underWay) || (gotEnd_ && !state_->ended);
   if (gotEnd_) state_->ended = true;
   if (news && state_->onNews) state_->onNews();
 }

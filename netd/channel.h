@@ -93,14 +93,14 @@ class Inbox {
 // What an RPC object sees of a channel.
 struct ChannelState {
   Inbox inbox;
-  ChannelWire* connection = nullptr;       // null when the wire is gone
-  bool ended = false;                      // no message will come any more
-  bool sentEnd = false;                    // nor will we send any
+  ChannelWire* connection = nullptr;                   // null when the wire is gone
+  bool ended = false;                                  // no message will come any more
+  bool sentEnd = false;                                // nor will we send any
   uint32_t maxMessageBytes = wire::MAX_MESSAGE_BYTES;  // that may be sent
   std::optional<wire::PeerHeader> underWay;            // of a frame that isn't whole yet
-  std::optional<wire::DropReason> broken;  // and this is why; nothing: the peer ended it
-  std::function<void()> onNews;            // messages came, or the end
-  std::function<void()> onSent;            // what was given to send() has left, or the wire is gone
+  std::optional<wire::DropReason> broken;              // and this is why; nothing: the peer ended it
+  std::function<void()> onNews;                        // messages came, or the end
+  std::function<void()> onSent;                        // what was given to send() has left, or the wire is gone
 };
 
 template <typename Link>

@@ -20,12 +20,16 @@ using proto::NetRefusal;
 namespace {
 
 constexpr size_t MAX_ANSWER_BYTES = (2 << 20) - 4096;  // what a message of [net] socket may hold
-constexpr size_t RECEIVE_BYTES = 256 * 1024;  // texts in one answer: about what a socket takes at once
+constexpr size_t RECEIVE_BYTES = 256 * 1024;           // texts in one answer: about what a socket takes at once
 
 class ChannelImpl final : public proto::Channel::Server {
  public:
   ChannelImpl(Worker& worker, std::shared_ptr<ChannelState> state, ObjectCount count)
-      : worker_(worker), state_(std::move(state)), counted_(std::move(count)), alive_(std::make_shared<bool>(true)), sends_(state_) {
+      : worker_(worker),
+        state_(std::move(state)),
+        counted_(std::move(count)),
+        alive_(std::make_shared<bool>(true)),
+        sends_(state_) {
     state_->inbox.claim();
     state_->onNews = [this] { answerReceives(); };
     state_->onSent = [this] { sends_.goOn(); };

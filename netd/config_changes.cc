@@ -19,8 +19,8 @@ std::string describe(const Service& service) {
 
 std::string describe(Protocol protocol, const PeerFraming& framing) {
   if (protocol == Protocol::Curve) return "curve";
-  return std::string(framing.mode == PeerMode::Hard ? "hard" : "base") + "\n" +
-         std::to_string(framing.maxFrameBytes) + "\n" + std::to_string(framing.rotateFrames);
+  return std::string(framing.mode == PeerMode::Hard ? "hard" : "base") + "\n" + std::to_string(framing.maxFrameBytes) +
+         "\n" + std::to_string(framing.rotateFrames);
 }
 
 Described listens(const Config& config) {

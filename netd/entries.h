@@ -33,7 +33,7 @@ struct Entry {
   std::unordered_map<PublicKey, std::string, PublicKeyHash> allow;  // [[listen]] only: key to peer name
   PublicKey server;                                                 // [[connect]] only
   std::string vaultKey;                                             // name of our own key
-  std::optional<EntryFraming> framing;                               // the entry speaks the peer protocol
+  std::optional<EntryFraming> framing;                              // the entry speaks the peer protocol
 
   // Of curve_tun. In the peer protocol who holds the block is the peer.
   bool allows(const PublicKey& peer) const { return isListen ? allow.contains(peer) : server == peer; }

@@ -1,6 +1,7 @@
 // incoming_base.h - an accepted connection of the peer protocol's base mode until its first good frame. Part of:
-// netd-worker (edge). docs/protocol.md §13.3. There is no preamble: the first byte is a frame's. The vault is asked when
-// the first bytes are there, and it uses the block up only for bytes that are genuine: who merely connects uses nothing.
+// netd-worker (edge). docs/protocol.md §13.3. There is no preamble: the first byte is a frame's. The vault is asked
+// when the first bytes are there, and it uses the block up only for bytes that are genuine: who merely connects uses
+// nothing.
 #pragma once
 
 #include "netd/base_session.h"

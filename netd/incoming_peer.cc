@@ -38,7 +38,8 @@ void IncomingPeer::readPreamble() {
     have_ += static_cast<size_t>(got);
     // Garbage is told by its first byte. Which party may speak is the vault's to say: not yet.
     const auto beginning = ByteSpan(preamble_).first(have_);
-    if (wire::checkPeerPreamble(beginning, wire::PeerParty::A) && wire::checkPeerPreamble(beginning, wire::PeerParty::B))
+    if (wire::checkPeerPreamble(beginning, wire::PeerParty::A) &&
+        wire::checkPeerPreamble(beginning, wire::PeerParty::B))
       return fail(DropReason::BadPreamble);
   }
   question_ = worker_.vault().drawPeerSalt(entry().name, {.listen = true}, [this](auto drawn) {
@@ -56,19 +57,20 @@ void IncomingPeer::onSalt(const PeerSaltDrawn& drawn) {
   // A fresh socket takes 40 bytes at once; one that doesn't has failed.
   if (send(socket_, ours.data(), ours.size(), MSG_NOSIGNAL | MSG_DONTWAIT) != static_cast<ssize_t>(ours.size()))
     return fail(DropReason::TransportError);
-  question_ = worker_.vault().derivePeerKeys(
-      entry().name, {.listen = true, .ownSalt = drawn.salt, .peerSalt = *theirs}, [this](auto secrets) {
-        question_ = nullptr;
-        if (!secrets) return fail(secrets.error());
-        onSecrets(*secrets);
-      });
+  question_ = worker_.vault().derivePeerKeys(entry().name, {.listen = true, .ownSalt = drawn.salt, .peerSalt = *theirs},
+                                             [this](auto secrets) {
+                                               question_ = nullptr;
+                                               if (!secrets) return fail(secrets.error());
+                                               onSecrets(*secrets);
+                                             });
 }
 
 void IncomingPeer::onSecrets(PeerSecrets& secrets) {
   const EntryFraming& framing = *entry().framing;
-  opening_.emplace(peer::hardSealer(std::move(secrets.send), own_->party, framing.rotateFrames),
-                   peer::hardOpener(std::move(secrets.receive), own_->party, framing.maxFrameBytes, framing.rotateFrames),
-                   own_->blockVersion);
+  opening_.emplace(
+      peer::hardSealer(std::move(secrets.send), own_->party, framing.rotateFrames),
+      peer::hardOpener(std::move(secrets.receive), own_->party, framing.maxFrameBytes, framing.rotateFrames),
+      own_->blockVersion);
   readFirstFrame();
 }
 

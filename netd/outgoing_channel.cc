@@ -39,7 +39,7 @@ std::unique_ptr<Connection> open(Worker& worker, const std::shared_ptr<const Ent
 void connectChannel(Worker& worker, const std::shared_ptr<const Entry>& entry, OnChannel onDone) {
   auto connection = entry->isBase()  ? open<OutgoingBase, BaseLink>(worker, entry, std::move(onDone))
                     : entry->framing ? open<OutgoingPeer, PeerLink>(worker, entry, std::move(onDone))
-                                   : open<OutgoingHandshake, CurveLink>(worker, entry, std::move(onDone));
+                                     : open<OutgoingHandshake, CurveLink>(worker, entry, std::move(onDone));
   worker.startHandshake(*connection, false);
   worker.own(std::move(connection));
 }

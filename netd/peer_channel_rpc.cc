@@ -106,8 +106,8 @@ class PeerChannelImpl final : public proto::PeerChannel::Server {
     return kj::READY_NOW;
   }
 
-  // What a call can be told now. `bytes` and `frames` are what it gets: so many bytes, which are so many whole frames and
-  // maybe a part of one more.
+  // What a call can be told now. `bytes` and `frames` are what it gets: so many bytes, which are so many whole frames
+  // and maybe a part of one more.
   struct Plan {
     Verdict verdict = Verdict::Wait;
     size_t bytes = 0;

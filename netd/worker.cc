@@ -319,19 +319,19 @@ void Worker::recheckBlocks() {
   for (Connection* c = connections_.front(); c != nullptr; c = connections_.next(*c)) {
     const Entry& entry = c->entry();
     if (!c->blockVersion() || rechecks_.contains(entry.id)) continue;
-    rechecks_[entry.id] = vault_.drawPeerSalt(entry.name, {.listen = entry.isListen}, [this, id = entry.id](auto drawn) {
-      const bool noVerdict =
-          !drawn && (drawn.error() == DropReason::VaultUnavailable || drawn.error() == DropReason::RateLimited);
-      if (!noVerdict) onBlockVersion(id, drawn ? std::optional(drawn->blockVersion) : std::nullopt);
-    });
+    rechecks_[entry.id] =
+        vault_.drawPeerSalt(entry.name, {.listen = entry.isListen}, [this, id = entry.id](auto drawn) {
+          const bool noVerdict =
+              !drawn && (drawn.error() == DropReason::VaultUnavailable || drawn.error() == DropReason::RateLimited);
+          if (!noVerdict) onBlockVersion(id, drawn ? std::optional(drawn->blockVersion) : std::nullopt);
+        });
   }
 }
 
 void Worker::onBlockVersion(uint32_t entryId, std::optional<uint32_t> version) {
   for (Connection* c = connections_.front(); c != nullptr;) {
     Connection* next = connections_.next(*c);
-    if (c->entry().id == entryId && c->blockVersion() && c->blockVersion() != version)
-      c->fail(DropReason::PeerRevoked);
+    if (c->entry().id == entryId && c->blockVersion() && c->blockVersion() != version) c->fail(DropReason::PeerRevoked);
     c = next;
   }
 }

@@ -1,4 +1,5 @@
-// c_abi_peer.cc - the channels of include/sallyport.h over sallyport/peer.h. Part of: libsallyport (the caller's process).
+// c_abi_peer.cc - the channels of include/sallyport.h over sallyport/peer.h. Part of: libsallyport (the caller's
+// process).
 #include "clients/cpp/c_guard.h"
 #include "clients/cpp/include/sallyport.h"
 #include "clients/cpp/include/sallyport/peer.h"
@@ -81,8 +82,8 @@ int sallyport_peer_receive(sallyport_peer_channel* channel, void* buffer, size_t
   return guarded([&] {
     require(channel != nullptr && received != nullptr && readable(buffer, size));
     *received = {};
-    const auto got = channel->channel.receive({static_cast<std::byte*>(buffer), size},
-                                              std::chrono::milliseconds(timeout_ms));
+    const auto got =
+        channel->channel.receive({static_cast<std::byte*>(buffer), size}, std::chrono::milliseconds(timeout_ms));
     received->size = got.bytes;
     received->code = got.code;
     received->status = static_cast<int>(got.status);

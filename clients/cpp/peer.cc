@@ -35,9 +35,7 @@ struct Object {
   uint32_t id = 0;
 };
 
-constexpr Code netCode(proto::NetRefusal refusal) {
-  return static_cast<Code>(NET_CODES + static_cast<int>(refusal));
-}
+constexpr Code netCode(proto::NetRefusal refusal) { return static_cast<Code>(NET_CODES + static_cast<int>(refusal)); }
 static_assert(netCode(proto::NetRefusal::UNKNOWN_NAME) == Code::netUnknownName);
 static_assert(netCode(proto::NetRefusal::NOT_A_CHANNEL) == Code::netNotAChannel);
 static_assert(netCode(proto::NetRefusal::TIMED_OUT) == Code::netTimedOut);

@@ -37,10 +37,10 @@ class PeerConnections : public WorkerTest {
     const auto theirs = wire::parsePeerPreamble(preamble, wire::PeerParty::A);
     if (!theirs) return false;
     using wire::PeerParty;
-    party.sealer =
-        peer::hardSealer(peer::hardSendSecret(vault.block, PeerParty::A, party.salt, *theirs), PeerParty::A, rotateFrames);
-    party.opener = peer::hardOpener(peer::hardReceiveSecret(vault.block, PeerParty::A, party.salt, *theirs), PeerParty::A,
-                                    16 << 20, rotateFrames);
+    party.sealer = peer::hardSealer(peer::hardSendSecret(vault.block, PeerParty::A, party.salt, *theirs), PeerParty::A,
+                                    rotateFrames);
+    party.opener = peer::hardOpener(peer::hardReceiveSecret(vault.block, PeerParty::A, party.salt, *theirs),
+                                    PeerParty::A, 16 << 20, rotateFrames);
     return true;
   }
   std::vector<std::byte> frame(Party& party, std::string_view text, uint32_t code = 0) {
@@ -54,8 +54,7 @@ class PeerConnections : public WorkerTest {
   std::string hear(Party& party) {
     const auto head = read(party.socket, wire::PEER_HEADER_BYTES);
     if (head.size() != wire::PEER_HEADER_BYTES) return "!";
-    const auto header =
-        party.opener->openHeader(frameCipher, std::span(head).first<wire::PEER_HEADER_BYTES>());
+    const auto header = party.opener->openHeader(frameCipher, std::span(head).first<wire::PEER_HEADER_BYTES>());
     if (!header) return "!" + std::string(name(header.error()));
     auto body = read(party.socket, header->length + wire::PEER_TAG_BYTES);
     if (body.size() != header->length + wire::PEER_TAG_BYTES) return "!";
@@ -217,8 +216,8 @@ TEST_F(PeerConnections, RefuseAnotherBlock) {
   std::ranges::copy(bytes, preamble.begin());
   const auto theirs = wire::parsePeerPreamble(preamble, wire::PeerParty::A);
   ASSERT_TRUE(theirs);
-  party.sealer = peer::hardSealer(peer::hardSendSecret(TestVault::randomBlock(), wire::PeerParty::A, party.salt, *theirs),
-                                  wire::PeerParty::A);
+  party.sealer = peer::hardSealer(
+      peer::hardSendSecret(TestVault::randomBlock(), wire::PeerParty::A, party.salt, *theirs), wire::PeerParty::A);
   say(party, "let me in");
   EXPECT_TRUE(closed(party.socket));
   EXPECT_TRUE(dropped(R::BadChecksum));
@@ -324,9 +323,7 @@ TEST_F(PeerConnections, AWireThatEndsWithoutTheEndIsTruncated) {
     ASSERT_TRUE(until([&] { return target.get() >= 0; }));
     writeTo(party, ByteSpan(frame(party, "hello")).first(keep));
     shutdown(party.socket, SHUT_WR);
-    if (keep == 29) {
-      EXPECT_EQ(text(read(target, 5)), "hello");
-    }
+    if (keep == 29) { EXPECT_EQ(text(read(target, 5)), "hello"); }
     EXPECT_TRUE(closed(target));
     target = nullptr;
   }

@@ -106,10 +106,8 @@ class VaultServer final : public proto::Net::Server {
         continue;
       }
       auto derived = outcomes[i].initDerived();
-      derived.setSendSecret(
-          toData(peer::hardSendSecret(vault_.block, wire::PeerParty::B, own, theirs).expose()));
-      derived.setReceiveSecret(
-          toData(peer::hardReceiveSecret(vault_.block, wire::PeerParty::B, own, theirs).expose()));
+      derived.setSendSecret(toData(peer::hardSendSecret(vault_.block, wire::PeerParty::B, own, theirs).expose()));
+      derived.setReceiveSecret(toData(peer::hardReceiveSecret(vault_.block, wire::PeerParty::B, own, theirs).expose()));
     }
     return kj::READY_NOW;
   }
@@ -147,8 +145,9 @@ class WorkerTest : public testing::Test {
     peer.setKey(toData(vault.client.open.span()));
     auto listens = root.initListens(6);
     const std::pair<const char*, proto::Service> services[] = {
-        {"echo", proto::Service::ECHO},      {"db", proto::Service::TARGET},      {"chat", proto::Service::CHANNEL},
-        {"peer-echo", proto::Service::ECHO}, {"peer-db", proto::Service::TARGET}, {"peer-chat", proto::Service::CHANNEL}};
+        {"echo", proto::Service::ECHO},      {"db", proto::Service::TARGET},
+        {"chat", proto::Service::CHANNEL},   {"peer-echo", proto::Service::ECHO},
+        {"peer-db", proto::Service::TARGET}, {"peer-chat", proto::Service::CHANNEL}};
     for (uint i = 0; i < 6; ++i) {
       listens[i].setName(services[i].first);
       listens[i].setId(i + 1);

@@ -29,7 +29,7 @@ enum class PeerStatus : int {
   slowPeer = 1,  // the time is over; what half a frame there is stays for the next call
   tooBig = 2,    // the first frame is larger than the buffer: `needed` says how large. Nothing is lost
   ended = 3,     // the peer's authenticated end, after `bytes`
-  broken = 4,    // after `bytes` the connection failed: `reason` is the drop reason's name. Each later call says it again
+  broken = 4,  // after `bytes` the connection failed: `reason` is the drop reason's name. Each later call says it again
 };
 const char* name(PeerStatus status) noexcept;
 
