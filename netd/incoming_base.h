@@ -4,6 +4,8 @@
 // nothing.
 #pragma once
 
+#include <kj/io.h>
+
 #include "netd/base_session.h"
 #include "netd/connection.h"
 #include "netd/sources.h"
