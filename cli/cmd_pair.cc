@@ -131,6 +131,23 @@ int finishPair(const Target& target, PeerParty party, const PublicKey& fingerpri
   return finishOutput();
 }
 
+// What the offer makes of this host. The error has been printed.
+bool partyFits(const Target& target, const BlockOffer& offer) {
+  if (!target.party || target.party == offer.party) return true;
+  fail("the other host offers a block for party " + std::string(vaultd::describe(offer.party)) + ", and this host is " +
+           std::string(vaultd::describe(*target.party)),
+       "give --party " + std::string(vaultd::describe(wire::otherParty(*target.party))) +
+           " to the other host, or use another name");
+  return false;
+}
+
+// Remembers the block, then stores it.
+Result<void, Problem> keepBlock(const Target& target, const NewSeal& seal, const LongTermSecret& block, PeerParty party,
+                                bool awaits) {
+  if (auto fresh = vaultd::rememberBlock(target.folder.path, fingerprintOf(block)); !fresh) return fresh;
+  return storeBlock(target, seal, block, party, awaits);
+}
+
 std::string confirmHint(const Target& target, const PublicKey& fingerprint) {
   return "sallyport pair " + target.name + " --confirm " + shown(fingerprint);
 }
@@ -171,9 +188,7 @@ int offerBlock(Target& target, PairChannel& channel, VaultBox& box) {
                 has.error().hint.empty() ? "nothing was changed here; pair again" : has.error().hint);
   }
   // Both hosts have it from here on: it waits there, and may be used here.
-  auto stored = vaultd::rememberBlock(target.folder.path, fingerprint);
-  if (stored) stored = storeBlock(target, *seal, offer.block, party, false);
-  if (!stored) return failProblem(stored.error());
+  if (auto kept = keepBlock(target, *seal, offer.block, party, false); !kept) return failProblem(kept.error());
   auto told = sendSealed(channel, box, wordText(PairWord::Both, fingerprint));
   if (told) told = receiveWord(channel, box, PairWord::Done, fingerprint);
   if (!told) {
@@ -190,17 +205,11 @@ int takeBlock(Target& target, PairChannel& channel, VaultBox& box) {
   if (!text) return failProblem(text.error());
   const auto offer = parseOffer(text->expose());
   if (!offer) return failProblem(offer.error());
-  if (target.party && target.party != offer->party) {
-    return fail("the other host offers a block for party " + std::string(vaultd::describe(offer->party)) +
-                    ", and this host is " + std::string(vaultd::describe(*target.party)),
-                "give --party to the other host, or use another name");
-  }
+  if (!partyFits(target, *offer)) return EXIT_FAILED;
   const auto seal = sealFor(target);
   if (!seal) return failProblem(seal.error());
   const PublicKey fingerprint = fingerprintOf(offer->block);
-  auto stored = vaultd::rememberBlock(target.folder.path, fingerprint);
-  if (stored) stored = storeBlock(target, *seal, offer->block, offer->party, true);
-  if (!stored) return failProblem(stored.error());
+  if (auto kept = keepBlock(target, *seal, offer->block, offer->party, true); !kept) return failProblem(kept.error());
   target.exists = true;
   auto agreed = sendSealed(channel, box, wordText(PairWord::Have, fingerprint));
   if (agreed) agreed = receiveWord(channel, box, PairWord::Both, fingerprint);
@@ -271,9 +280,7 @@ int pairToFile(Target& target, const Config& config) {
   const PublicKey fingerprint = fingerprintOf(offer.block);
   const auto sealed = box->seal(offerText(offer).expose());
   if (!sealed) return failProblem(sealed.error());
-  auto stored = vaultd::rememberBlock(target.folder.path, fingerprint);
-  if (stored) stored = storeBlock(target, *seal, offer.block, party, true);
-  if (!stored) return failProblem(stored.error());
+  if (auto kept = keepBlock(target, *seal, offer.block, party, true); !kept) return failProblem(kept.error());
   say("fingerprint " + shown(fingerprint) + ", this host is party " + std::string(vaultd::describe(party)));
   say("take the file to `" + peer + "`: sallyport pair NAME --from PEER --key KEY < FILE");
   say("then here, when it shows the same fingerprint: " + confirmHint(target, fingerprint));
@@ -296,18 +303,11 @@ int pairFromFile(Target& target, const Config& config) {
   if (!opened) return failProblem(opened.error());
   const auto offer = parseOffer(opened->expose());
   if (!offer) return failProblem(offer.error());
-  if (target.party && target.party != offer->party) {
-    return fail("the block is for party " + std::string(vaultd::describe(offer->party)) + ", and this host is " +
-                    std::string(vaultd::describe(*target.party)),
-                "make it with --party " + std::string(vaultd::describe(wire::otherParty(*target.party))) +
-                    " on the other host");
-  }
+  if (!partyFits(target, *offer)) return EXIT_FAILED;
   const auto seal = sealFor(target);
   if (!seal) return failProblem(seal.error());
   const PublicKey fingerprint = fingerprintOf(offer->block);
-  auto stored = vaultd::rememberBlock(target.folder.path, fingerprint);
-  if (stored) stored = storeBlock(target, *seal, offer->block, offer->party, false);
-  if (!stored) return failProblem(stored.error());
+  if (auto kept = keepBlock(target, *seal, offer->block, offer->party, false); !kept) return failProblem(kept.error());
   say("`" + target.name + "` is active here, as party " + std::string(vaultd::describe(offer->party)) +
       "; on the other host: sallyport pair NAME --confirm FINGERPRINT");
   putLine(shown(fingerprint));

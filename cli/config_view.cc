@@ -27,6 +27,31 @@ std::string describeFraming(const PeerFraming& framing) {
   return std::string("peer protocol, ") + (framing.mode == PeerMode::Hard ? "hard" : "base") + " mode";
 }
 
+// A key of another kind than the entry's protocol needs would refuse every handshake.
+template <typename Entries>
+void inspectKinds(const Entries& entries, std::string_view title, const vaultd::KeyHeader& header, Findings& findings) {
+  for (const auto& entry : entries) {
+    if (entry.key != header.name) continue;
+    const auto named = std::string(title) + " `" + entry.name + "`";
+    const bool peer = entry.protocol == Protocol::Peer;
+    const auto wanted = peer ? vaultd::KeyKind::PeerBlock : vaultd::KeyKind::X25519;
+    if (header.kind != wanted) {
+      findings.errors.push_back({named + " needs a key of the kind " + std::string(vaultd::describe(wanted)) +
+                                     ", and `" + header.name + "` is " + std::string(vaultd::describe(header.kind)),
+                                 peer ? "`sallyport pair NAME` makes one on both hosts" : "sallyport key new NAME"});
+      continue;
+    }
+    const auto* active = vaultd::activeVersion(header, vaultd::unixNow());
+    if (peer && active == nullptr) {
+      findings.warnings.push_back(named + ": no block of `" + header.name +
+                                  "` is active: `sallyport pair` confirms one");
+    } else if (peer && entry.framing.mode == PeerMode::Base && !active->unused) {
+      findings.warnings.push_back(named + ": the block of `" + header.name +
+                                  "` was restored or imported, and base mode needs an unused one: pair anew");
+    }
+  }
+}
+
 void inspectKeys(const Config& config, Findings& findings) {
   for (const auto& [name, user] : keysInUse(config)) {
     std::error_code failure;
@@ -45,6 +70,8 @@ void inspectKeys(const Config& config, Findings& findings) {
       findings.errors.push_back(key.error());
       continue;
     }
+    inspectKinds(config.listens, "[[listen]]", key->header, findings);
+    inspectKinds(config.connects, "[[connect]]", key->header, findings);
     // A peer with our own key would talk to itself: nearly always a key pasted on the wrong host.
     for (const auto& [peer, publicKey] : config.peers) {
       const auto& versions = key->header.versions;

@@ -13,13 +13,16 @@ namespace sallyport {
 
 class ByteQueue {
  public:
-  explicit ByteQueue(size_t keepBytes) : keepBytes_(keepBytes) {}
+  // `leastBytes`: how much memory is taken at a time, at least.
+  explicit ByteQueue(size_t keepBytes) : ByteQueue(keepBytes, keepBytes) {}
+  ByteQueue(size_t keepBytes, size_t leastBytes) : keepBytes_(keepBytes), leastBytes_(leastBytes) {}
   ByteQueue(const ByteQueue&) = delete;
   ByteQueue& operator=(const ByteQueue&) = delete;
   ~ByteQueue() { wipe(held()); }
 
   bool empty() const { return start_ == end_; }
   size_t size() const { return end_ - start_; }
+  size_t capacity() const { return capacity_; }
   ByteSpan bytes() const { return {data_.get() + start_, size()}; }
   MutableByteSpan mutableBytes() { return held(); }  // for what is decrypted where it lies
 
@@ -66,7 +69,7 @@ class ByteQueue {
       if (!old.empty()) std::memcpy(data_.get(), old.data(), old.size());
       wipe(old);
     } else {
-      const size_t larger = std::max(2 * old.size() + wanted, keepBytes_);
+      const size_t larger = std::max(2 * old.size() + wanted, leastBytes_);
       auto fresh = std::make_unique_for_overwrite<std::byte[]>(larger);
       if (!old.empty()) std::memcpy(fresh.get(), old.data(), old.size());
       wipe(old);
@@ -78,6 +81,7 @@ class ByteQueue {
   }
 
   size_t keepBytes_;
+  size_t leastBytes_;
   std::unique_ptr<std::byte[]> data_;
   size_t capacity_ = 0;
   size_t start_ = 0;

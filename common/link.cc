@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <cerrno>
 #include <cstring>
 
@@ -22,7 +23,8 @@ namespace {
 
 constexpr size_t WORD = sizeof(capnp::word);
 constexpr size_t READ_CHUNK = 16 * 1024;
-constexpr size_t KEEP_BYTES = 16 * 1024;   // an idle link keeps no more than this per direction
+constexpr size_t LEAST_BYTES = 512;        // of memory taken for a direction at a time
+constexpr size_t KEEP_BYTES = 0;           // of an idle link, per direction
 constexpr size_t LARGE_BYTES = 16 * 1024;  // from here on a message is sent from where it lies
 
 uint32_t le32(const std::byte* p) {
@@ -51,6 +53,7 @@ class Link::Incoming final : public capnp::MessageReader {
   }
   ~Incoming() noexcept(false) { wipe(content().first(filled_)); }
 
+  size_t size() const { return size_; }
   MutableByteSpan missing() { return content().subspan(filled_); }
   void filled(size_t bytes) { filled_ += bytes; }
   bool whole() const { return filled_ == size_; }
@@ -82,6 +85,8 @@ std::string_view name(CutOff reason) {
     case CutOff::TooManyCalls: return "too_many_calls";
     case CutOff::CapabilityInParams: return "capability_in_params";
     case CutOff::SlowReader: return "slow_reader";
+    case CutOff::OverBudget: return "over_budget";
+    case CutOff::Crowded: return "crowded";
   }
   return "unknown";
 }
@@ -91,16 +96,31 @@ Link::Link(EventLoop& loop, int fd, LinkSide side, LinkLimits limits)
       fd_(fd),
       side_(side),
       limits_(limits),
-      in_(KEEP_BYTES),
-      out_(KEEP_BYTES),
+      heardMs_(loop.nowMs()),
+      in_(KEEP_BYTES, LEAST_BYTES),
+      out_(KEEP_BYTES, LEAST_BYTES),
       alive_(std::make_shared<bool>(true)) {
   loop_.add(fd_, interest_ = EPOLLIN, *this);
 }
 
 Link::~Link() noexcept(false) {
   *alive_ = false;
+  if (budget_ != nullptr) budget_->remove(*this);
   loop_.remove(fd_, *this);
   close(fd_);
+}
+
+void Link::countFor(LinkBudget& budget, uid_t owner) {
+  CHECK(budget_ == nullptr);
+  budget_ = &budget;
+  budget.add(*this, owner);
+  account();
+}
+
+// After every change of what is held.
+void Link::account() {
+  if (budget_ == nullptr) return;
+  budget_->holds(*this, in_.capacity() + out_.capacity() + (message_.get() == nullptr ? 0 : message_->size()));
 }
 
 void Link::onEvents(uint32_t events) {
@@ -111,15 +131,20 @@ void Link::onEvents(uint32_t events) {
 void Link::readAvailable() {
   for (;;) {
     const bool filling = message_.get() != nullptr;
-    const MutableByteSpan room = filling ? message_->missing() : in_.room(READ_CHUNK / 2);
+    // The buffer is everybody's: a link takes memory for what has come, not for what may come.
+    std::array<std::byte, READ_CHUNK / 2> chunk;
+    const MutableByteSpan room = filling ? message_->missing() : MutableByteSpan(chunk);
     const ssize_t got = ::read(fd_, room.data(), room.size());
     if (got < 0 && (errno == EAGAIN || errno == EINTR)) return;
+    heardMs_ = loop_.nowMs();
     if (got <= 0) {
       eof_ = true;
     } else if (filling) {
       message_->filled(static_cast<size_t>(got));
     } else {
-      in_.added(static_cast<size_t>(got));
+      const MutableByteSpan came = room.first(static_cast<size_t>(got));
+      in_.append(came);
+      wipe(came);
     }
     deliver();
     // What is missing of a large message follows its head at once, straight to where it will be read.
@@ -134,6 +159,8 @@ void Link::deliver() {
     if (!broken_ && out_.size() > limits_.maxQueuedBytes) return;
     if (!broken_ && message_.get() == nullptr && !beginMessage()) return;
     if (!broken_ && message_.get() != nullptr && message_->whole()) {
+      if (budget_ != nullptr && !myTurn_ && !budget_->takeTurn(*this)) return;
+      myTurn_ = false;
       kj::Own<capnp::MessageReader> message = kj::mv(message_);
       if (!screen(*message)) return;
       auto done = kj::mv(*fulfiller);
@@ -143,6 +170,13 @@ void Link::deliver() {
     }
     if (eof_ || broken_) finishRead();
   }
+}
+
+void Link::yourTurn() {
+  myTurn_ = true;
+  deliver();
+  myTurn_ = false;
+  updateInterest();
 }
 
 // Judges the head of the next message if it is there, and takes what is there of the content. False: the link failed.
@@ -211,6 +245,7 @@ void Link::fail(CutOff reason) {
   broken_ = true;
   ::shutdown(fd_, SHUT_RDWR);
   message_ = nullptr;
+  in_.clear();
   out_.clear();
   updateInterest();
   finishRead();
@@ -222,6 +257,7 @@ kj::Promise<kj::Maybe<capnp::MessageReaderAndFds>> Link::tryReadMessage(kj::Arra
   auto paf = kj::newPromiseAndFulfiller<kj::Maybe<capnp::MessageReaderAndFds>>();
   reading_ = kj::mv(paf.fulfiller);
   deliver();
+  updateInterest();  // there may be room again, and nothing to answer that would tell
   return kj::mv(paf.promise);
 }
 
@@ -261,6 +297,7 @@ kj::Promise<void> Link::writeMessage(kj::ArrayPtr<const int>,
                                      kj::ArrayPtr<const kj::ArrayPtr<const capnp::word>> segments) {
   if (broken_ || ended_) return kj::READY_NOW;  // the end was or will be told by tryReadMessage
   append(segments);
+  account();
   if (side_ == LinkSide::Server && out_.size() > queueCeiling(limits_)) {
     // Not inside the RPC system's own call.
     loop_.defer([this, alive = alive_] {
@@ -313,6 +350,7 @@ void Link::flush() {
 }
 
 void Link::updateInterest() {
+  account();
   uint32_t wanted = 0;
   const bool full = out_.size() > limits_.maxQueuedBytes;
   const bool undelivered = message_.get() != nullptr ? message_->whole() : in_.size() >= READ_CHUNK;

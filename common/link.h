@@ -21,12 +21,23 @@
 
 #include "common/byte_queue.h"
 #include "common/event_loop.h"
+#include "common/link_budget.h"
 
 namespace sallyport {
 
 // Why an RPC peer was cut off. `None`: it left by itself.
-enum class CutOff : uint8_t { None, BadHeader, TooBig, BadMessage, TooManyCalls, CapabilityInParams, SlowReader };
-inline constexpr size_t CUT_OFF_COUNT = 7;
+enum class CutOff : uint8_t {
+  None,
+  BadHeader,
+  TooBig,
+  BadMessage,
+  TooManyCalls,
+  CapabilityInParams,
+  SlowReader,
+  OverBudget,  // all links together hold too much, and this user's the most of it
+  Crowded      // all places are taken, most of them by this user, and another one came
+};
+inline constexpr size_t CUT_OFF_COUNT = 9;
 std::string_view name(CutOff reason);  // "bad_header", ...
 
 struct LinkLimits {
@@ -39,13 +50,18 @@ struct LinkLimits {
 
 enum class LinkSide : uint8_t { Server, Client };  // a server screens its client's calls; a client only sizes
 
-class Link final : public capnp::MessageStream, private EventLoop::Watcher {
+class Link final : public capnp::MessageStream, private EventLoop::Watcher, private LinkBudget::Holder {
  public:
   // Takes over `fd` (a connected, non-blocking SOCK_STREAM socket).
   Link(EventLoop& loop, int fd, LinkSide side, LinkLimits limits);
   ~Link() noexcept(false);
 
+  // What this link holds counts for the budget, which must outlive it; `owner` is the user at the other end.
+  void countFor(LinkBudget& budget, uid_t owner);
   CutOff cutOff() const { return cutOff_; }
+  void cutOffAs(CutOff reason) { fail(reason); }
+  // When something came in last.
+  uint64_t heardMs() const { return heardMs_; }
 
   // capnp::MessageStream
   kj::Promise<kj::Maybe<capnp::MessageReaderAndFds>> tryReadMessage(kj::ArrayPtr<kj::AutoCloseFd> fdSpace,
@@ -61,6 +77,8 @@ class Link final : public capnp::MessageStream, private EventLoop::Watcher {
   using ReadFulfiller = kj::PromiseFulfiller<kj::Maybe<capnp::MessageReaderAndFds>>;
 
   void onEvents(uint32_t events) override;
+  void overBudget() override { fail(CutOff::OverBudget); }
+  void yourTurn() override;
   class Incoming;
 
   void readAvailable();
@@ -73,6 +91,7 @@ class Link final : public capnp::MessageStream, private EventLoop::Watcher {
   void updateInterest();
   void fail(CutOff reason);
   void finishRead();
+  void account();
 
   EventLoop& loop_;
   int fd_;
@@ -83,7 +102,10 @@ class Link final : public capnp::MessageStream, private EventLoop::Watcher {
   bool broken_ = false;
   bool ended_ = false;
   bool flushScheduled_ = false;
+  bool myTurn_ = false;
   uint32_t interest_ = 0;
+  uint64_t heardMs_;
+  LinkBudget* budget_ = nullptr;
   ByteQueue in_;               // the beginning of a message, or what nobody has asked for yet
   kj::Own<Incoming> message_;  // its head is judged, and it is being filled
   ByteQueue out_;

@@ -10,6 +10,7 @@
 #include <cerrno>
 #include <climits>
 #include <cstring>
+#include <map>
 #include <vector>
 
 #include <kj/debug.h>
@@ -71,25 +72,29 @@ class WipingNetwork final : public capnp::TwoPartyVatNetwork {
 }  // namespace
 
 struct RpcServer::Client {
-  Client(EventLoop& loop, int fd, LinkLimits limits, capnp::Capability::Client bootstrap)
-      : link(loop, fd, LinkSide::Server, limits),
+  Client(EventLoop& loop, int fd, uid_t peer, LinkLimits limits, capnp::Capability::Client bootstrap)
+      : uid(peer),
+        link(loop, fd, LinkSide::Server, limits),
         network(link, capnp::rpc::twoparty::Side::SERVER),
         rpc(capnp::makeRpcServer(network, kj::mv(bootstrap))) {
     rpc.setFlowLimit(limits.maxMessageBytes / sizeof(capnp::word) * 8);
   }
 
+  uid_t uid;
   Link link;
   WipingNetwork network;
   capnp::RpcSystem<capnp::rpc::twoparty::VatId> rpc;
   kj::Promise<void> watching = nullptr;
 };
 
-RpcServer::RpcServer(EventLoop& loop, int listenFd, Bootstrap bootstrap, LinkLimits limits, size_t maxClients)
+RpcServer::RpcServer(EventLoop& loop, int listenFd, Bootstrap bootstrap, LinkLimits limits, size_t maxClients,
+                     LinkBudget* budget)
     : loop_(loop),
       listenFd_(listenFd),
       bootstrap_(std::move(bootstrap)),
       limits_(limits),
       maxClients_(maxClients),
+      budget_(budget),
       alive_(std::make_shared<bool>(true)) {
   loop_.add(listenFd_, EPOLLIN, *this);
 }
@@ -115,35 +120,55 @@ void RpcServer::onEvents(uint32_t events) {
       if (dead || (errno != EAGAIN && errno != EINTR && errno != ECONNABORTED)) pause();
       return;
     }
-    if (clients_.size() >= maxClients_) {
-      close(fd);
-      ++stats_.refused;
-      continue;
-    }
-    kj::Maybe<capnp::Capability::Client> capability;
-    try {
-      capability = bootstrap_(peerCredentials(fd));
-    } catch (const kj::Exception&) { capability = nullptr; }
-    KJ_IF_MAYBE (root, capability) {
-      ++stats_.accepted;
-      clients_.push_back(std::make_unique<Client>(loop_, fd, limits_, kj::mv(*root)));
-      stats_.connected = clients_.size();
-      auto self = std::prev(clients_.end());
-      auto leave = [this, self] {
-        // Not inside the promise that tells us: it belongs to the client that is to die.
-        loop_.defer([this, self, alive = alive_] {
-          if (*alive) drop(self);
-        });
-      };
-      (*self)->watching = (*self)
-                              ->network.onDisconnect()
-                              .then([leave] { leave(); }, [leave](kj::Exception&&) { leave(); })
-                              .eagerlyEvaluate(nullptr);
-    } else {
-      close(fd);
-      ++stats_.refused;
-    }
+    admit(fd);
   }
+}
+
+void RpcServer::admit(int fd) {
+  kj::Maybe<capnp::Capability::Client> capability;
+  PeerCredentials peer;
+  try {
+    peer = peerCredentials(fd);
+    capability = bootstrap_(peer);
+  } catch (const kj::Exception&) { capability = nullptr; }
+  if (capability == nullptr || (clients_.size() >= maxClients_ && !makeRoomFor(peer.uid))) {
+    close(fd);
+    ++stats_.refused;
+    return;
+  }
+  ++stats_.accepted;
+  clients_.push_back(std::make_unique<Client>(loop_, fd, peer.uid, limits_, kj::mv(KJ_ASSERT_NONNULL(capability))));
+  stats_.connected = clients_.size();
+  auto self = std::prev(clients_.end());
+  if (budget_ != nullptr) (*self)->link.countFor(*budget_, peer.uid);
+  auto leave = [this, self] {
+    // Not inside the promise that tells us: it belongs to the client that is to die.
+    loop_.defer([this, self, alive = alive_] {
+      if (*alive) drop(self);
+    });
+  };
+  (*self)->watching = (*self)
+                          ->network.onDisconnect()
+                          .then([leave] { leave(); }, [leave](kj::Exception&&) { leave(); })
+                          .eagerlyEvaluate(nullptr);
+}
+
+// All places are taken. The user who has the most loses the one that was silent for the longest, if the newcomer's user
+// has fewer than that would leave.
+bool RpcServer::makeRoomFor(uid_t uid) {
+  std::map<uid_t, size_t> places;
+  for (const auto& client : clients_) {
+    if (client->link.cutOff() == CutOff::None) ++places[client->uid];
+  }
+  const auto most = std::ranges::max_element(places, {}, [](const auto& place) { return place.second; });
+  if (most == places.end() || most->second <= places[uid] + 1) return false;
+  Client* silent = nullptr;
+  for (const auto& client : clients_) {
+    if (client->uid != most->first || client->link.cutOff() != CutOff::None) continue;
+    if (silent == nullptr || client->link.heardMs() < silent->link.heardMs()) silent = client.get();
+  }
+  silent->link.cutOffAs(CutOff::Crowded);
+  return true;
 }
 
 // Out of descriptors, or the socket is dead: who waits keeps waiting a moment, instead of us spinning.
@@ -169,6 +194,7 @@ void RpcServer::drop(std::list<std::unique_ptr<Client>>::iterator client) {
   }
   clients_.erase(client);
   stats_.connected = clients_.size();
+  if (budget_ != nullptr) budget_->left();
 }
 
 struct RpcClient::State {

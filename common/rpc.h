@@ -44,8 +44,9 @@ class RpcServer final : private EventLoop::Watcher {
     size_t connected = 0;
   };
 
-  // Takes over `listenFd`, a listening non-blocking Unix socket.
-  RpcServer(EventLoop& loop, int listenFd, Bootstrap bootstrap, LinkLimits limits, size_t maxClients = 256);
+  // Takes over `listenFd`, a listening non-blocking Unix socket. `budget`, if there is one, must outlive this.
+  RpcServer(EventLoop& loop, int listenFd, Bootstrap bootstrap, LinkLimits limits, size_t maxClients = 256,
+            LinkBudget* budget = nullptr);
   ~RpcServer() noexcept(false);
 
   const Stats& stats() const { return stats_; }
@@ -57,6 +58,8 @@ class RpcServer final : private EventLoop::Watcher {
  private:
   struct Client;
   void onEvents(uint32_t events) override;
+  void admit(int fd);
+  bool makeRoomFor(uid_t uid);
   void pause();
   void drop(std::list<std::unique_ptr<Client>>::iterator client);
 
@@ -65,6 +68,7 @@ class RpcServer final : private EventLoop::Watcher {
   Bootstrap bootstrap_;
   LinkLimits limits_;
   size_t maxClients_;
+  LinkBudget* budget_;
   Stats stats_;
   bool paused_ = false;
   kj::Promise<void> resuming_ = nullptr;

@@ -17,6 +17,9 @@ namespace sallyport {
 void wipe(MutableByteSpan bytes);
 // Compares in time that depends on the length alone. Different lengths are unequal.
 bool equalsConstantTime(ByteSpan left, ByteSpan right);
+// The one gate by which a bit that follows from secrets becomes public: is this box genuine, is this mac right. No
+// branch and no index may depend on a secret elsewhere; tests/timing holds the vault to it. See docs/threat-model.md.
+bool reveal(bool verdict);
 // Cryptographic randomness from the kernel.
 void fillRandom(MutableByteSpan bytes);
 

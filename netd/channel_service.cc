@@ -17,16 +17,20 @@ constexpr LinkLimits NET_LINK_LIMITS{.maxMessageBytes = 2 << 20,
                                      .maxQueuedBytes = 4 << 20,
                                      .maxOpenQuestions = 1024,
                                      .stallTimeoutMs = 30000};
+// What all programs together may make the worker hold: connections, messages half sent, answers not read.
+constexpr size_t MAX_LINK_BYTES = size_t{32} << 20;
+constexpr size_t MAX_CLIENTS = 256;
 }  // namespace
 
 ChannelService::ChannelService(Worker& worker, kj::AutoCloseFd listener)
     : worker_(worker),
       alive_(std::make_shared<bool>(true)),
+      budget_(worker.loop(), MAX_LINK_BYTES),
       server_(
           worker.loop(), listener.release(),
           // Who may connect is decided by the socket file's owner and mode.
           [&worker](const PeerCredentials&) -> kj::Maybe<capnp::Capability::Client> { return makeNetwork(worker); },
-          NET_LINK_LIMITS) {
+          NET_LINK_LIMITS, MAX_CLIENTS, &budget_) {
   server_.onCutOff = [&worker](CutOff) { worker.stats().add(Counter::RpcCutOff); };
 }
 

@@ -64,6 +64,7 @@ class ChannelService {
   uint64_t nextNumber_ = 0;
   size_t waitingChannels_ = 0;
   std::shared_ptr<bool> alive_;
+  LinkBudget budget_;
   RpcServer server_;
 };
 

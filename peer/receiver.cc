@@ -29,7 +29,8 @@ void Receiver::arrived(ByteSpan bytes) {
   wire_.append(bytes);
 }
 
-bool Receiver::broken(Received& soFar) const {
+bool Receiver::broken(Received& soFar) {
+  wire_.clear();
   soFar.status = Status::Broken;
   soFar.fault = opener_.dead();
   return true;
@@ -49,28 +50,28 @@ bool Receiver::starved(Received& soFar) const {
   return true;
 }
 
-Receiver::Step Receiver::needHeader(FrameCipher& cipher, Received& soFar) {
-  if (opener_.header()) return Step::Header;
+Receiver::Step Receiver::needHeader(FrameCipher& cipher) {
+  if (opener_.header()) return Step::Done;
   if (wire_.size() < PEER_HEADER_BYTES) return Step::Starved;
   const auto header = opener_.openHeader(cipher, wire_.bytes().first<PEER_HEADER_BYTES>());
-  if (!header) return Step::Verdict;
+  if (!header) return Step::Dead;
   wire_.consume(PEER_HEADER_BYTES);
   // protocol §13.2: the reserved codes carry nothing.
   if (isControl(*header) && header->length > 0) {
     opener_.die(DropReason::ReservedCode);
-    return Step::Verdict;
+    return Step::Dead;
   }
-  return Step::Header;
+  return Step::Done;
 }
 
 // An end or an open: its tag is all that is missing.
-Receiver::Step Receiver::control(FrameCipher& cipher, Received& soFar) {
+Receiver::Step Receiver::control(FrameCipher& cipher) {
   if (wire_.size() < PEER_TAG_BYTES) return Step::Starved;
   const bool end = opener_.header()->code == wire::PEER_CODE_END;
-  if (opener_.openBody(cipher, wire_.mutableBytes().first(PEER_TAG_BYTES))) return Step::Verdict;
+  if (opener_.openBody(cipher, wire_.mutableBytes().first(PEER_TAG_BYTES))) return Step::Dead;
   wire_.consume(PEER_TAG_BYTES);
   ended_ = end;
-  return Step::Header;
+  return Step::Done;
 }
 
 bool Receiver::gather(FrameCipher& cipher, MutableByteSpan buffer, Received& soFar) {
@@ -81,12 +82,12 @@ bool Receiver::gather(FrameCipher& cipher, MutableByteSpan buffer, Received& soF
       soFar.status = Status::Ended;
       return true;
     }
-    const Step step = needHeader(cipher, soFar);
+    const Step step = needHeader(cipher);
     if (step == Step::Starved) return starved(soFar);
-    if (step == Step::Verdict) continue;
+    if (step == Step::Dead) continue;
     const wire::PeerHeader header = *opener_.header();
     if (isControl(header)) {
-      if (control(cipher, soFar) == Step::Starved) return starved(soFar);
+      if (control(cipher) == Step::Starved) return starved(soFar);
       continue;
     }
     // One call, one code; and a frame is taken whole or not at all. Its header stays where it is.

@@ -55,14 +55,14 @@ class Receiver {
   uint64_t opened() const { return opener_.opened(); }
 
  private:
-  enum class Step : uint8_t { Starved, Header, Verdict };
-  Step needHeader(FrameCipher& cipher, Received& soFar);
-  Step control(FrameCipher& cipher, Received& soFar);
+  enum class Step : uint8_t { Starved, Done, Dead };
+  Step needHeader(FrameCipher& cipher);
+  Step control(FrameCipher& cipher);
   bool isControl(const wire::PeerHeader& header) const {
     return opener_.mode() == wire::PeerMode::Hard && wire::isReservedPeerCode(header.code);
   }
   bool starved(Received& soFar) const;
-  bool broken(Received& soFar) const;
+  bool broken(Received& soFar);
 
   FrameOpener opener_;
   ByteQueue wire_;

@@ -125,7 +125,7 @@ interface PeerSession {
   # One connection in base mode. What goes in and out is a piece of the direction's byte stream, at most 60 KiB, cut
   # anywhere: frames may go on in the next call, and a piece may hold many. Bytes of a header or a tag that isn't whole
   # yet are held back, and come with the next answer. Calls are answered in order. A frame is as on the wire: 16 bytes of
-  # header, LENGTH bytes, 8 bytes of tag. Refuses `locked` and `expired` when the key or the entry is gone or changed.
+  # header, LENGTH bytes, 8 bytes of tag. Refuses `expired` when it has ended: see docs/protocol.md §14.
 
   seal @0 (frames :Data) -> (outcome :SealedOutcome);
   # Plain frames. Of a header only LENGTH and CODE count; SEQ, CHECKSUM and the tag are any bytes (zeros), and the vault
@@ -231,8 +231,9 @@ interface App {
   # It ends with the lease (0: the longest that policy allows, which may be none: as long as the connection), with
   # close(), with the connection, or when the grant is revoked. At most 64 live ones a connection. Costs nothing.
 
-  keys @3 () -> (keys :List(GrantedKey));
-  # What this caller may do, key by key.
+  keys @3 (after :Text) -> (keys :List(GrantedKey), more :Bool);
+  # What this caller may do, key by key, in the order of their names, from the first one behind `after` on: as many as fit a
+  # message. `more`: ask again, with the last name that came.
 
   verify @4 (items :List(VerifyItem)) -> (outcomes :List(VerifyOutcome));
   # Ed25519 signatures of anybody. Needs no grant. About 100 us an item; 2,000 a second for all programs together.
@@ -260,7 +261,7 @@ struct GrantedKey {
   kind @1 :Text;               # "x25519", "ed25519" or "peer-block"
   publicKey @2 :Data;          # of the active version; empty if there is none, and for a block
   verbs @3 :List(Verb);
-  grants @4 :List(Text);       # names of the [[grant]] sections that say so
+  grants @4 :List(Text);       # names of the [[grant]] sections that say so; the first ones, if they alone fill a message
 }
 
 interface Key {

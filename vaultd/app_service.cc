@@ -76,7 +76,10 @@ Result<void, Refusal> AppService::giveKey(proto::App::KeyParams::Reader params, 
   const VerbSet verbs = asked & verbsOf(grants);
   // A key that is not there is refused as one that isn't granted: which keys exist is nobody else's business.
   if (verbs.empty() || state_.keys.find(name) == nullptr) return refuse(Refusal::NOT_PERMITTED);
-  if (session_->liveKeys >= AppSession::MAX_LIVE_KEYS || session_->objects >= AppSession::MAX_OBJECTS) {
+  const auto ofUser = state_.objects.find(session_->caller.uid);
+  if (session_->liveKeys >= AppSession::MAX_LIVE_KEYS || session_->objects >= AppSession::MAX_OBJECTS ||
+      (ofUser != state_.objects.end() && ofUser->second >= AppSession::MAX_OBJECTS_OF_USER) ||
+      state_.allObjects >= AppSession::MAX_OBJECTS_OF_ALL) {
     return refuse(Refusal::TOO_MANY_OBJECTS);
   }
   if (state_.policy.isHoney(name)) state_.alarm(session_->caller, session_->pid, name, "key");
@@ -89,30 +92,57 @@ Result<void, Refusal> AppService::giveKey(proto::App::KeyParams::Reader params, 
   return {};
 }
 
+// What of a key fits the room that is left in an answer: all of its grants' names or, of the first key, as many as fit.
+struct AppService::ListedKey {
+  std::string_view name;
+  const VaultKey* key;
+  std::vector<const Grant*> grants;
+  size_t namesThatFit = 0;
+
+  bool fit(AnswerRoom& room, bool isFirst) {
+    constexpr size_t VERBS_BYTES = VERB_COUNT * sizeof(uint16_t);
+    const AnswerRoom before = room;
+    if (!room.take({GRANTED_KEY_BYTES, name.size() + 1, MAX_KIND_BYTES, PublicKey::SIZE, VERBS_BYTES})) return false;
+    for (; namesThatFit < grants.size(); ++namesThatFit) {
+      if (!room.take({POINTER_BYTES, grants[namesThatFit]->name.size() + 1})) break;
+    }
+    if (namesThatFit == grants.size() || isFirst) return true;
+    room = before;
+    return false;
+  }
+
+  static constexpr size_t POINTER_BYTES = 8;
+  static constexpr size_t GRANTED_KEY_BYTES = 5 * POINTER_BYTES;
+  static constexpr size_t MAX_KIND_BYTES = 16;  // "peer-block" and its zero
+};
+
 kj::Promise<void> AppService::keys(KeysContext context) {
   return guarded([&] {
-    struct Found {
-      const std::string& name;
-      const VaultKey& key;
-      std::vector<const Grant*> grants;
-    };
-    std::vector<Found> found;
-    for (const auto& [name, key] : state_.keys.all()) {
-      auto grants = state_.authority.grants().find(session_->caller, name);
-      if (!grants.empty()) found.push_back({name, *key, std::move(grants)});
+    std::vector<ListedKey> found;
+    AnswerRoom room(0, 0);
+    const auto& all = state_.keys.all();
+    auto next = all.upper_bound(view(context.getParams().getAfter()));
+    for (; next != all.end(); ++next) {
+      ListedKey key{next->first, next->second.get(), state_.authority.grants().find(session_->caller, next->first)};
+      if (key.grants.empty()) continue;
+      if (!key.fit(room, found.empty())) break;
+      found.push_back(std::move(key));
     }
-    auto list = context.getResults().initKeys(static_cast<unsigned>(found.size()));
+    auto results = context.getResults(capnp::MessageSize{8 + room.taken(), 0});
+    results.setMore(next != all.end());
+    auto list = results.initKeys(static_cast<unsigned>(found.size()));
     for (unsigned i = 0; i < list.size(); ++i) {
-      list[i].setName(toText(found[i].name));
-      list[i].setKind(literal(describe(found[i].key.header.kind)));
-      const KeyVersion* version = found[i].key.activeFacts(state_.nowUnix());
-      if (version != nullptr && found[i].key.header.kind != KeyKind::PeerBlock) {
+      const ListedKey& key = found[i];
+      list[i].setName({key.name.data(), key.name.size()});
+      list[i].setKind(literal(describe(key.key->header.kind)));
+      const KeyVersion* version = key.key->activeFacts(state_.nowUnix());
+      if (version != nullptr && key.key->header.kind != KeyKind::PeerBlock) {
         copyInto(list[i].initPublicKey(PublicKey::SIZE), version->publicKey.span());
       }
-      const auto verbs = toProto(verbsOf(found[i].grants));
+      const auto verbs = toProto(verbsOf(key.grants));
       setVerbs(list[i].initVerbs(static_cast<unsigned>(verbs.size())), verbs);
-      auto names = list[i].initGrants(static_cast<unsigned>(found[i].grants.size()));
-      for (unsigned j = 0; j < names.size(); ++j) names.set(j, toText(found[i].grants[j]->name));
+      auto names = list[i].initGrants(static_cast<unsigned>(key.namesThatFit));
+      for (unsigned j = 0; j < names.size(); ++j) names.set(j, toText(key.grants[j]->name));
     }
   });
 }

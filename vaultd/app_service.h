@@ -18,6 +18,8 @@ class AppService final : public proto::App::Server {
   kj::Promise<void> verify(VerifyContext context) override;
 
  private:
+  struct ListedKey;
+
   Result<void, Refusal> giveKey(proto::App::KeyParams::Reader params, proto::KeyOutcome::Builder outcome);
   Result<void, Refusal> verifyOne(proto::VerifyItem::Reader item, proto::VerifyOutcome::Builder outcome);
 

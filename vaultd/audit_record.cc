@@ -247,6 +247,7 @@ std::optional<AuditHeader> parseHeader(std::string_view line) {
   if (!cursor.field("previous") || !cursor.hex(header.previous) || !cursor.skip("}") || !cursor.atEnd()) {
     return std::nullopt;
   }
+  if (headerLine(header) != line) return std::nullopt;  // one text a header
   return header;
 }
 
@@ -284,7 +285,7 @@ Result<AuditRecord, std::string> AuditChecker::take(std::string_view line) {
   }
   if (key_) {
     const auto mac = macOf(*key_, head_.chain, bodyAndMac.substr(0, bodyAndMac.size() - MAC_FIELD_BYTES));
-    if (!equalsConstantTime(mac.span(), parsed->mac.span())) {
+    if (!reveal(equalsConstantTime(mac.span(), parsed->mac.span()))) {
       return refuse(std::string("this line was not written by this vault: its chain is right, its mac is not"));
     }
     advance(*key_);

@@ -28,6 +28,8 @@ class AnswerRoom {
  public:
   // `items` structs of `itemWords` words are set aside.
   AnswerRoom(size_t items, size_t itemWords) : left_(MAX_ANSWER_WORDS - items * itemWords - 2) {}
+  // In words, what was set aside included.
+  size_t taken() const { return MAX_ANSWER_WORDS - left_; }
   // False if fields of these sizes don't fit any more.
   bool take(std::initializer_list<size_t> fieldBytes) {
     size_t words = 0;

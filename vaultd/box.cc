@@ -36,7 +36,7 @@ const unsigned char* data(SharedKeyView key) { return uchars(ByteSpan(key)); }
 
 bool open(MutableByteSpan out, ByteSpan box, const BoxNonce& nonce, SharedKeyView key) {
   CHECK(out.size() + crypto_box_MACBYTES == box.size());
-  return crypto_box_open_easy_afternm(uchars(out), uchars(box), box.size(), nonce.data(), data(key)) == 0;
+  return reveal(crypto_box_open_easy_afternm(uchars(out), uchars(box), box.size(), nonce.data(), data(key)) == 0);
 }
 
 void seal(MutableByteSpan out, ByteSpan text, const BoxNonce& nonce, SharedKeyView key) {
@@ -74,8 +74,8 @@ std::optional<SharedKeyView> LongTermBox::sharedKey(const PublicKey& peer, bool&
 
 bool LongTermBox::multiply(const PublicKey& peer) {
   // -1: the result of the scalar multiplication is all zero, so `peer` is one of the points of low order.
-  return crypto_box_beforenm(uchars(MutableByteSpan(scratch_.exposeMutable<32>())), peer.data(),
-                             uchars(ByteSpan(secret_.expose<32>()))) == 0;
+  return reveal(crypto_box_beforenm(uchars(MutableByteSpan(scratch_.exposeMutable<32>())), peer.data(),
+                                    uchars(ByteSpan(secret_.expose<32>()))) == 0);
 }
 
 Result<LongNonceBytes, Refusal> LongTermBox::sealCookie(const HelloStep& step, NonceSource<BoxRole::Cookie>& nonces,
@@ -88,7 +88,7 @@ Result<LongNonceBytes, Refusal> LongTermBox::sealCookie(const HelloStep& step, N
   std::array<std::byte, wire::HELLO_ZERO_BYTES> zeros;
   if (!open(zeros, step.box, HELLO_NONCE, key)) return refuse(Refusal::BAD_BOX);
   // "64 zero bytes": the original server demands exactly them. Constant time, as everything that comes out of a box.
-  if (sodium_is_zero(uchars(ByteSpan(zeros)), zeros.size()) != 1) return refuse(Refusal::BAD_BOX);
+  if (!reveal(sodium_is_zero(uchars(ByteSpan(zeros)), zeros.size()) == 1)) return refuse(Refusal::BAD_BOX);
 
   auto nonce = nonces.draw();
   if (!nonce) return refuse(Refusal::NONCE_UNAVAILABLE);
@@ -111,7 +111,7 @@ Result<void, Refusal> LongTermBox::verifyVouch(const VouchStep& step, bool remem
     if (cached) static_cast<void>(multiply(step.client));
     return refuse(Refusal::BAD_BOX);
   }
-  if (!equalsConstantTime(vouched.span(), step.clientEphemeral.span())) return refuse(Refusal::BAD_BOX);
+  if (!reveal(equalsConstantTime(vouched.span(), step.clientEphemeral.span()))) return refuse(Refusal::BAD_BOX);
   if (remember && !cached) cache_.insert(id_, step.client, *key);
   return {};
 }

@@ -305,13 +305,13 @@ Result<FileKey, Problem> fileKeyOf(const SealedKey& sealed, const SlotSecret& se
 Result<OpenedKey, Problem> openKey(const SealedKey& sealed, const FileKey& key) {
   if (sealed.format == 1) return openKey1(sealed, key);
   const auto damaged = [](std::string_view what) { return refuse(damagedKeyFile(what)); };
-  if (!equalsConstantTime(macOf(sealed.textHash, key), sealed.mac)) return damaged("it was changed");
+  if (!reveal(equalsConstantTime(macOf(sealed.textHash, key), sealed.mac))) return damaged("it was changed");
   const SubKey sealKey = subKey(key, SEAL_PERSONAL);
   Items items;
-  if (crypto_aead_xchacha20poly1305_ietf_decrypt(items.exposeData(), nullptr, nullptr, uchars(ByteSpan(sealed.payload)),
-                                                 sealed.payload.size(), uchars(asBytes(sealed.authenticated)),
-                                                 sealed.authenticated.size(), uchars(ByteSpan(sealed.nonce)),
-                                                 sealKey.exposeData()) != 0) {
+  if (!reveal(crypto_aead_xchacha20poly1305_ietf_decrypt(
+                  items.exposeData(), nullptr, nullptr, uchars(ByteSpan(sealed.payload)), sealed.payload.size(),
+                  uchars(asBytes(sealed.authenticated)), sealed.authenticated.size(), uchars(ByteSpan(sealed.nonce)),
+                  sealKey.exposeData()) == 0)) {
     return damaged("it was changed");
   }
   OpenedKey opened{sealed.header, {}};
@@ -319,7 +319,7 @@ Result<OpenedKey, Problem> openKey(const SealedKey& sealed, const FileKey& key) 
   for (const KeyVersion& version : sealed.header.versions) {
     std::array<std::byte, NUMBER_BYTES> number;
     for (size_t i = 0; i < NUMBER_BYTES; ++i) number[i] = static_cast<std::byte>(version.number >> (24 - 8 * i));
-    if (rest.empty() || !std::ranges::equal(rest.first(NUMBER_BYTES), number)) {
+    if (rest.empty() || !reveal(equalsConstantTime(rest.first(NUMBER_BYTES), number))) {
       // Only a version that was to be destroyed may have no secret.
       if (version.destroyAt == 0) return damaged("a version has no secret");
       continue;
@@ -327,7 +327,7 @@ Result<OpenedKey, Problem> openKey(const SealedKey& sealed, const FileKey& key) 
     LongTermSecret secret(rest.subspan(NUMBER_BYTES, secretBytes(sealed.header.kind)));
     rest = rest.subspan(itemBytes(sealed.header.kind));
     // A public key that doesn't belong to the secret would make us answer as somebody else.
-    if (publicKeyOf(secret, sealed.header.kind) != version.publicKey)
+    if (!reveal(equalsConstantTime(publicKeyOf(secret, sealed.header.kind).span(), version.publicKey.span())))
       return damaged("a public key doesn't belong to its secret");
     opened.versions.push_back({version, std::move(secret)});
   }

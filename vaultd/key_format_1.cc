@@ -82,15 +82,15 @@ Result<OpenedKey, Problem> openKey1(const SealedKey& sealed, const FileKey& key)
   LongTermSecret secret;
   if (header.seal == SealKind::Plain) {
     secret = LongTermSecret(sealed.secret.expose());
-  } else if (crypto_aead_xchacha20poly1305_ietf_decrypt(
-                 secret.exposeData(), nullptr, nullptr, uchars(ByteSpan(sealed.payload)), sealed.payload.size(),
-                 uchars(asBytes(sealed.authenticated)), sealed.authenticated.size(), uchars(ByteSpan(sealed.nonce)),
-                 key.exposeData()) != 0) {
+  } else if (!reveal(crypto_aead_xchacha20poly1305_ietf_decrypt(
+                         secret.exposeData(), nullptr, nullptr, uchars(ByteSpan(sealed.payload)), sealed.payload.size(),
+                         uchars(asBytes(sealed.authenticated)), sealed.authenticated.size(),
+                         uchars(ByteSpan(sealed.nonce)), key.exposeData()) == 0)) {
     return refuse(wrongSecret(header.slots[0]));
   }
   // A plain file has no seal that proves its header; and a public key that doesn't belong to the secret would make us
   // answer as somebody else.
-  if (publicKeyOf(secret) != header.versions[0].publicKey)
+  if (!reveal(equalsConstantTime(publicKeyOf(secret).span(), header.versions[0].publicKey.span())))
     return refuse(damagedKeyFile("the public key doesn't belong to the secret"));
   OpenedKey opened{header, {}};
   opened.versions.push_back({header.versions[0], std::move(secret)});

@@ -18,6 +18,9 @@ struct AppSession {
   // Keys that can be used; those that were closed count as objects until the program releases them.
   static constexpr size_t MAX_LIVE_KEYS = 64;
   static constexpr size_t MAX_OBJECTS = 1024;
+  // Of all connections of one user, and of all users.
+  static constexpr size_t MAX_OBJECTS_OF_USER = 2048;
+  static constexpr size_t MAX_OBJECTS_OF_ALL = 4096;
 
   Caller caller;
   pid_t pid = 0;

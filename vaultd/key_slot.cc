@@ -175,9 +175,9 @@ Result<FileKey, Problem> openSlot(std::string_view keyName, const Slot& slot, co
   if (!wrapping) return refuse(wrapping.error());
   const std::string bound = authenticated(keyName, slot);
   FileKey key;
-  if (crypto_aead_xchacha20poly1305_ietf_decrypt(key.exposeData(), nullptr, nullptr, uchars(ByteSpan(slot.wrapped)),
-                                                 slot.wrapped.size(), uchars(asBytes(bound)), bound.size(), ONLY_NONCE,
-                                                 wrapping->exposeData()) != 0) {
+  if (!reveal(crypto_aead_xchacha20poly1305_ietf_decrypt(
+                  key.exposeData(), nullptr, nullptr, uchars(ByteSpan(slot.wrapped)), slot.wrapped.size(),
+                  uchars(asBytes(bound)), bound.size(), ONLY_NONCE, wrapping->exposeData()) == 0)) {
     return refuse(wrongSecret(slot));
   }
   return key;

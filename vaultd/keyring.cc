@@ -146,6 +146,7 @@ Result<VaultKey*, Problem> Keyring::add(OpenedKey opened, std::unique_ptr<NonceL
 
 void Keyring::panic() {
   arena_->wipeAll();
+  cache_->retain([](SharedKeyCache::KeyId, const PublicKey&) { return false; });  // once, not for each key
   for (auto& [name, key] : keys_) lock(*key);
 }
 

@@ -66,8 +66,8 @@ inline NonceKey deriveNonceKey(std::span<const std::byte, 32> secret, BoxRole ro
   return deriveNonceKey(secret, NonceDomain::of(role), instance);
 }
 
-// AES-256 on single blocks. The key schedule lies in OpenSSL's context, on the heap, and is wiped by it when it dies: so
-// a cipher lives no longer than one call.
+// AES-256 on single blocks. The key schedule lies in OpenSSL's context, on the heap, and is wiped by it when it dies:
+// so a cipher lives no longer than one call.
 class NonceCipher {
  public:
   explicit NonceCipher(const NonceKey& key);

@@ -43,6 +43,9 @@ constexpr const char* HELP =
 // For the admin socket: a configuration may be longer than what netd or a program ever has to say, and has a call
 // around it.
 constexpr size_t MAX_ADMIN_MESSAGE_BYTES = MAX_CONFIG_BYTES + 64 * 1024;
+// What all clients together may make us hold: connections, messages half sent, answers not read.
+constexpr size_t MAX_LINK_BYTES = size_t{4} << 20;
+constexpr size_t MAX_CLIENTS = 256;  // of a socket
 constexpr uint64_t MAX_OPEN_FILES =
     1024;  // three sockets of at most 256 clients each, the nonce files, and what the loop needs
 
@@ -201,16 +204,19 @@ int serve(const Config& config) {
   const LinkLimits limits;
   LinkLimits adminLimits;
   adminLimits.maxMessageBytes = MAX_ADMIN_MESSAGE_BYTES;
-  RpcServer net(loop, sockets->net, admit(sockets->netUsers, [&] { return kj::heap<NetService>(state); }), limits);
+  LinkBudget budget(loop, MAX_LINK_BYTES);
+  RpcServer net(loop, sockets->net, admit(sockets->netUsers, [&] { return kj::heap<NetService>(state); }), limits,
+                MAX_CLIENTS, &budget);
   RpcServer app(loop, sockets->app,
-                admitPrograms(state, std::string(MAIN_SOCKET), sockets->appUsers, sockets->appGroup), limits);
+                admitPrograms(state, std::string(MAIN_SOCKET), sockets->appUsers, sockets->appGroup), limits,
+                MAX_CLIENTS, &budget);
   std::list<RpcServer> programs;
   for (const auto& [name, fd] : sockets->programs)
-    programs.emplace_back(loop, fd, admitPrograms(state, name, {}), limits);
+    programs.emplace_back(loop, fd, admitPrograms(state, name, {}), limits, MAX_CLIENTS, &budget);
   RpcServer admin(
       loop, sockets->admin,
       admit(sockets->appUsers, [&](const PeerCredentials& peer) { return kj::heap<AdminService>(state, facts, peer); }),
-      adminLimits);
+      adminLimits, MAX_CLIENTS, &budget);
   std::optional<TextPageServer> metrics;
   if (sockets->metrics >= 0)
     metrics.emplace(loop, kj::AutoCloseFd(sockets->metrics), [&state] { return metricsPage(state); });

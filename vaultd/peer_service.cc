@@ -144,7 +144,6 @@ Result<BaseSessions::Session*, Refusal> PeerSessionService::session() {
     state_.base->end(number_);
     return refuse(Refusal::EXPIRED);
   }
-  if (session->key->locked) return refuse(Refusal::LOCKED);
   if (!state_.mayUse()) return refuse(Refusal::NOT_RECORDED);
   return session;
 }
@@ -163,17 +162,24 @@ Result<void, Refusal> PeerSessionService::claim(BaseSessions::Session& session) 
   return claimed;
 }
 
-kj::Promise<void> PeerSessionService::seal(SealContext context) {
+// Answers one call by `step(frames, outcome)`. `words`: of the outcome beside the frames.
+template <typename Context, typename Step>
+kj::Promise<void> PeerSessionService::answer(Context& context, size_t words, Step&& step) {
   return recorded(state_, context, [&] {
     const ByteSpan frames = view(context.getParams().getFrames());
-    auto outcome = context.getResults(capnp::MessageSize{8 + wordsFor(frames.size() + MAX_HELD), 0}).initOutcome();
-    const auto done = sealInto(frames, outcome);
+    auto outcome = context.getResults(capnp::MessageSize{words + wordsFor(frames.size() + MAX_HELD), 0}).initOutcome();
+    const auto done = step(frames, outcome);
+    // No key schedule stays behind.
     state_.base->cipher().forget();
     wipeDeadStack();
     if (done) return;
     outcome.setRefused(done.error());
     state_.counters.addRefusal(done.error());
   });
+}
+
+kj::Promise<void> PeerSessionService::seal(SealContext context) {
+  return answer(context, 8, [this](ByteSpan frames, auto outcome) { return sealInto(frames, outcome); });
 }
 
 Result<void, Refusal> PeerSessionService::sealInto(ByteSpan frames, proto::SealedOutcome::Builder outcome) {
@@ -194,16 +200,7 @@ Result<void, Refusal> PeerSessionService::sealInto(ByteSpan frames, proto::Seale
 }
 
 kj::Promise<void> PeerSessionService::open(OpenContext context) {
-  return recorded(state_, context, [&] {
-    const ByteSpan frames = view(context.getParams().getFrames());
-    auto outcome = context.getResults(capnp::MessageSize{16 + wordsFor(frames.size() + MAX_HELD), 0}).initOutcome();
-    const auto done = openInto(frames, outcome);
-    state_.base->cipher().forget();
-    wipeDeadStack();
-    if (done) return;
-    outcome.setRefused(done.error());
-    state_.counters.addRefusal(done.error());
-  });
+  return answer(context, 16, [this](ByteSpan frames, auto outcome) { return openInto(frames, outcome); });
 }
 
 Result<void, Refusal> PeerSessionService::openInto(ByteSpan frames, proto::OpenedOutcome::Builder outcome) {

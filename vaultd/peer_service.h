@@ -19,9 +19,11 @@ class PeerSessionService final : public proto::PeerSession::Server {
   kj::Promise<void> close(CloseContext context) override;
 
  private:
-  // The session, if it may still do something. EXPIRED, LOCKED, NOT_RECORDED.
+  // The session, if it may still do something. EXPIRED, NOT_RECORDED.
   Result<BaseSessions::Session*, Refusal> session();
   Result<void, Refusal> claim(BaseSessions::Session& session);
+  template <typename Context, typename Step>
+  kj::Promise<void> answer(Context& context, size_t words, Step&& step);
   Result<void, Refusal> sealInto(ByteSpan frames, proto::SealedOutcome::Builder outcome);
   Result<void, Refusal> openInto(ByteSpan frames, proto::OpenedOutcome::Builder outcome);
 

@@ -4,6 +4,7 @@
 
 #include <ctime>
 #include <functional>
+#include <map>
 
 #include "vaultd/authority.h"
 #include "vaultd/base_sessions.h"
@@ -31,6 +32,8 @@ struct VaultState {
   TokenBucket verifyRate{VERIFIES_PER_SECOND, 0};
   TokenBucket alarmRate{1, 0};
   Breakers breakers{};
+  std::map<uid_t, size_t> objects{};  // capabilities that programs hold, by user
+  size_t allObjects = 0;
   PeerSalts salts{};
   BaseSessions* base = nullptr;  // null: no block is loaded
   UseStats uses{};

@@ -6,9 +6,7 @@
 #include <cstring>
 #include <optional>
 
-#include "clients/cpp/batch.h"
-#include "clients/cpp/codes.h"
-#include "clients/cpp/wire.h"
+#include "clients/cpp/key_impl.h"
 #include "common/capnp_bytes.h"
 #include "proto/net.capnp.h"
 
@@ -164,19 +162,24 @@ void PeerChannel::send(View data, uint32_t code) {
     do {
       const auto part = rest.first(std::min(rest.size(), SEND_BYTES));
       rest = rest.subspan(part.size());
-      calls.push_back(makeCall<proto::PeerChannel::SendParams, proto::PeerChannel::SendResults>(
-          CHANNEL, SEND, impl_->object.id, part.size(),
-          [part, code](auto params) {
-            params.setData(toData(part));
-            params.setCode(code);
-          },
-          [&failure](auto results, std::optional<uint32_t>) {
-            try {
-              check(results.getOutcome());
-            } catch (const Error& error) {
-              if (!failure) failure = error;
-            }
-          }));
+      calls.push_back(Call{.interfaceId = CHANNEL,
+                           .methodId = SEND,
+                           .target = impl_->object.id,
+                           .paramBytes = part.size(),
+                           .fill =
+                               [part, code](capnp::AnyPointer::Builder any) {
+                                 auto params = any.initAs<proto::PeerChannel::SendParams>();
+                                 params.setData(toData(part));
+                                 params.setCode(code);
+                               },
+                           .take =
+                               [&failure](capnp::AnyPointer::Reader any, std::optional<uint32_t>) {
+                                 try {
+                                   check(any.getAs<proto::PeerChannel::SendResults>().getOutcome());
+                                 } catch (const Error& error) {
+                                   if (!failure) failure = error;
+                                 }
+                               }});
     } while (!rest.empty() && calls.size() < SENDS_AHEAD);
     wire.askAll(calls);
     if (failure) throw *failure;

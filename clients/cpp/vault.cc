@@ -71,18 +71,24 @@ PublicKey Vault::publicKey(std::string_view key) {
 
 std::vector<GrantedKey> Vault::keys() {
   std::vector<GrantedKey> found;
-  ask<proto::App::KeysParams, proto::App::KeysResults>(
-      sessionOf(impl_), KEYS, 0, [](auto) {},
-      [&](auto results, auto) {
-        for (const auto& key : results.getKeys()) {
-          GrantedKey& out = found.emplace_back();
-          out.name = fromCapnp(key.getName());
-          out.kind = fromCapnp(key.getKind());
-          if (key.getPublicKey().size() != 0) out.publicKey = fixed<32>(key.getPublicKey());
-          out.verbs = verbsOf(key.getVerbs());
-          for (const auto& grant : key.getGrants()) out.grants.push_back(fromCapnp(grant));
-        }
-      });
+  // The vault gives as many as fit a message, in the order of their names.
+  for (bool more = true; more;) {
+    const std::string after = found.empty() ? "" : found.back().name;
+    ask<proto::App::KeysParams, proto::App::KeysResults>(
+        sessionOf(impl_), KEYS, after.size(), [&](auto params) { params.setAfter(toCapnp(after)); },
+        [&](auto results, auto) {
+          more = results.getMore();
+          for (const auto& key : results.getKeys()) {
+            GrantedKey& out = found.emplace_back();
+            out.name = fromCapnp(key.getName());
+            out.kind = fromCapnp(key.getKind());
+            if (key.getPublicKey().size() != 0) out.publicKey = fixed<32>(key.getPublicKey());
+            out.verbs = verbsOf(key.getVerbs());
+            for (const auto& grant : key.getGrants()) out.grants.push_back(fromCapnp(grant));
+          }
+        });
+    if (more && (found.empty() || found.back().name <= after)) throw Error(Code::protocolError, "keys out of order");
+  }
   return found;
 }
 

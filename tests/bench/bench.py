@@ -1,10 +1,11 @@
 #!/usr/bin/python3
 """What Sallyport costs, beside Debian's spiped and stunnel in the same run on the same cores; for messages beside
-CurveZMQ; and beside the same work without cryptography (a pair of haproxy, plain ZeroMQ): the floor of this machine.
+CurveZMQ; for the vault beside ssh-agent (Ed25519) and gpg-agent (cv25519); and beside the same work without
+cryptography (a pair of haproxy, plain ZeroMQ): the floor of this machine.
 Everything is on loopback, in temporary folders, and ended afterwards.
 
     ./dev bench                                   everything, under five minutes
-    tests/bench/bench.py --only bulk,conn         some of: bulk lat conn idle messages vault start
+    tests/bench/bench.py --only bulk,conn         some of: bulk lat conn idle messages vault app start
     tests/bench/bench.py --full                   longer, and 9,500 idle connections too
 
 Absolute figures move with the machine and with what else it does: the ratios to the others of the same run are what
@@ -26,13 +27,15 @@ import time
 
 sys.dont_write_bytecode = True
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
+import agents  # noqa: E402
 import peers  # noqa: E402
 from peers import harness  # noqa: E402
 
-TESTS = ["bulk", "lat", "conn", "idle", "messages", "vault", "start"]
+TESTS = ["bulk", "lat", "conn", "idle", "messages", "vault", "app", "start"]
 OURS = peers.Sallyport.name
 PEER = peers.PeerProtocol.name
 CURVE_ZMQ, PLAIN_ZMQ, DIRECT = "CurveZMQ", "ZMQ plain", "libsodium"
+SSH, GPG = agents.SshAgent.name, agents.GpgAgent.name
 
 # What is to be reached with curve 1.0, and what the others did on the reference machine when that was set (2 cores with
 # VAES, otherwise idle): spiped, stunnel, the pair without cryptography; for messages CurveZMQ and plain ZeroMQ; for the
@@ -50,6 +53,18 @@ TARGETS = {
     "cookies, one in flight": (">=", 12_000, {DIRECT: 23_000}), "cookies, one in flight, p99": ("<=", 110, {}),
     "cookies, 64 in flight": (">=", 18_000, {DIRECT: 23_000}), "cookies, 64 a call": (">=", 22_000, {DIRECT: 23_000}),
     "vouches verified, peer known, 64 a call": (">=", 500_000, {}), "start to first answer": ("<=", 100, {}),
+    "box to anybody, one in flight": (">=", 12_000, {GPG: 4_304, DIRECT: 23_000}),
+    "box to anybody, one in flight, p99": ("<=", 110, {}),
+    "open from anybody, one in flight": (">=", 12_000, {GPG: 4_304, DIRECT: 23_000}),
+    "open from anybody, one in flight, p99": ("<=", 110, {}),
+    "box to anybody, 64 in flight": (">=", 18_000, {DIRECT: 23_000}),
+    "box to anybody, 64 a call": (">=", 22_000, {DIRECT: 23_000}),
+    "open from anybody, 64 a call": (">=", 22_000, {DIRECT: 23_000}),
+    "box to a known peer, 64 a call": (">=", 500_000, {DIRECT: 2_100_000}),
+    "signature, one in flight": (">=", 20_000, {SSH: 1_487, DIRECT: 57_000}),
+    "signature, 64 in flight": (">=", 20_000, {SSH: 1_642}),
+    "fresh nonce, 64 a call": (">=", 500_000, {DIRECT: 3_000_000}),
+    "memory of the vault": ("<=", 8_192, {}),
 }
 # The same for the peer protocol.
 PEER_TARGETS = {
@@ -57,6 +72,17 @@ PEER_TARGETS = {
     "64 B there and back, p50": ("<=", 36), "new connections, 16 at once": (">=", 6000), "CPU per connection": ("<=", 0.3),
     "PSS per idle connection": ("<=", 8), "messages of 64 B": (">=", 700_000), "messages of 1,024 B": (">=", 350_000),
 }
+
+# The rows of the program `app`, by the beginning of its figures' names. An agent's figures stand in the rows of the
+# work that is likest: PKDECRYPT is one X25519 and no box.
+APP_ROWS = [("box to anybody, one in flight", "box_1", "box_direct"), ("open from anybody, one in flight", "open_1", "box_direct"),
+            ("box to anybody, 64 in flight", "box_64", "box_direct"), ("box to anybody, 64 a call", "box_batch", "box_direct"),
+            ("open from anybody, 64 a call", "open_batch", "box_direct"), ("box to a known peer, one in flight", "known_1", None),
+            ("box to a known peer, 64 in flight", "known_64", None), ("box to a known peer, 64 a call", "known_batch", "known_direct"),
+            ("signature, one in flight", "sign_1", "sign_direct"), ("signature, 64 in flight", "sign_64", "sign_direct"),
+            ("signature, 64 a call", "sign_batch", "sign_direct"), ("fresh nonce, 64 a call", "nonces_batch", "nonces_direct")]
+AGENT_ROWS = [(SSH, "signature, one in flight", []), (SSH, "signature, 64 in flight", ["--width", 64]),
+              (GPG, "open from anybody, one in flight", []), (GPG, "box to anybody, one in flight", [])]
 
 
 def program(name):
@@ -171,9 +197,13 @@ class Bench:
         self.options = options
         kinds = [kind for kind in (peers.Spiped, peers.Stunnel, peers.Floor) if kind.installed()]
         self.ours, self.peer = peers.Sallyport(), peers.PeerProtocol()
-        self.tunnels = [self.ours, self.peer, *(kind(folder) for kind in kinds)]
+        # Tunnels are started only for tests that need them.
+        all_tunnels = [self.ours, self.peer, *(kind(folder) for kind in kinds)]
+        self.tunnels = all_tunnels if set(options.only) - {"vault", "app", "start"} else []
         self.has_zmq = os.path.exists(program("zmq"))
-        self.table = Table([tunnel.name for tunnel in self.tunnels] + [CURVE_ZMQ, PLAIN_ZMQ] * self.has_zmq + [DIRECT])
+        self.table = Table([tunnel.name for tunnel in self.tunnels] + [CURVE_ZMQ, PLAIN_ZMQ] * self.has_zmq
+                           + [kind.name for kind in self.agent_kinds()] + [DIRECT])
+        self.folder = folder
         self.sink = harness.free_port()
 
     def load(self, mode, tunnel, *words):
@@ -277,6 +307,63 @@ class Bench:
         for row in ("cookies, one in flight", "cookies, 64 in flight", "cookies, 64 a call"):
             self.table.add(row, "per s", DIRECT, result["cookies_direct"])
 
+    @staticmethod
+    def agent_kinds():
+        return [kind for kind in (agents.SshAgent, agents.GpgAgent) if kind.installed()]
+
+    def app(self, number):
+        """A vault alone, asked as programs ask it, and in the same minute the agents."""
+        site = harness.Site("bench-app", metrics=False)
+        try:
+            site.key("box")
+            site.cli("key", "new", "sign", "--kind", "ed25519")
+            site.peer("known")
+            site.grant("all", keys=["box", "sign"], verbs=["box", "open", "sign", "fresh_nonce"], peers=["*"],
+                       domains=["bench"])
+            process = site.start_vaultd()
+            with AwakeCores():
+                result = run_json(program("app"), site.dir / "run/vault.sock", "box", "sign", "known", "bench",
+                                  "--secs", self.options.secs / 2, "--pids", process.pid)
+            memory = peers.memory_kib([process.pid])
+        finally:
+            site.stop()
+        for row, key, alone in APP_ROWS:
+            self.table.add(row, "per s", OURS, result[key])
+            if alone:
+                self.table.add(row, "per s", DIRECT, result[alone])
+                self.table.add(f"{row}, CPU", "us", DIRECT, result[f"{alone}_cpu_us"])
+            for what in ("p50", "p99") if key.endswith("_1") else ():
+                self.table.add(f"{row}, {what}", "us", OURS, result[f"{key}_{what}_us"])
+            self.table.add(f"{row}, CPU", "us", OURS, result[f"{key}_cpu_us"])
+        if memory:
+            self.table.add("memory of the vault", "KiB", OURS, memory[0])
+        for kind in self.agent_kinds():
+            agent = kind(self.folder / f"agents-{number}")
+            self.attempt(kind.name, self.agent, agent)
+
+    def agent(self, agent):
+        try:
+            agent.start()
+            results = {}
+            for name, row, words in AGENT_ROWS:
+                if name != agent.name:
+                    continue
+                # The same work in two rows is measured once.
+                if str(words) not in results:
+                    with AwakeCores():
+                        results[str(words)] = run_json(program("agents"), *agent.words(), *words, "--secs",
+                                                       self.options.secs / 2, "--pids", agent.pid)
+                result = results[str(words)]
+                self.table.add(row, "per s", name, result["per_s"])
+                for what in ("p50", "p99") if not words else ():
+                    self.table.add(f"{row}, {what}", "us", name, result[f"{what}_us"])
+                self.table.add(f"{row}, CPU", "us", name, result["cpu_us"])
+            memory = peers.memory_kib([agent.pid])
+            if memory:
+                self.table.add("memory of the vault", "KiB", agent.name, memory[0])
+        finally:
+            agent.stop()
+
     # -- all
 
     def attempt(self, what, function, *arguments):
@@ -301,6 +388,9 @@ class Bench:
                 self.attempt(f"{OURS} messages", self.messages)
             if "vault" in only or "start" in only:
                 self.attempt(f"{OURS} vault", self.vault)
+            if "app" in only:
+                (self.folder / f"agents-{number}").mkdir()
+                self.attempt(f"{OURS} app", self.app, number)
         if "idle" in only:
             self.fresh_idle()
 

@@ -41,6 +41,13 @@ inline double cpuSeconds(const std::vector<int>& pids) {
   return static_cast<double>(ticks) / static_cast<double>(sysconf(_SC_CLK_TCK));
 }
 
+// Of this process.
+inline double ownCpuSeconds() {
+  timespec t{};
+  clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
+  return static_cast<double>(t.tv_sec) + static_cast<double>(t.tv_nsec) * 1e-9;
+}
+
 // "12,34" as numbers.
 inline std::vector<int> parsePids(const char* text) {
   std::vector<int> pids;

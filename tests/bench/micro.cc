@@ -2,6 +2,7 @@
 // Messages are compared with libsodium's crypto_box_easy_afternm, which derives a subkey for each of them.
 #include <benchmark/benchmark.h>
 #include <sodium.h>
+#include <time.h>
 
 #include <array>
 #include <cstdlib>
@@ -11,7 +12,7 @@
 #include "netd/handshake.h"
 #include "netd/short_term_box.h"
 #include "netd/session.h"
-#include "vaultd/long_term_nonce.h"
+#include "vaultd/keyring.h"
 
 namespace sallyport {
 namespace {
@@ -162,6 +163,57 @@ void nonceDraw(benchmark::State& state) {
   for (auto _ : state) benchmark::DoNotOptimize(nonces.draw());
 }
 BENCHMARK(nonceDraw);
+
+// --- panic -----------------------------------------------------------------------------------------------------------
+
+double threadCpuSeconds() {
+  timespec now{};
+  clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);
+  return static_cast<double>(now.tv_sec) + static_cast<double>(now.tv_nsec) * 1e-9;
+}
+
+// As many keys as the vault's arena holds, each with as many versions as a key may have, and a full cache. CPU time
+// until every secret is gone: the arena is wiped first, the rest is tidying up.
+void panicWithAFullArena(benchmark::State& state) {
+  using namespace vaultd;
+  size_t versions = 0;
+  for (auto _ : state) {
+    auto arena = SecretArena::create();
+    if (!arena) return state.SkipWithError("no memory for secrets");
+    SharedKeyCache cache(**arena);
+    Keyring ring(**arena, cache);
+    versions = 0;
+    const size_t room = VersionSecret::arenaBytes(KeyKind::X25519);
+    for (int key = 0; (*arena)->freeBytes() >= room; ++key) {
+      OpenedKey opened;
+      opened.header.name = "k" + std::to_string(key);
+      const size_t fit = std::min(MAX_VERSIONS, (*arena)->freeBytes() / room);
+      for (uint32_t number = 1; number <= fit; ++number) {
+        KeyVersion version;
+        version.number = number;
+        version.activeFrom = 1;
+        version.openOnlyFrom = number < fit ? 2 : 0;
+        opened.header.versions.push_back(version);
+        opened.versions.push_back({version, LongTermSecret::random()});
+      }
+      versions += fit;
+      if (!ring.add(std::move(opened), NonceLedger::unusable("not needed"), 1, 0, 10)) {
+        return state.SkipWithError("a key doesn't fit");
+      }
+    }
+    const std::array<std::byte, 32> shared{};
+    for (uint32_t i = 0; i < cache.capacity(); ++i) {
+      PublicKey peer;
+      std::memcpy(peer.data(), &i, sizeof i);
+      cache.insert(i % static_cast<uint32_t>(versions), peer, shared);
+    }
+    const double begun = threadCpuSeconds();
+    ring.panic();
+    state.SetIterationTime(threadCpuSeconds() - begun);
+  }
+  state.counters["versions"] = static_cast<double>(versions);
+}
+BENCHMARK(panicWithAFullArena)->UseManualTime()->Iterations(5)->Unit(benchmark::kMicrosecond);
 
 }  // namespace
 }  // namespace sallyport

@@ -7,22 +7,17 @@
 // sealed cookie is one cold box opened and one sealed. The answer is one line of JSON.
 #include <sodium.h>
 
-#include <deque>
-
-#include <kj/debug.h>
-
 #include "common/capnp_bytes.h"
 #include "common/config.h"
 #include "common/rpc.h"
 #include "netd/short_term_box.h"
 #include "proto/vault.capnp.h"
 #include "proto/wire/packet.h"
-#include "tests/bench/measure.h"
+#include "tests/bench/calls.h"
 
 namespace sallyport::bench {
 namespace {
 
-constexpr uint MAX_ITEMS = 64;
 constexpr size_t HELLOS = 256;
 
 struct Options {
@@ -72,53 +67,6 @@ double cookiesWithoutAVault(double secs) {
     netd::sealBox(box, text, netd::ShortPrefix::ClientHello, made, *key);
   }
   return static_cast<double>(made) / (now() - began);
-}
-
-struct Rate {
-  double perSecond = 0;
-  double p50 = 0;
-  double p99 = 0;
-  double cpuMicros = 0;  // of the vault, per item
-};
-
-// Makes calls of `items` items, `width` at a time, for a while. `call` starts one and checks its answer.
-template <typename Call>
-Rate measure(Vault& vault, const Options& options, size_t width, uint items, Call&& call) {
-  std::vector<double> micros;
-  size_t open = 0;
-  uint64_t answered = 0;
-  const double began = now();
-  const double end = began + options.secs;
-  const double cpuBefore = cpuSeconds(options.pids);
-  std::function<void()> start = [&] {
-    ++open;
-    const double asked = now();
-    call(items)
-        .then([&, asked] {
-          --open;
-          ++answered;
-          micros.push_back((now() - asked) * 1e6);
-          if (now() < end) start();
-        })
-        .detach([](kj::Exception&& e) {
-          std::fprintf(stderr, "vault: error: %s\n", e.getDescription().cStr());
-          std::_Exit(1);
-        });
-  };
-  for (size_t i = 0; i < width; ++i) start();
-  while (open > 0) vault.loop.turn(20);
-  const double count = static_cast<double>(answered) * items;
-  Rate rate{count / (now() - began), 0, 0, (cpuSeconds(options.pids) - cpuBefore) * 1e6 / count};
-  rate.p50 = percentile(micros, 0.5);
-  rate.p99 = percentile(micros, 0.99);
-  return rate;
-}
-
-template <typename Response>
-void requireAll(Response& response, uint items, auto&& isGood) {
-  auto outcomes = response.getOutcomes();
-  KJ_REQUIRE(outcomes.size() == items);
-  for (auto outcome : outcomes) KJ_REQUIRE(isGood(outcome), "refused", outcome.getRefused());
 }
 
 void run(Vault& vault, const Options& options) {
@@ -179,12 +127,15 @@ void run(Vault& vault, const Options& options) {
     });
   };
 
-  const Rate single = measure(vault, options, 1, 1, sealCookies);
-  const Rate wide = measure(vault, options, 64, 1, sealCookies);
-  const Rate batched = measure(vault, options, 2, MAX_ITEMS, sealCookies);
-  const Rate verified = measure(vault, options, 2, MAX_ITEMS, verifyVouches);
-  const Rate vouched = measure(vault, options, 2, MAX_ITEMS, makeVouches);
-  const Rate knownSingle = measure(vault, options, 1, 1, verifyVouches);
+  const auto measure = [&](size_t width, uint items, auto& call) {
+    return bench::measure(vault.loop, options.secs, options.pids, width, items, call);
+  };
+  const Rate single = measure(1, 1, sealCookies);
+  const Rate wide = measure(64, 1, sealCookies);
+  const Rate batched = measure(2, MAX_ITEMS, sealCookies);
+  const Rate verified = measure(2, MAX_ITEMS, verifyVouches);
+  const Rate vouched = measure(2, MAX_ITEMS, makeVouches);
+  const Rate knownSingle = measure(1, 1, verifyVouches);
   report({{"cookies_direct", cookiesWithoutAVault(options.secs)},
           {"cookies_1", single.perSecond},
           {"cookies_1_p50_us", single.p50},

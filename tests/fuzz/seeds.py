@@ -5,6 +5,7 @@ usage: seeds.py
 """
 
 import base64
+import hashlib
 import pathlib
 import struct
 import sys
@@ -217,6 +218,31 @@ def files():
         write("signature_file", name, text)
 
 
+def audit():
+    key, chain, lines = bytes([7] * 32), bytes(32), []
+    for number, fields in enumerate((
+            '"verb":"start","outcome":"ok","note":"vaultd 0.1.0, pid 7, sandbox full"',
+            '"socket":"main","uid":1001,"gid":1002,"pid":42,"verb":"box","key":"backup","version":2,"peer":"alice","items":3,"bytes":1200,'
+            '"outcome":"ok"',
+            '"verb":"seal_cookie","entry":"db","items":64,"outcome":"rate_limited"',
+            '"socket":"side","uid":0,"gid":0,"pid":1,"verb":"fresh_nonce","key":"k","domain":"mine","items":1,"bytes":16,"outcome":"ok"'), 1):
+        body = f'{{"seq":{number},"time":"2026-11-21T04:00:0{number}.000Z",{fields}'
+        mac = hashlib.blake2b(chain + body.encode(), key=key, digest_size=16).hexdigest()
+        whole = f'{body},"mac":"{mac}"'
+        chain = hashlib.blake2b(chain + whole.encode(), key=b"sallyport audit chain 1", digest_size=32).digest()
+        key = hashlib.blake2b(b"sallyport audit next key 1", key=key, digest_size=32).digest()
+        lines.append(f'{whole},"chain":"{chain.hex()}"}}\n')
+    head = f'{{"audit":1,"segment":0,"seq":1,"previous":"{bytes(32).hex()}"}}\n'
+    write("audit", "log", (head + "".join(lines)).encode())
+    write("audit", "torn", (head + "".join(lines))[:-40].encode())
+    write("audit", "swapped", (head + lines[1] + lines[0] + lines[2]).encode())
+    write("audit", "changed", (head + "".join(lines)).replace("alice", "bobby").encode())
+    write("audit", "header-again", (head + lines[0] + head.replace('"segment":0,"seq":1', '"segment":1,"seq":2')).encode())
+    write("audit", "second-spelling", head.replace('"seq":1', '"seq":01').encode())
+    write("audit", "export", f'{{"audit":1,"seq":18446744073709551615,"previous":"{bytes(32).hex()}"}}\n'.encode())
+    write("audit", "key", f"sallyport audit key 1\n# a word\nkey: {base64.b64encode(bytes([7] * 32)).decode()}\n".encode())
+
+
 def others():
     def slot(how, generation, bound, wall, instance=b"i"):
         return bytes([how]) + b"SPNONCE1" + struct.pack(">QQQ", generation, bound, wall) + instance * 16 + bytes(32)
@@ -266,5 +292,5 @@ def peers():
             write("peer_frames", f"{name}-{'base' if mode == 0 else 'hard'}", bytes([mode] + script))
 
 
-for make in (packets, scripts, rpc, texts, files, others, peers):
+for make in (packets, scripts, rpc, texts, files, audit, others, peers):
     make()

@@ -8,7 +8,6 @@ import os
 import pathlib
 import socket
 import sys
-import threading
 import unittest
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "system"))
@@ -46,6 +45,7 @@ class HardMode(SystemTest):
             add_block(site, f"we-are-{party}", block, party)
             cls.ports[party] = peer_listen(site, f"tunnel-{party}", cls.service.where, key=f"we-are-{party}")
             cls.dialled[party] = Dialled(OTHER[party], block)
+            cls.addClassCleanup(cls.dialled[party].listener.close)
             cls.plain[party] = peer_connect(site, f"out-{party}", cls.dialled[party].port, key=f"we-are-{party}")
         cls.echo = peer_listen(site, "echo", "echo", key="we-are-B")
         cls.rotating = peer_listen(site, "rotating", "echo", key="we-are-B", rotate_frames=5)
@@ -206,6 +206,7 @@ class BaseMode(SystemTest):
                     add_block(site, name, block, ours)
                 port = peer_listen(site, "echo", "echo", key="in", mode="base")
                 dialled = Dialled(OTHER[ours], blocks["out"], "base")
+                self.addCleanup(dialled.listener.close)
                 peer_connect(site, "out", dialled.port, key="out", listen=False, mode="base")
                 site.start()
                 with WirePeer(("127.0.0.1", port), OTHER[ours], blocks["in"], "base") as peer:

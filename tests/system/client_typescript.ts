@@ -1,6 +1,6 @@
 // client_typescript.ts - what node programs do with @sallyport/client. Run by clients_typescript_test.py: PART SOCKET ...
 import { strict as assert } from "node:assert";
-import { randomBytes } from "node:crypto";
+import { createPublicKey, randomBytes, verify as verifyEd25519 } from "node:crypto";
 import { createInterface } from "node:readline";
 
 import { connect, REFUSALS, SallyportError } from "@sallyport/client";
@@ -20,8 +20,10 @@ async function verbs(): Promise<void> {
   assert.deepEqual(key.verbs, ["box", "open", "freshNonce"]);
   assert.equal(key.leaseMs, 0);
   const publicKey = await vault.publicKey("backup");
+  const notary = await vault.publicKey("notary");
   assert.deepEqual(await vault.keys(), [
     { name: "backup", kind: "x25519", publicKey, verbs: ["box", "open", "freshNonce"], grants: ["backup"] },
+    { name: "notary", kind: "ed25519", publicKey: notary, verbs: ["sign"], grants: ["notary"] },
   ]);
 
   // Each verb.
@@ -34,6 +36,30 @@ async function verbs(): Promise<void> {
   assert.equal(new Set(nonces.map((nonce) => Buffer.from(nonce).toString("hex"))).size, 65);
   const judged = await vault.verifyEach([{ publicKey: randomBytes(31), message: bytes("m"), signature: randomBytes(64) }]);
   assert(judged[0] instanceof SallyportError && judged[0].code === "badSize");
+
+  // Signatures, which node's own Ed25519 and the vault verify; a batch of them; nobody else's.
+  const signing = await vault.key("notary");
+  const der = Buffer.concat([Buffer.from("302a300506032b6570032100", "hex"), notary]); // SubjectPublicKeyInfo, RFC 8410
+  const nodeKey = createPublicKey({ key: der, format: "der", type: "spki" });
+  for (const message of [bytes(""), bytes("message"), randomBytes(40_000)]) {
+    const { signature, version } = await signing.sign(message);
+    assert.equal(version, 1);
+    assert(verifyEd25519(null, message, nodeKey, signature));
+    await vault.verify(notary, message, signature);
+    await assert.rejects(vault.verify(notary, Buffer.concat([message, bytes("x")]), signature), coded("badSignature"));
+    await assert.rejects(vault.verify(publicKey, message, signature), (error) => error instanceof SallyportError);
+  }
+  const messages = Array.from({ length: 150 }, (_, i) => randomBytes(i * 10));
+  for (const [i, each] of (await signing.signEach(messages)).entries()) {
+    assert(!(each instanceof SallyportError), String(each));
+    assert(verifyEd25519(null, messages[i]!, nodeKey, each.signature));
+  }
+  const mixed = await signing.signEach([bytes("short"), new Uint8Array(48 * 1024 + 1)]);
+  assert(!(mixed[0] instanceof SallyportError) && mixed[1] instanceof SallyportError && mixed[1].code === "tooLong");
+  await assert.rejects(key.sign(bytes("x")), coded("notPermitted"));
+  await assert.rejects(signing.box("alice", bytes("x")), coded("notPermitted"));
+  await signing.close();
+  await assert.rejects(signing.sign(bytes("x")), coded("closed"));
 
   // Refusals by name.
   const changed = Uint8Array.from(boxed.box);

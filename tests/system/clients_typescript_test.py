@@ -70,6 +70,8 @@ class TypeScript(SystemTest):
         site.key("backup")
         site.grant("backup", keys=["backup"], verbs=["box", "open", "fresh_nonce"], peers=["*"], max_bytes=48 * 1024,
                    domains=["minute-k"])
+        site.cli("key", "new", "notary", "--kind", "ed25519")
+        site.grant("notary", keys=["notary"], verbs=["sign"], max_bytes=48 * 1024)
         site.start_vaultd()
         cls.socket = str(site.dir / "run/vault.sock")
 

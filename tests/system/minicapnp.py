@@ -454,9 +454,11 @@ class App:
         outcome = _granted(results.content.pointer(0))
         return VaultKey(self.rpc, results.cap(outcome.pointer(0)), [VERBS[v] for v in outcome.list(1)], outcome.u64(8))
 
-    def keys(self):
+    def keys(self, after=None):
+        """Those of one answer."""
         return [{"name": k.text(0), "kind": k.text(1), "public": k.data(2), "verbs": [VERBS[v] for v in k.list(3)],
-                 "grants": [bytes(g[:-1]).decode() for g in k.list(4)]} for k in self.call(3).content.list(0)]
+                 "grants": [bytes(g[:-1]).decode() for g in k.list(4)]}
+                for k in self.call(3, Struct(b"", [after])).content.list(0)]
 
     def verify(self, items):
         """`items`: (public key, message, signature). True, or the refusal, for each."""

@@ -110,14 +110,25 @@ export class Vault {
   /** What this caller may do, key by key. */
   async keys(): Promise<GrantedKey[]> {
     const connection = await this.connection();
-    const { keys } = await connection.answer(() => connection.app.keys());
-    return keys.toArray().map((key) => ({
-      name: key.name,
-      kind: key.kind,
-      publicKey: key.publicKey.length > 0 ? bytesOf(key.publicKey) : undefined,
-      verbs: verbsOf(key.verbs),
-      grants: key.grants.toArray(),
-    }));
+    const found: GrantedKey[] = [];
+    // The vault gives as many as fit a message, in the order of their names.
+    for (let more = true, after = ""; more; ) {
+      const answer = await connection.answer(() => connection.app.keys((params) => void (params.after = after)));
+      for (const key of answer.keys.toArray()) {
+        found.push({
+          name: key.name,
+          kind: key.kind,
+          publicKey: key.publicKey.length > 0 ? bytesOf(key.publicKey) : undefined,
+          verbs: verbsOf(key.verbs),
+          grants: key.grants.toArray(),
+        });
+      }
+      more = answer.more;
+      const last = found.at(-1)?.name ?? "";
+      if (more && last === after) throw new SallyportError("protocolError");
+      after = last;
+    }
+    return found;
   }
 
   /** notPermitted: no such key, or nothing of it is granted. Close it when it has served. */

@@ -53,6 +53,31 @@ TEST_F(ConfigView, NamesEveryFolderThatNeedsASocket) {
   EXPECT_EQ(socketFolders(config()), (std::vector<std::filesystem::path>{folder_ / "run", folder_ / "sockets"}));
 }
 
+TEST_F(ConfigView, AKeyOfTheWrongKindIsAnError) {
+  std::filesystem::create_directory(folder_ / "run");
+  const auto blocks = config(
+      "[[listen]]\nname = \"p\"\naddress = \"[::]:7001\"\nprotocol = \"peer\"\nmode = \"base\"\nkey = \"server\"\n"
+      "service = \"echo\"\n");
+  ASSERT_TRUE(vaultd::generateKey(folder_ / "keys", "server", {}).has_value());
+  const auto wrong = inspectSurroundings(blocks);
+  ASSERT_EQ(wrong.errors.size(), 1u);
+  EXPECT_NE(wrong.errors[0].message.find("needs a key of the kind peer-block"), std::string::npos);
+  std::filesystem::remove_all(folder_ / "keys");
+
+  vaultd::KeyOptions options;
+  options.kind = vaultd::KeyKind::PeerBlock;
+  options.party = wire::PeerParty::A;
+  const auto block = vaultd::LongTermSecret::random(vaultd::KeyKind::PeerBlock);
+  ASSERT_TRUE(vaultd::importKey(folder_ / "keys", "server", block, {}, options).has_value());
+  const auto other = inspectSurroundings(blocks);
+  EXPECT_TRUE(other.errors.empty());
+  ASSERT_EQ(other.warnings.size(), 2u) << "what base mode can't promise, and a block of unknown past";
+  EXPECT_NE(other.warnings[1].find("pair anew"), std::string::npos) << other.warnings[1];
+  EXPECT_NE(describeEntries(blocks)[0].find("peer protocol, base mode"), std::string::npos);
+  const auto curve = inspectSurroundings(config());
+  EXPECT_EQ(curve.errors.size(), 2u) << "both entries of a curve configuration";
+}
+
 TEST_F(ConfigView, AMissingKeyIsAnErrorWithItsRemedy) {
   const auto findings = inspectSurroundings(config());
   ASSERT_EQ(findings.errors.size(), 1u);

@@ -80,6 +80,40 @@ TEST_P(AnEndpoint, ReceivesTheSameHoweverTheStreamIsCut) {
   }
 }
 
+TEST_P(AnEndpoint, ReceivesTheSameWhateverTheCutsAndTheCallsAre) {
+  for (uint32_t seed = 1; seed <= 150; ++seed) {
+    std::mt19937 dice(seed);
+    Conversation other(GetParam(), static_cast<uint32_t>(1 + dice() % 300), 300);
+    const Block text = pattern(dice() % 3000);
+    for (size_t at = 0; at < text.size();) {
+      const size_t bytes = std::min<size_t>(text.size() - at, 1 + dice() % 500);
+      ASSERT_EQ(other.a.send(ByteSpan(text).subspan(at, bytes), dice() % 3, 0).status, Status::Ok);
+      at += bytes;
+    }
+    Block stream = std::move(other.aToB.bytes);
+    other.aToB.bytes.clear();
+    size_t delivered = 0;
+    Block all;
+    for (int idle = 0; idle < 3;) {
+      const size_t more = std::min<size_t>(stream.size() - delivered, dice() % 400);
+      const auto from = stream.begin() + static_cast<ptrdiff_t>(delivered);
+      other.aToB.bytes.insert(other.aToB.bytes.end(), from, from + static_cast<ptrdiff_t>(more));
+      other.aToB.piece = 1 + dice() % 100;
+      delivered += more;
+      Block in(dice() % 700);
+      const Received received = other.b.receive(in, dice() % 30);
+      ASSERT_NE(received.status, Status::Broken) << seed;
+      all.insert(all.end(), in.begin(), in.begin() + static_cast<ptrdiff_t>(received.bytes));
+      if (received.bytes > 0 || delivered < stream.size()) {
+        idle = 0;
+      } else if (in.size() >= 300) {
+        ++idle;
+      }
+    }
+    ASSERT_EQ(all, text) << seed;
+  }
+}
+
 TEST_P(AnEndpoint, GathersFramesOfOneCodeOnly) {
   sendA(textBlock("one"), 1);
   sendA(textBlock("two"), 1);
@@ -324,6 +358,21 @@ TEST(AnEndpointInHardMode, RefusesWhatComesAfterTheEnd) {
   Block in(100);
   EXPECT_EQ(wire.b.receive(in, 0).fault, R::AfterEnd);
   EXPECT_EQ(wire.b.receive(in, 0).fault, R::AfterEnd);
+}
+
+TEST(AReceiver, HoldsNothingMoreOfABrokenStream) {
+  const Keys keys{};
+  FrameCipher cipher;
+  Receiver receiver(keys.opener(PeerMode::Hard, PeerParty::A, 0), 0);
+  const Block garbage(5000);
+  receiver.arrived(garbage);
+  EXPECT_EQ(receiver.heldBytes(), garbage.size());
+  Received received;
+  EXPECT_TRUE(receiver.gather(cipher, {}, received));
+  EXPECT_EQ(received.fault, R::BadChecksum);
+  EXPECT_EQ(receiver.heldBytes(), 0u);
+  EXPECT_EQ(receiver.roomBytes(), 0u);
+  EXPECT_TRUE(receiver.room().empty());
 }
 
 TEST(AnEndpointInHardMode, LendsReservedCodesToNobody) {

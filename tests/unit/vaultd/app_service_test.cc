@@ -228,6 +228,73 @@ TEST_F(Apps, KeysTellsWhatTheCallerMayDo) {
   EXPECT_STREQ(answer.getKeys()[2].getKind().cStr(), "ed25519");
 }
 
+TEST_F(Apps, KeysThatFillMoreThanAMessageComeInParts) {
+  // 40 keys with the names of 40 grants each: some 120 KiB. The client's end of the connection takes 64 KiB and no
+  // more.
+  constexpr int KEYS = 40, GRANTS = 40;
+  std::string names;
+  for (int i = 100; i < 100 + KEYS; ++i) {
+    const auto name = "many-" + std::to_string(i);
+    std::vector<OpenedVersion> versions;
+    versions.push_back(version(1, NOW - 100, 0, 0, KeyKind::Ed25519));
+    addKey(name, KeyKind::Ed25519, std::move(versions));
+    names += (names.empty() ? "\"" : ", \"") + name + "\"";
+  }
+  std::string text(CONFIG);
+  for (int i = 0; i < GRANTS; ++i) {
+    text += "\n[[grant]]\nname = \"grant-" + std::to_string(i) + std::string(55, 'x') + "\"\nusers = [1001]\nkeys = [" +
+            names + "]\nverbs = [\"sign\"]\n";
+  }
+  configure(text);
+  std::string last;
+  std::set<std::string> seen;
+  int parts = 0;
+  for (bool more = true; more; ++parts) {
+    auto request = app().keysRequest();
+    request.setAfter(last.c_str());
+    auto answer = loop.await(request.send());
+    more = answer.getMore();
+    ASSERT_GT(answer.getKeys().size(), 0u);
+    for (auto each : answer.getKeys()) {
+      EXPECT_GT(std::string(each.getName().cStr()), last);
+      last = each.getName().cStr();
+      EXPECT_TRUE(seen.insert(last).second);
+      EXPECT_EQ(each.getGrants().size(), last.starts_with("many") ? size_t{GRANTS} : 1U);
+    }
+  }
+  EXPECT_EQ(seen.size(), size_t{KEYS} + 3);
+  EXPECT_GE(parts, 2);
+  auto behind = app().keysRequest();
+  behind.setAfter("zzz");
+  auto none = loop.await(behind.send());
+  EXPECT_EQ(none.getKeys().size(), 0u);
+  EXPECT_FALSE(none.getMore());
+}
+
+TEST_F(Apps, AKeyWithMoreGrantsThanAMessageHoldsIsListedWithTheFirst) {
+  std::string text(CONFIG);
+  for (int i = 1000; i < 2000; ++i) {
+    text += "\n[[grant]]\nname = \"grant-" + std::to_string(i) + std::string(50, 'x') +
+            "\"\nusers = [1001]\nkeys = [\"k\"]\nverbs = [\"box\"]\npeers = [\"*\"]\n";
+  }
+  configure(text);
+  auto first = loop.await(app().keysRequest().send());
+  ASSERT_EQ(first.getKeys().size(), 1u) << "honey; k doesn't fit behind it";
+  EXPECT_TRUE(first.getMore());
+  auto request = app().keysRequest();
+  request.setAfter("honey");
+  auto second = loop.await(request.send());
+  ASSERT_EQ(second.getKeys().size(), 1u);
+  EXPECT_STREQ(second.getKeys()[0].getName().cStr(), "k");
+  EXPECT_GT(second.getKeys()[0].getGrants().size(), 500u);
+  EXPECT_LT(second.getKeys()[0].getGrants().size(), 1001u);
+  request = app().keysRequest();
+  request.setAfter("k");
+  auto third = loop.await(request.send());
+  EXPECT_EQ(third.getKeys().size(), 1u);
+  EXPECT_FALSE(third.getMore());
+}
+
 TEST_F(Apps, ACapabilityHasItsOwnVerbsOnly) {
   auto opener = key("k", {proto::Verb::OPEN});
   EXPECT_EQ(box(opener, peer.publicKey.span(), "x").getOutcomes()[0].getRefused(), Refusal::NOT_PERMITTED);

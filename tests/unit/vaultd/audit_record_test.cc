@@ -36,6 +36,17 @@ std::string check(const std::vector<std::string>& lines, bool withKey = false) {
   return {};
 }
 
+TEST(AuditHeader, HasOneSpelling) {
+  const std::string line = headerLine({3, 12, {}});
+  ASSERT_TRUE(parseHeader(line));
+  for (const auto& [from, to] :
+       {std::pair{"\"seq\":12", "\"seq\":012"}, std::pair{"\"segment\":3", "\"segment\":03"}}) {
+    std::string other = line;
+    other.replace(other.find(from), std::string_view(from).size(), to);
+    EXPECT_FALSE(parseHeader(other)) << other;
+  }
+}
+
 TEST(AuditRecord, StandsInOneLineInFixedOrder) {
   const std::string line = someLines(1)[0];
   EXPECT_TRUE(line.starts_with(

@@ -23,7 +23,7 @@ struct MemoryFolder {
   };
   explicit MemoryFolder(size_t segments = 3) : files(segments + 1) {}
 
-  std::vector<File> files;  // the last is the state
+  std::vector<File> files;                                                              // the last is the state
   std::shared_ptr<std::list<AuditKey>> keys = std::make_shared<std::list<AuditKey>>();  // of the logs opened here
   std::map<unsigned, Fault> faults;
   unsigned calls = 0;

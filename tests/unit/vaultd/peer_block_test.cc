@@ -6,6 +6,7 @@
 #include "tests/unit/vaultd/support.h"
 #include "vaultd/key_file.h"
 #include "vaultd/key_life.h"
+#include "vaultd/paired_blocks.h"
 #include "vaultd/secret_arena.h"
 #include "vaultd/shared_block.h"
 
@@ -200,6 +201,113 @@ TEST(PeerBlock, IsRotatedByABlock) {
   ASSERT_TRUE(rotate(key, LongTermSecret::random(KeyKind::PeerBlock), {0, 100, true}, NOW + 1).has_value());
   EXPECT_TRUE(key.header.versions[1].unused);
   EXPECT_EQ(stateOf(key.header.versions[0], NOW + 1), VersionState::OpenOnly);
+}
+
+// --- what `sallyport pair` does to a key ---
+
+LongTermSecret fresh() { return LongTermSecret::random(KeyKind::PeerBlock); }
+std::vector<VersionState> states(const OpenedKey& key, int64_t now) {
+  std::vector<VersionState> all;
+  for (const KeyVersion& version : key.header.versions) all.push_back(stateOf(version, now));
+  return all;
+}
+using enum VersionState;
+
+TEST(PairedBlock, TakesOverOnlyWhenItIsConfirmed) {
+  OpenedKey key = std::move(made().opened);
+  ASSERT_TRUE(addBlock(key, fresh(), 100, true, NOW + 1).has_value());
+  EXPECT_EQ(states(key, NOW + 1'000'000), (std::vector{Active, Pending})) << "however long it waits";
+  const PublicKey fingerprint = key.header.versions[1].publicKey;
+  ASSERT_TRUE(confirmBlock(key, fingerprint, 100, NOW + 50).has_value());
+  EXPECT_EQ(states(key, NOW + 50), (std::vector{OpenOnly, Active}));
+  EXPECT_EQ(states(key, NOW + 150), (std::vector{Retired, Active}));
+  EXPECT_EQ(key.versions[1].version, key.header.versions[1]) << "the vault is told the same";
+  EXPECT_TRUE(key.header.versions[1].unused);
+}
+
+TEST(PairedBlock, OneThatWaitsIsReplacedByTheNext) {
+  OpenedKey key = std::move(made().opened);
+  ASSERT_TRUE(addBlock(key, fresh(), 100, true, NOW).has_value());
+  const PublicKey lost = key.header.versions[1].publicKey;
+  ASSERT_TRUE(addBlock(key, fresh(), 100, false, NOW).has_value());
+  EXPECT_EQ(states(key, NOW), (std::vector{OpenOnly, Active}));
+  EXPECT_EQ(key.header.versions[1].number, 3u) << "no number twice";
+  EXPECT_EQ(key.versions.size(), 2u);
+  EXPECT_FALSE(confirmBlock(key, lost, 100, NOW).has_value());
+}
+
+TEST(PairedBlock, AKeyThatOnlyWaitsStartsWithTheNext) {
+  test::TemporaryFolder temporary;
+  const auto folder = temporary.path() / "keys";
+  KeyOptions options;
+  options.kind = KeyKind::PeerBlock;
+  options.party = PeerParty::A;
+  options.awaits = true;
+  ASSERT_TRUE(generateKey(folder, "p", {}, options).has_value());
+  const auto changed = changeKey(
+      folder, "p",
+      [](const KeyHeader&) -> Result<SlotSecret, Problem> {
+        return refuse(Problem{"plain", {}});
+      },
+      [](EditedKey& key) -> Result<Rewrite, Problem> {
+        if (auto done = addBlock(key.opened, fresh(), 0, false, unixNow()); !done) return refuse(done.error());
+        return Rewrite::All;
+      },
+      unixNow());
+  ASSERT_TRUE(changed.has_value()) << changed.error().message;
+  ASSERT_EQ(changed->header.versions.size(), 1u);
+  EXPECT_EQ(stateOf(changed->header.versions[0], unixNow()), Active);
+  EXPECT_TRUE(readKeyFile(folder, "p").has_value());
+}
+
+TEST(PairedBlock, NothingElseIsConfirmed) {
+  OpenedKey key = std::move(made().opened);
+  const PublicKey active = key.header.versions[0].publicKey;
+  EXPECT_TRUE(contains(confirmBlock(key, active, 0, NOW).error().message, "doesn't wait"));
+  EXPECT_TRUE(contains(confirmBlock(key, PublicKey(), 0, NOW).error().message, "no block with this fingerprint"));
+  EXPECT_EQ(states(key, NOW), (std::vector{Active}));
+}
+
+TEST(PairedBlock, IsRememberedOnce) {
+  test::TemporaryFolder temporary;
+  const auto folder = temporary.path() / "keys";
+  const PublicKey one = publicKeyOf(block(), KeyKind::PeerBlock);
+  ASSERT_TRUE(rememberBlock(folder, one).has_value());
+  const auto again = rememberBlock(folder, one);
+  ASSERT_FALSE(again.has_value());
+  EXPECT_TRUE(contains(again.error().message, "taken before"));
+  EXPECT_TRUE(rememberBlock(folder, PublicKey()).has_value()) << "another one";
+  EXPECT_FALSE(rememberBlock(folder, PublicKey()).has_value());
+}
+
+TEST(PairedBlock, OneThatAKeyHoldsCountsAsTaken) {
+  test::TemporaryFolder temporary;
+  const auto folder = temporary.path() / "keys";
+  KeyOptions options;
+  options.kind = KeyKind::PeerBlock;
+  options.party = PeerParty::A;
+  ASSERT_TRUE(importKey(folder, "p", block(), {}, options).has_value());
+  EXPECT_FALSE(rememberBlock(folder, publicKeyOf(block(), KeyKind::PeerBlock)).has_value());
+}
+
+TEST(PairedBlock, ALineThatACrashHasCutIsNoFingerprint) {
+  test::TemporaryFolder temporary;
+  const auto folder = temporary.path() / "keys";
+  const PublicKey one = publicKeyOf(block(), KeyKind::PeerBlock);
+  ASSERT_TRUE(rememberBlock(folder, PublicKey()).has_value());
+  const std::string whole = test::readFile(folder / "paired-blocks");
+  test::writeFile(folder / "paired-blocks", whole + toBase64(one.span()).substr(0, 20));
+  ASSERT_TRUE(rememberBlock(folder, one).has_value());
+  EXPECT_FALSE(rememberBlock(folder, one).has_value());
+  EXPECT_FALSE(rememberBlock(folder, PublicKey()).has_value());
+}
+
+TEST(PairedBlock, AListThatOthersCanWriteIsRefused) {
+  test::TemporaryFolder temporary;
+  const auto folder = temporary.path() / "keys";
+  ASSERT_TRUE(rememberBlock(folder, PublicKey()).has_value());
+  ASSERT_EQ(chmod((folder / "paired-blocks").c_str(), 0666), 0);
+  EXPECT_FALSE(rememberBlock(folder, publicKeyOf(block(), KeyKind::PeerBlock)).has_value());
 }
 
 TEST(SecretPair, AreOneHundredAndTwentyEightBytesInOnePiece) {
