@@ -7,17 +7,14 @@
 #include <cerrno>
 #include <cstring>
 
+#include "netd/channel_life.h"
 #include "netd/socket_options.h"
-#include "netd/worker.h"
 
 namespace sallyport::netd {
 
 using wire::DropReason;
 
 namespace {
-
-constexpr uint32_t LINGER_MS = 2000;
-constexpr size_t MIN_PEER_ROOM = 1 << 20;
 
 void put32(std::byte* to, uint32_t value) {
   value = __builtin_bswap32(value);
@@ -33,14 +30,9 @@ BaseChannel::BaseChannel(Worker& worker, std::shared_ptr<const Entry> entry, Wir
       link_(std::move(wire.link)),
       ticket_(std::move(wire.ticket)),
       state_(std::move(state)) {
-  state_->connection = this;
-  state_->inbox.setBudget(worker_.sharedBudget());
-  state_->maxMessageBytes = this->entry().framing->maxFrameBytes;
-  state_->inbox.setRoom(std::max<size_t>(state_->maxMessageBytes, MIN_PEER_ROOM));
+  takeChannel(*state_, *this, worker_, this->entry());
   setNoDelay(socket_);
   worker_.loop().add(socket_, EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET, *this);
-  worker_.stats().add(Counter::Channels);
-  worker_.stats().add(Counter::Connections);
 }
 
 BaseChannel::~BaseChannel() noexcept(false) = default;
@@ -53,16 +45,7 @@ void BaseChannel::release(bool failed) {
   link_.session = nullptr;
   lingerTimer_ = nullptr;
   ticket_ = {};
-  worker_.stats().subtract(Counter::Channels);
-  worker_.stats().subtract(Counter::Connections);
-  state_->connection = nullptr;
-  if (failed && !state_->broken && !state_->ended) state_->broken = failure();
-  state_->ended = true;
-  // Not now: a program's object may be the caller.
-  worker_.soon([state = state_] {
-    if (state->onNews) state->onNews();
-    if (state->onSent) state->onSent();
-  });
+  leaveChannel(state_, worker_, failed ? failure() : std::nullopt);
 }
 
 void BaseChannel::breakOff(DropReason reason) {
@@ -215,11 +198,7 @@ void BaseChannel::close(bool) {
 void BaseChannel::linger() {
   lingering_ = true;
   shutdown(socket_, SHUT_WR);
-  lingerTimer_ = worker_.loop()
-                     .timer()
-                     .afterDelay(LINGER_MS * kj::MILLISECONDS)
-                     .then([this] { worker_.soon([this] { finish(); }); })
-                     .eagerlyEvaluate(nullptr);
+  lingerTimer_ = lingerThen(worker_, [this] { finish(); });
   worker_.yield(*this);
 }
 

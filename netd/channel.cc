@@ -3,17 +3,12 @@
 
 #include <sys/socket.h>
 
+#include "netd/channel_life.h"
 #include "netd/socket_options.h"
-#include "netd/worker.h"
 
 namespace sallyport::netd {
 
 using wire::DropReason;
-
-namespace {
-constexpr uint32_t LINGER_MS = 2000;
-constexpr size_t MIN_PEER_ROOM = 1 << 20;
-}  // namespace
 
 Inbox::~Inbox() { wipeAll(); }
 
@@ -54,18 +49,9 @@ ChannelConnectionOf<Link>::ChannelConnectionOf(Worker& worker, std::shared_ptr<c
       link_(std::move(wire.link)),
       ticket_(std::move(wire.ticket)),
       state_(std::move(state)) {
-  state_->connection = this;
-  state_->inbox.setBudget(worker_.sharedBudget());
-  if (const auto& framing = this->entry().framing) {
-    state_->maxMessageBytes = framing->maxFrameBytes;
-    // Two programs that both send a frame and don't receive meanwhile must not wait for each other: the longest has
-    // room.
-    state_->inbox.setRoom(std::max<size_t>(framing->maxFrameBytes, MIN_PEER_ROOM));
-  }
+  takeChannel(*state_, *this, worker_, this->entry());
   setNoDelay(socket_);
   worker_.loop().add(socket_, EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET, *this);
-  worker_.stats().add(Counter::Channels);
-  worker_.stats().add(Counter::Connections);
 }
 
 template <typename Link>
@@ -79,16 +65,7 @@ void ChannelConnectionOf<Link>::release(bool failed) {
   socket_ = nullptr;
   lingerTimer_ = nullptr;
   ticket_ = {};
-  worker_.stats().subtract(Counter::Channels);
-  worker_.stats().subtract(Counter::Connections);
-  state_->connection = nullptr;
-  if (failed && !state_->broken && !state_->ended) state_->broken = failure();
-  state_->ended = true;
-  // Not now: a program's object may be the caller.
-  worker_.soon([state = state_] {
-    if (state->onNews) state->onNews();
-    if (state->onSent) state->onSent();
-  });
+  leaveChannel(state_, worker_, failed ? failure() : std::nullopt);
 }
 
 template <typename Link>
@@ -296,11 +273,7 @@ template <typename Link>
 void ChannelConnectionOf<Link>::linger() {
   lingering_ = true;
   shutdown(socket_, SHUT_WR);
-  lingerTimer_ = worker_.loop()
-                     .timer()
-                     .afterDelay(LINGER_MS * kj::MILLISECONDS)
-                     .then([this] { worker_.soon([this] { finish(); }); })
-                     .eagerlyEvaluate(nullptr);
+  lingerTimer_ = lingerThen(worker_, [this] { finish(); });
   worker_.yield(*this);
 }
 
