@@ -246,8 +246,9 @@ class Api(SystemTest):
         with tempfile.TemporaryDirectory(prefix="sallyport-readme-") as folder:
             folder = pathlib.Path(folder)
             commands = []
-            for name, language, compiler in (("example.cc", "cpp", ["g++", "-std=c++20"]), ("example.c", "c", ["gcc", "-std=c11"])):
-                (folder / name).write_text(self.example(language, "cpp", "peer"))
+            for name, language, word, compiler in (("example.cc", "cpp", "PeerChannel", ["g++", "-std=c++20"]),
+                                                   ("example.c", "c", "sallyport_peer", ["gcc", "-std=c11"])):
+                (folder / name).write_text(self.example(language, "cpp", word))
                 program = folder / f"{language}-example"
                 done = subprocess.run([*compiler, "-Wall", "-Werror", "-I", ROOT / "clients/cpp/include", folder / name, "-L", library,
                                        "-lsallyport", "-o", program], capture_output=True, text=True)
