@@ -87,8 +87,8 @@ const Command COMMANDS[] = {
      "  --wait SECONDS   with --messages: after the end of the input, go on until no message came for so long\n"
      "                   (default 5; 0: until the peer closes)\n"
      "  --protocol P     refuse an entry that doesn't speak `curve` or `peer`; left out, it is what the entry says\n"
-     "  --wire           the encrypted side of the [[listen]] entry NAME: for carrying the wire inside something else,\n"
-     "                   as in `ssh host sallyport pipe --wire NAME`\n"
+     "  --wire           the encrypted side of the [[listen]] entry NAME, to be carried inside something else:\n"
+     "                   `ssh host sallyport pipe --wire NAME`\n"
      "\n"
      "  ssh -o ProxyCommand='sallyport pipe ssh' host\n"
      "  tar c . | sallyport pipe backup\n"},

@@ -178,7 +178,7 @@ TEST_F(PeerConnections, GoFromEpochToEpochWithoutTheVault) {
   }
 }
 
-// --- what must not work ------------------------------------------------------------------------------------------------
+// --- what must not work ----------------------------------------------------------------------------------------------
 
 TEST_F(PeerConnections, RefuseGarbageAtItsFirstByte) {
   start();
