@@ -1,6 +1,7 @@
 // channel_pump.cc - see channel_pump.h.
 #include "cli/channel_pump.h"
 
+#include <algorithm>
 #include <cstring>
 
 #include "cli/daemon_client.h"
@@ -15,6 +16,7 @@ constexpr size_t MAX_BATCH_MESSAGES = 1024;
 constexpr size_t MAX_BATCH_BYTES = 16 * wire::MAX_MESSAGE_BYTES;  // under the 2 MiB of a call
 constexpr unsigned MAX_SENDING = 4;                               // calls without an answer: 4 MiB at most
 constexpr unsigned MAX_RECEIVING = 2;
+constexpr unsigned MAX_PEER_RECEIVING = 1;    // what the interface allows
 constexpr size_t MAX_OUTPUT_BYTES = 4 << 20;  // more than that queued: nothing more is asked for
 
 constexpr uint32_t CLOSE_TIMEOUT_MS = 2000;
@@ -22,8 +24,18 @@ constexpr uint32_t CLOSE_TIMEOUT_MS = 2000;
 }  // namespace
 
 ChannelPump::ChannelPump(EventLoop& loop, proto::Channel::Client channel, PumpOptions options)
+    : ChannelPump(loop, options) {
+  channel_ = kj::mv(channel);
+}
+
+ChannelPump::ChannelPump(EventLoop& loop, proto::PeerChannel::Client channel, PumpOptions options)
+    : ChannelPump(loop, options) {
+  peerChannel_ = kj::mv(channel);
+  isPeer_ = true;
+}
+
+ChannelPump::ChannelPump(EventLoop& loop, PumpOptions options)
     : loop_(loop),
-      channel_(kj::mv(channel)),
       options_(options),
       input_(
           loop, options.inputFd, MAX_BATCH_BYTES, [this](ByteSpan bytes) { onInput(bytes); },
@@ -59,15 +71,31 @@ void ChannelPump::onInput(ByteSpan bytes) {
       endSent_ = true;
       restartIdleTimer();
     } else {
-      ++sending_;
-      tasks_.add(channel_.finishRequest().send().then([this](auto&& answer) { onSent(answer.getOutcome(), true); }));
+      sendEnd();
     }
   }
   if (sending_ >= MAX_SENDING) input_.pause();
   settle();
 }
 
+void ChannelPump::sendEnd() {
+  ++sending_;
+  const auto sent = [this](auto&& answer) { onSent(answer.getOutcome(), true); };
+  if (isPeer_)
+    tasks_.add(peerChannel_.finishRequest().send().then(sent));
+  else
+    tasks_.add(channel_.finishRequest().send().then(sent));
+}
+
 void ChannelPump::sendStream(ByteSpan bytes) {
+  if (isPeer_) {
+    auto request = peerChannel_.sendRequest(capnp::MessageSize{64 + bytes.size() / sizeof(capnp::word), 0});
+    std::ranges::copy(bytes,
+                      reinterpret_cast<std::byte*>(request.initData(static_cast<unsigned>(bytes.size())).begin()));
+    ++sending_;
+    tasks_.add(request.send().then([this](auto&& answer) { onSent(answer.getOutcome(), false); }));
+    return;
+  }
   std::vector<ByteSpan> messages;
   while (!bytes.empty()) {
     messages.push_back(bytes.first(std::min(bytes.size(), wire::MAX_MESSAGE_BYTES)));
@@ -132,8 +160,16 @@ void ChannelPump::onSent(proto::SendOutcome::Reader outcome, bool isEnd) {
 // --- channel to standard output --------------------------------------------------------------------------------------
 
 void ChannelPump::receiveMore() {
-  while (!done_ && !channelEnded_ && receiving_ < MAX_RECEIVING && output_.queued() < MAX_OUTPUT_BYTES) {
+  const unsigned most = isPeer_ ? MAX_PEER_RECEIVING : MAX_RECEIVING;
+  while (!done_ && !channelEnded_ && receiving_ < most && output_.queued() < MAX_OUTPUT_BYTES) {
     ++receiving_;
+    if (isPeer_) {
+      // As much as there is: a stream waits for nothing else.
+      auto request = peerChannel_.receiveRequest();
+      request.setMaxBytes(UINT64_MAX);
+      tasks_.add(request.send().then([this](auto&& answer) { onPeerReceived(answer.getReceived()); }));
+      continue;
+    }
     tasks_.add(channel_.receiveRequest().send().then([this](auto&& answer) { onReceived(answer.getReceived()); }));
   }
 }
@@ -173,6 +209,26 @@ void ChannelPump::onReceived(proto::Received::Reader received) {
       problem_ = "the channel is broken: " + sanitized(received.getReason().cStr());
       break;
   }
+  onChannelEnd();
+}
+
+void ChannelPump::onPeerReceived(proto::PeerReceived::Reader received) {
+  --receiving_;
+  if (done_ || channelEnded_) return;
+  const auto data = received.getData();
+  if (data.size() != 0) output_.write(std::as_bytes(std::span(data.begin(), data.size())));
+  const auto status = received.getStatus();
+  if (status.isEnded()) {
+    peerEnded_ = channelEnded_ = true;
+    output_.end();
+  } else if (status.isBroken()) {
+    channelEnded_ = true;
+    problem_ = "the channel is broken: " + sanitized(status.getBroken().cStr());
+  }
+  if (!done_) onChannelEnd();
+}
+
+void ChannelPump::onChannelEnd() {
   receiveMore();
   settle();
 }
@@ -198,7 +254,8 @@ void ChannelPump::restartIdleTimer() {
 // Decides whether this is the end. Called after every event.
 void ChannelPump::settle() {
   if (done_) return;
-  if (channelEnded_) {
+  // The peer's end of a stream of the peer protocol is not the channel's: we may still send.
+  if (channelEnded_ && !(isPeer_ && peerEnded_ && problem_.empty())) {
     // What is on its way is answered too: taken before the end, or not.
     if (output_.queued() != 0 || sending_ != 0) return;
     const bool incomplete = options_.messages ? frames_.pending() != 0 : !endSent_;
@@ -216,9 +273,12 @@ void ChannelPump::finish(std::string problem) {
   input_.pause();
   problem_ = std::move(problem);
   // Closed in so many words: netd need not find out by our disappearance. But a netd that doesn't answer can't keep us.
-  kj::Promise<capnp::Response<proto::Channel::CloseResults>> closing = channel_.closeRequest().send();
+  // A stream of the peer protocol that went wrong gets no end: the peer is to see that.
+  if (isPeer_ && !problem_.empty()) return fulfiller_->fulfill(std::string(problem_));
+  auto closing =
+      isPeer_ ? peerChannel_.closeRequest().send().ignoreResult() : channel_.closeRequest().send().ignoreResult();
   tasks_.add(within(loop_, CLOSE_TIMEOUT_MS, kj::mv(closing))
-                 .then([this](auto&&) { fulfiller_->fulfill(std::string(problem_)); },
+                 .then([this] { fulfiller_->fulfill(std::string(problem_)); },
                        [this](kj::Exception&&) { fulfiller_->fulfill(std::string(problem_)); }));
 }
 

@@ -1,6 +1,7 @@
 // channel_pump.h - standard input to a channel, and the channel to standard output, both at once. Part of: cli.
-// See docs/protocol.md §5 for streams over messages: the empty message is the end of a direction. What must never
-// happen here: a cut stream that looks like an ended one, memory that grows with a slow reader.
+// See docs/protocol.md §5 for streams over messages, where the empty message is the end of a direction, and §13.4 for a
+// channel of the peer protocol, which has an end of its own. What must never happen here: a cut stream that looks like
+// an ended one, memory that grows with a slow reader.
 #pragma once
 
 #include <memory>
@@ -22,6 +23,8 @@ struct PumpOptions {
 class ChannelPump {
  public:
   ChannelPump(EventLoop& loop, proto::Channel::Client channel, PumpOptions options);
+  // A stream over the peer protocol: bytes of any code are its bytes, and what is sent has code 0.
+  ChannelPump(EventLoop& loop, proto::PeerChannel::Client channel, PumpOptions options);
 
   // Empty when both directions have ended as they should; else what went wrong, for people.
   kj::Promise<std::string> run();
@@ -34,14 +37,22 @@ class ChannelPump {
   void onSent(proto::SendOutcome::Reader outcome, bool isEnd);
   void receiveMore();
   void onReceived(proto::Received::Reader received);
+  void onPeerReceived(proto::PeerReceived::Reader received);
+  void onChannelEnd();
+  void sendEnd();
   void onOutputProgress();
   void restartIdleTimer();
   void settle();
   void finish(std::string problem);
   void onFailure(kj::Exception&& failure);
 
+  ChannelPump(EventLoop& loop, PumpOptions options);
+
   EventLoop& loop_;
-  proto::Channel::Client channel_;
+  // One of the two.
+  proto::Channel::Client channel_ = nullptr;
+  proto::PeerChannel::Client peerChannel_ = nullptr;
+  bool isPeer_ = false;
   PumpOptions options_;
   InputReader input_;
   OutputWriter output_;

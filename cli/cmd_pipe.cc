@@ -9,6 +9,7 @@
 #include "cli/daemon_client.h"
 #include "cli/programs.h"
 #include "cli/terminal.h"
+#include "cli/wire_pipe.h"
 
 namespace sallyport::cli {
 namespace {
@@ -27,6 +28,9 @@ int failRefused(proto::NetRefusal refusal, const std::string& name) {
     case proto::NetRefusal::VAULT_REFUSED:
       return fail("`" + name + "`: the vault made no vouch", "`sallyport status` tells why");
     case proto::NetRefusal::SHUTTING_DOWN: return fail("netd is shutting down");
+    case proto::NetRefusal::WRONG_PROTOCOL:
+      return fail("`" + name + "` doesn't speak the peer protocol", "leave --protocol out, or set it in the entry");
+    case proto::NetRefusal::RESERVED_CODE:
     case proto::NetRefusal::TOO_MANY_OBJECTS:
     case proto::NetRefusal::NOT_A_CHANNEL:
     case proto::NetRefusal::TOO_BIG:
@@ -46,6 +50,18 @@ std::string hintForUser(const Config& config) {
          " USER, and log in again";
 }
 
+// Waits for the channel, then copies until both directions have ended.
+template <typename Answer>
+int pump(EventLoop& loop, Answer&& asked, uint32_t timeoutMs, const std::string& name, const PumpOptions& options) {
+  auto answer = answerOf(loop, kj::mv(asked), timeoutMs + ANSWER_TIMEOUT_MS);
+  if (!answer) return fail("netd " + answer.error());
+  const auto outcome = answer->getOutcome();
+  if (outcome.isRefused()) return failRefused(outcome.getRefused(), name);
+  ChannelPump channelPump(loop, outcome.getChannel(), options);
+  const auto problem = loop.await(channelPump.run());
+  return problem.empty() ? EXIT_DONE : fail("`" + name + "`: " + problem);
+}
+
 }  // namespace
 
 int pipeChannel(const Arguments& arguments) {
@@ -58,9 +74,18 @@ int pipeChannel(const Arguments& arguments) {
       return failUsage("--wait needs a number of seconds", "0 to 86400");
     }
   }
+  if (arguments.has("--protocol") && arguments.get("--protocol") != "peer" && arguments.get("--protocol") != "curve")
+    return failUsage("--protocol needs `curve` or `peer`", "left out, it is the entry's own");
   const auto config = loadConfigOrFail(arguments);
   if (!config) return EXIT_FAILED;
   const auto& name = arguments.words[0];
+  if (arguments.has("--wire")) return pipeWire(*config, name);
+  const ConnectEntry* entry = config->findConnect(name);
+  const bool peer = entry != nullptr && entry->protocol == Protocol::Peer;
+  if (entry != nullptr && arguments.has("--protocol") && (arguments.get("--protocol") == "peer") != peer) {
+    return fail("[[connect]] `" + name + "` speaks " + (peer ? "the peer protocol" : "curve_tun"),
+                "leave --protocol out, or set `protocol` in the entry");
+  }
 
   EventLoop loop;
   auto client = DaemonClient::connect(loop, config->net.socket);
@@ -68,18 +93,18 @@ int pipeChannel(const Arguments& arguments) {
     const bool refused = ::access(config->net.socket.c_str(), W_OK) != 0 && errno == EACCES;
     return fail("netd " + client.error(), refused ? hintForUser(*config) : "start it with `sallyport up`");
   }
-  auto request = (*client)->as<proto::Network>().connectRequest();
-  request.setName(name.c_str());
+  const auto network = (*client)->as<proto::Network>();
   const uint32_t timeoutMs = config->limits.dialTimeoutMs + config->limits.handshakeTimeoutMs;
+  // Message by message there is no difference: in the peer protocol a frame is one.
+  if (peer && !options.messages) {
+    auto request = network.connectPeerRequest();
+    request.setName(name.c_str());
+    return pump(loop, request.send(), timeoutMs, name, options);
+  }
+  auto request = network.connectRequest();
+  request.setName(name.c_str());
   request.setTimeoutMs(timeoutMs);
-  auto answer = answerOf(loop, request.send(), timeoutMs + ANSWER_TIMEOUT_MS);
-  if (!answer) return fail("netd " + answer.error());
-  const auto outcome = answer->getOutcome();
-  if (outcome.isRefused()) return failRefused(outcome.getRefused(), name);
-
-  ChannelPump pump(loop, outcome.getChannel(), options);
-  const auto problem = loop.await(pump.run());
-  return problem.empty() ? EXIT_DONE : fail("`" + name + "`: " + problem);
+  return pump(loop, request.send(), timeoutMs, name, options);
 }
 
 }  // namespace sallyport::cli

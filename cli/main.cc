@@ -81,9 +81,9 @@ const Command COMMANDS[] = {
      status,
      "Sandbox layers of each process, keys, entries, limits, counters. Exit status 1 if a daemon doesn't answer.\n"},
     {"pipe",
-     "NAME [--messages [--wait SECONDS]]",
+     "NAME [--protocol curve|peer] [--messages [--wait SECONDS]] | --wire NAME",
      "standard input and output through a [[connect]] entry",
-     {"--messages", "--wait="},
+     {"--messages", "--protocol=", "--wait=", "--wire"},
      1,
      1,
      pipeChannel,
@@ -94,6 +94,9 @@ const Command COMMANDS[] = {
      "  --messages       whole messages instead: on both sides a 4-byte big-endian length, 0 to 65503, then the bytes\n"
      "  --wait SECONDS   with --messages: after the end of the input, go on until no message came for so long\n"
      "                   (default 5; 0: until the peer closes)\n"
+     "  --protocol P     refuse an entry that doesn't speak `curve` or `peer`; left out, it is what the entry says\n"
+     "  --wire           the encrypted side of the [[listen]] entry NAME, to be carried inside something else:\n"
+     "                   `ssh host sallyport pipe --wire NAME`\n"
      "\n"
      "  ssh -o ProxyCommand='sallyport pipe ssh' host\n"
      "  tar c . | sallyport pipe backup\n"},

@@ -240,6 +240,7 @@ void readListens(const Section& root, Config& config) {
                  readFraming(section, entry.protocol, "allow", entry.framing);
                  entry.service = readService(section);
                  const auto* target = std::get_if<Address>(&entry.service);
+                 if (target != nullptr) refuseBaseTunnel(section, "service", entry.framing);
                  if (target != nullptr && !isLocal(*target)) {
                    config.warnings.push_back("[[listen]] " + ticked(entry.name) + ": the service " + toString(*target) +
                                              " is not on this host: bytes go there unencrypted");
@@ -268,6 +269,7 @@ void readConnects(const Section& root, Config& config) {
           checkPeer(section, "peer", entry.peer, config, section.line("peer"));
         }
         readFraming(section, entry.protocol, "peer", entry.framing);
+        if (entry.listen) refuseBaseTunnel(section, "listen", entry.framing);
         if (entry.listen && !isLocal(*entry.listen)) {
           config.warnings.push_back("[[connect]] " + ticked(entry.name) + ": the plain side listens on " +
                                     toString(*entry.listen) +

@@ -37,6 +37,13 @@ void readFraming(const Section& section, Protocol protocol, std::string_view oth
   section.number("rotate_frames", framing.rotateFrames, base ? 0 : 1, MOST_ROTATE_FRAMES);
 }
 
+// A tunnel must be able to tell a cut stream from an ended one (docs/protocol.md §5), and base mode can't.
+void refuseBaseTunnel(const Section& section, std::string_view key, const PeerFraming& framing) {
+  if (framing.mode != PeerMode::Base) return;
+  section.fail(key, "would be a tunnel, and mode = \"base\" doesn't tell a cut stream from an ended one",
+               "base mode serves channels of programs: service = \"channel\" or \"echo\", and no `listen`");
+}
+
 void checkBlocks(const Section& root, Config& config) {
   struct User {
     std::string title;

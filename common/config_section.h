@@ -276,6 +276,7 @@ void checkPeer(const Section& section, std::string_view key, const std::string& 
 inline constexpr std::string_view PEER_KEYS[] = {"mode", "max_frame_bytes", "rotate_frames"};
 // Reads them; `other` is the key that has no meaning in such an entry. An entry of another protocol must have none.
 void readFraming(const Section& section, Protocol protocol, std::string_view other, PeerFraming& framing);
+void refuseBaseTunnel(const Section& section, std::string_view key, const PeerFraming& framing);
 void checkBlocks(const Section& root, Config& config);  // after the entries
 
 // --- config_grants.cc: who may have the vault do what ----------------------------------------------------------------

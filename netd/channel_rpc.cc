@@ -10,6 +10,7 @@
 #include <kj/async.h>
 
 #include "common/capnp_bytes.h"
+#include "netd/send_queue.h"
 #include "netd/worker.h"
 
 namespace sallyport::netd {
@@ -18,31 +19,39 @@ using proto::NetRefusal;
 
 namespace {
 
-constexpr size_t MAX_CALLS_WAITING = 256;     // on one object
-constexpr size_t RECEIVE_BYTES = 256 * 1024;  // texts in one answer: about what a socket takes at once
+constexpr size_t MAX_ANSWER_BYTES = (2 << 20) - 4096;  // what a message of [net] socket may hold
+constexpr size_t RECEIVE_BYTES = 256 * 1024;           // texts in one answer: about what a socket takes at once
 
 class ChannelImpl final : public proto::Channel::Server {
  public:
   ChannelImpl(Worker& worker, std::shared_ptr<ChannelState> state, ObjectCount count)
-      : worker_(worker), state_(std::move(state)), counted_(std::move(count)), alive_(std::make_shared<bool>(true)) {
+      : worker_(worker),
+        state_(std::move(state)),
+        counted_(std::move(count)),
+        alive_(std::make_shared<bool>(true)),
+        sends_(state_) {
     state_->inbox.claim();
     state_->onNews = [this] { answerReceives(); };
-    state_->onSent = [this] { continueSends(); };
+    state_->onSent = [this] { sends_.goOn(); };
     if (state_->connection != nullptr) state_->connection->resumeReading();
   }
   ~ChannelImpl() noexcept(false) {
     *alive_ = false;
     receives_.clear();  // their callers are gone
-    sends_.clear();
-    closeNow();
+    sends_.forget();
+    closeNow(false);
   }
 
   kj::Promise<void> send(SendContext context) override {
-    if (closed_) return refuseSend(context, NetRefusal::CLOSED);
+    if (closed_ || state_->sentEnd) return refuseSend(context, NetRefusal::CLOSED);
     for (auto message : context.getParams().getMessages()) {
-      if (message.getData().size() > wire::MAX_MESSAGE_BYTES) return refuseSend(context, NetRefusal::TOO_BIG);
+      if (message.getData().size() > state_->maxMessageBytes) return refuseSend(context, NetRefusal::TOO_BIG);
     }
-    return enqueue(kj::mv(context));
+    return sends_.enqueue(kj::mv(context), [](ChannelWire& connection, SendContext& call) {
+      std::vector<OutgoingMessage> outgoing;
+      for (auto message : call.getParams().getMessages()) outgoing.push_back({.text = toBytes(message.getData())});
+      connection.send(outgoing);
+    });
   }
 
   kj::Promise<void> finish(FinishContext context) override {
@@ -50,7 +59,7 @@ class ChannelImpl final : public proto::Channel::Server {
       context.getResults().initOutcome().setRefused(NetRefusal::CLOSED);
       return kj::READY_NOW;
     }
-    return enqueue(kj::mv(context));
+    return sends_.enqueue(kj::mv(context), [](ChannelWire& connection, FinishContext&) { connection.sendEnd(); });
   }
 
   kj::Promise<void> receive(ReceiveContext context) override {
@@ -83,7 +92,7 @@ class ChannelImpl final : public proto::Channel::Server {
   }
 
   kj::Promise<void> close(CloseContext) override {
-    closeNow();
+    closeNow(true);
     return kj::READY_NOW;
   }
 
@@ -92,11 +101,6 @@ class ChannelImpl final : public proto::Channel::Server {
     ReceiveContext context;
     kj::Own<kj::PromiseFulfiller<void>> done;
     kj::Maybe<kj::Promise<void>> timer;
-  };
-  struct WaitingSend {
-    std::function<void()> start;  // hands the messages to the connection; empty: done, or given up
-    std::function<void()> answer;
-    std::function<void()> fail;
   };
 
   static kj::Promise<void> refuseSend(SendContext& context, NetRefusal reason) {
@@ -107,6 +111,13 @@ class ChannelImpl final : public proto::Channel::Server {
   bool ready() const { return !state_->inbox.empty() || state_->ended; }
 
   void fill(ReceiveContext& context) {
+    // A foreign peer's frame that no answer can hold: for this interface it is too large.
+    if (!state_->inbox.empty() && state_->inbox.front().size() > MAX_ANSWER_BYTES) {
+      if (state_->connection != nullptr) state_->connection->breakOff(wire::DropReason::FrameTooLarge);
+      state_->broken = wire::DropReason::FrameTooLarge;
+      state_->ended = true;
+      state_->inbox.wipeAll();
+    }
     const size_t limit =
         std::min<size_t>(std::max<uint32_t>(context.getParams().getMaxMessages(), 1), state_->inbox.count());
     // The list's size must be known before it is made: count what fits.
@@ -154,94 +165,12 @@ class ChannelImpl final : public proto::Channel::Server {
     });
   }
 
-  void sendTo(ChannelConnection& connection, SendContext& context) {
-    auto messages = context.getParams().getMessages();
-    spans_.clear();
-    for (auto message : messages) spans_.push_back(toBytes(message.getData()));
-    connection.send(spans_);
-  }
-  void sendTo(ChannelConnection& connection, FinishContext&) {
-    static constexpr std::array<ByteSpan, 1> END{};
-    connection.send(END);
-  }
-
-  template <typename Context>
-  void answerSend(Context& context) {
-    auto outcome = context.getResults().initOutcome();
-    if (state_->connection != nullptr)
-      outcome.setSent();
-    else if (state_->broken)
-      outcome.setBroken(std::string(wire::name(*state_->broken)));
-    else
-      outcome.setBroken("ended");
-  }
-
-  // Sends go out one after the other: each when what came before it has left.
-  template <typename Context>
-  kj::Promise<void> enqueue(Context context) {
-    if (sends_.empty() && state_->connection != nullptr && !state_->connection->sending()) {
-      sendTo(*state_->connection, context);
-      if (state_->connection == nullptr || !state_->connection->sending()) {
-        answerSend(context);
-        return kj::READY_NOW;
-      }
-      return waitSent(kj::mv(context), false);
-    }
-    if (state_->connection == nullptr) {
-      answerSend(context);
-      return kj::READY_NOW;
-    }
-    return waitSent(kj::mv(context), true);
-  }
-
-  template <typename Context>
-  kj::Promise<void> waitSent(Context context, bool notYetStarted) {
-    KJ_REQUIRE(sends_.size() < MAX_CALLS_WAITING, "too many calls wait");
-    context.allowCancellation();
-    auto paf = kj::newPromiseAndFulfiller<void>();
-    struct State {
-      Context context;
-      kj::Own<kj::PromiseFulfiller<void>> done;
-    };
-    auto shared = std::make_shared<State>(State{kj::mv(context), kj::mv(paf.fulfiller)});
-    auto waiting = std::make_shared<WaitingSend>();
-    if (notYetStarted) waiting->start = [this, shared] { sendTo(*state_->connection, shared->context); };
-    waiting->answer = [this, shared] {
-      answerSend(shared->context);
-      shared->done->fulfill();
-    };
-    waiting->fail = [shared] { shared->done->reject(KJ_EXCEPTION(FAILED, "the messages can't be read")); };
-    sends_.push_back(waiting);
-    // A caller that gives up: what was sealed goes out, what was not is forgotten, nobody is answered.
-    return paf.promise.attach(kj::defer([weak = std::weak_ptr(waiting)] {
-      if (const auto given = weak.lock()) *given = WaitingSend{};
-    }));
-  }
-
-  void continueSends() {
-    while (!sends_.empty()) {
-      const auto next = sends_.front();
-      const auto start = std::exchange(next->start, nullptr);
-      if (start && state_->connection != nullptr) {
-        try {
-          start();
-        } catch (const kj::Exception&) {
-          // Parameters that are more than the reader's limits allow, e.g. one blob named many times.
-          next->answer = std::exchange(next->fail, nullptr);
-        }
-      }
-      if (state_->connection != nullptr && state_->connection->sending()) return;
-      sends_.pop_front();
-      if (next->answer) next->answer();
-    }
-  }
-
-  void closeNow() {
+  void closeNow(bool orderly) {
     if (closed_) return;
     closed_ = true;
     state_->onNews = nullptr;
     state_->onSent = nullptr;
-    if (state_->connection != nullptr) state_->connection->close();
+    if (state_->connection != nullptr) state_->connection->close(orderly);
     state_->ended = true;
     state_->inbox.wipeAll();
     auto receives = std::move(receives_);
@@ -250,10 +179,7 @@ class ChannelImpl final : public proto::Channel::Server {
       waiting->context.getResults().initReceived().setEnd(proto::ChannelEnd::ENDED);
       waiting->done->fulfill();
     }
-    auto sends = std::move(sends_);
-    for (auto& waiting : sends) {
-      if (waiting->answer) waiting->answer();
-    }
+    sends_.answerAll();
   }
 
   Worker& worker_;
@@ -261,8 +187,7 @@ class ChannelImpl final : public proto::Channel::Server {
   Counted counted_;
   std::shared_ptr<bool> alive_;
   std::deque<std::shared_ptr<WaitingReceive>> receives_;
-  std::deque<std::shared_ptr<WaitingSend>> sends_;
-  std::vector<ByteSpan> spans_;
+  SendQueue sends_;
   std::vector<size_t> sizesScratch_;
   bool closed_ = false;
 };

@@ -36,13 +36,13 @@ ChannelService::ChannelService(Worker& worker, kj::AutoCloseFd listener)
 
 ChannelService::~ChannelService() { *alive_ = false; }
 
-void ChannelService::offer(std::shared_ptr<const Entry> entry, const PublicKey& peer, std::string peerName,
-                           std::string address, WireSession wire) {
+void ChannelService::offer(const Entry& entry, const PublicKey& peer, std::string peerName, std::string address,
+                           Open open) {
   OfferedChannel offered{std::make_shared<ChannelState>(), std::move(peerName), peer, std::move(address)};
-  const std::string name = entry->name;
+  const std::string name = entry.name;
   if (names_[name].acceptors.empty() && waitingChannels_ >= MAX_WAITING_CHANNELS)
-    return worker_.drop({.reason = DropReason::NoAcceptor, .entry = *entry, .peer = &peer});
-  worker_.own(std::make_unique<ChannelConnection>(worker_, std::move(entry), peer, std::move(wire), offered.state));
+    return worker_.drop({.reason = DropReason::NoAcceptor, .entry = entry, .peer = &peer});
+  worker_.own(open(offered.state));
   Name& queue = names_[name];
   if (!queue.acceptors.empty()) {
     Acceptor* acceptor = queue.acceptors.front();

@@ -8,6 +8,7 @@
 #include <memory>
 #include <string>
 
+#include <kj/function.h>
 #include <kj/io.h>
 
 #include "common/rpc.h"
@@ -32,8 +33,9 @@ class ChannelService {
 
   // A fresh incoming session of a "channel" entry: goes to a program that waits in accept(), or waits itself, for a
   // bounded time.
-  void offer(std::shared_ptr<const Entry> entry, const PublicKey& peer, std::string peerName, std::string address,
-             WireSession wire);
+  // `open` makes its connection, if there is room.
+  using Open = kj::Function<std::unique_ptr<Connection>(std::shared_ptr<ChannelState>)>;
+  void offer(const Entry& entry, const PublicKey& peer, std::string peerName, std::string address, Open open);
 
   // For Listener objects (rpc side).
   struct Acceptor {

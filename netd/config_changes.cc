@@ -17,11 +17,18 @@ std::string describe(const Service& service) {
   return std::holds_alternative<ChannelService>(service) ? "channel" : "echo";
 }
 
+std::string describe(Protocol protocol, const PeerFraming& framing) {
+  if (protocol == Protocol::Curve) return "curve";
+  return std::string(framing.mode == PeerMode::Hard ? "hard" : "base") + "\n" + std::to_string(framing.maxFrameBytes) +
+         "\n" + std::to_string(framing.rotateFrames);
+}
+
 Described listens(const Config& config) {
   Described result;
   for (const ListenEntry& entry : config.listens) {
     std::string& text = result[entry.name];
-    text = toString(entry.address) + "\n" + entry.key + "\n" + describe(entry.service);
+    text = toString(entry.address) + "\n" + entry.key + "\n" + describe(entry.service) + "\n" +
+           describe(entry.protocol, entry.framing);
     for (const auto& peer : entry.allow) text += "\n" + peer;
   }
   return result;
@@ -31,7 +38,7 @@ Described connects(const Config& config) {
   Described result;
   for (const ConnectEntry& entry : config.connects) {
     result[entry.name] = toString(entry.address) + "\n" + entry.key + "\n" + entry.peer + "\n" +
-                         (entry.listen ? toString(*entry.listen) : "");
+                         describe(entry.protocol, entry.framing) + "\n" + (entry.listen ? toString(*entry.listen) : "");
   }
   return result;
 }

@@ -46,7 +46,8 @@ Dropped Connection::describe(wire::DropReason reason) const {
 
 void Connection::reconsider(std::shared_ptr<const Entry> fresh) {
   // The same name with another key, service or server is another entry: what it authorised is gone.
-  const bool same = fresh != nullptr && fresh->vaultKey == entry_->vaultKey && fresh->service == entry_->service;
+  const bool same = fresh != nullptr && fresh->vaultKey == entry_->vaultKey && fresh->service == entry_->service &&
+                    fresh->framing == entry_->framing;
   if (!same || (hasPeer() && !fresh->allows(peer_))) return fail(wire::DropReason::PeerRevoked);
   entry_ = std::move(fresh);
 }

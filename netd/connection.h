@@ -32,6 +32,8 @@ class Connection {
   bool over() const { return over_; }
   // What a time-out of the handshake is called in this state.
   virtual wire::DropReason timeoutReason() const { return wire::DropReason::HandshakeTimeout; }
+  // Which version of its block a session of the peer protocol was made with; nothing for all others.
+  virtual std::optional<uint32_t> blockVersion() const { return std::nullopt; }
   // Goes on after Worker::yield().
   virtual void resume() {}
   // What a drop for this reason is told about: a session names its peer.

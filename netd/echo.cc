@@ -8,10 +8,12 @@ namespace sallyport::netd {
 
 using wire::DropReason;
 
-EchoSession::EchoSession(Worker& worker, std::shared_ptr<const Entry> entry, const PublicKey& peer, WireSession wire)
+template <typename Link>
+EchoSessionOf<Link>::EchoSessionOf(Worker& worker, std::shared_ptr<const Entry> entry, const PublicKey& peer,
+                                   WireSessionOf<Link> wire)
     : Connection(worker, std::move(entry), peer),
       socket_(kj::mv(wire.socket)),
-      session_(std::move(wire.session)),
+      link_(std::move(wire.link)),
       ticket_(std::move(wire.ticket)) {
   setNoDelay(socket_);
   worker_.loop().add(socket_, EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET, *this);
@@ -19,9 +21,10 @@ EchoSession::EchoSession(Worker& worker, std::shared_ptr<const Entry> entry, con
   worker_.stats().add(Counter::Connections);
 }
 
-void EchoSession::release(bool) {
+template <typename Link>
+void EchoSessionOf<Link>::release(bool) {
   worker_.loop().remove(socket_, *this);
-  reader_.clear(worker_.budget());
+  link_.clear(worker_.budget());
   toWire_.clear(worker_.budget());
   socket_ = nullptr;
   ticket_ = {};
@@ -29,55 +32,59 @@ void EchoSession::release(bool) {
   worker_.stats().subtract(Counter::Connections);
 }
 
-void EchoSession::onEvents(uint32_t events) {
+template <typename Link>
+void EchoSessionOf<Link>::onEvents(uint32_t events) {
   if ((events & (EPOLLIN | EPOLLRDHUP | EPOLLHUP | EPOLLERR)) != 0) readable_ = true;
   if ((events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR)) != 0) hungUp_ = true;
   pump();
 }
 
-void EchoSession::pump() {
+template <typename Link>
+void EchoSessionOf<Link>::pump() {
   static constexpr int ROUNDS = 4;
   for (int round = 0; round < ROUNDS && !over(); ++round) {
     if (!echoSome()) break;
     touch();
   }
   if (over()) return;
-  worker_.setWaiting(*this, !toWire_.empty() || reader_.partial());
+  worker_.setWaiting(*this, !toWire_.empty() || link_.partial());
   if (readable_ && toWire_.empty()) worker_.yield(*this);
 }
 
-bool EchoSession::echoSome() {
+template <typename Link>
+bool EchoSessionOf<Link>::echoSome() {
   if (!toWire_.empty() && flushStash(socket_, toWire_, worker_.budget()) == IoState::Failed) {
     fail(DropReason::TransportError);
     return false;
   }
   if (!toWire_.empty() || !readable_) return false;
-  const auto outcome = reader_.read(socket_, worker_.scratch(), FRAMES_PER_READ, hungUp_, worker_.budget());
-  readable_ = outcome.state == ReadState::More;
+  const WireRead read = link_.read(socket_, worker_.scratch(), Link::FRAMES_PER_TURN, hungUp_, worker_.budget());
+  readable_ = read.state == ReadState::More;
   // The text stays where it is, and so does the frame: opened and sealed again in place.
+  std::byte* first = nullptr;
   size_t good = 0;
-  const auto fault = forEachPacket(outcome.frames, [&](MutableByteSpan packet) -> std::optional<DropReason> {
-    auto text = session_.open(worker_.cipher(), packet);
-    if (!text) return text.error();
-    const MutableByteSpan frame(packet.data() - wire::FRAME_HEADER_BYTES, packet.size() + wire::FRAME_HEADER_BYTES);
-    if (auto exhausted = session_.seal(worker_.cipher(), frame)) return exhausted;
+  const auto use = [&](const OpenedFrame& opened) -> std::optional<DropReason> {
+    if (auto exhausted = link_.seal(worker_.ciphers(), opened.frame, opened.code)) return exhausted;
     worker_.stats().add(Counter::MessagesOpened);
     worker_.stats().add(Counter::MessagesSealed);
-    good += frame.size();
+    if (first == nullptr) first = opened.frame.data();
+    good += opened.frame.size();
     return std::nullopt;
-  });
+  };
+  const auto fault = link_.openEach(worker_.ciphers(), read, worker_.budget(), use);
   if (good > 0) {
-    iovec part{.iov_base = outcome.frames.data(), .iov_len = good};
+    iovec part{.iov_base = first, .iov_len = good};
     if (sendAll(socket_, std::span(&part, 1), toWire_, worker_.budget()) == IoState::Failed) {
       fail(DropReason::TransportError);
       return false;
     }
   }
+  link_.done(worker_.budget());
   if (fault) {
     fail(*fault);
     return false;
   }
-  switch (outcome.state) {
+  switch (read.state) {
     case ReadState::Drained:
     case ReadState::More: return good > 0;
     case ReadState::Eof: finish(); return false;  // the only goodbye of curve_tun 1.0
@@ -86,5 +93,8 @@ bool EchoSession::echoSome() {
   }
   return false;
 }
+
+template class EchoSessionOf<CurveLink>;
+template class EchoSessionOf<PeerLink>;
 
 }  // namespace sallyport::netd

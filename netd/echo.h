@@ -1,18 +1,19 @@
-// echo.h - the built-in echo service: each message is returned as it came. Part of: netd-worker (edge).
-// For health checks and tests. The empty message is returned too, so a stream that ends is answered with its end.
+// echo.h - the built-in echo service: each frame is returned as it came, whatever the protocol (link.h). Part of:
+// netd-worker (edge). For health checks and tests. The end of a stream is returned too.
 #pragma once
 
 #include "netd/connection.h"
-#include "netd/frame_reader.h"
 #include "netd/wire_session.h"
 
 namespace sallyport::netd {
 
-class EchoSession final : public Connection, EventLoop::Watcher {
+template <typename Link>
+class EchoSessionOf final : public Connection, EventLoop::Watcher {
  public:
-  EchoSession(Worker& worker, std::shared_ptr<const Entry> entry, const PublicKey& peer, WireSession wire);
+  EchoSessionOf(Worker& worker, std::shared_ptr<const Entry> entry, const PublicKey& peer, WireSessionOf<Link> wire);
 
   void resume() override { pump(); }
+  std::optional<uint32_t> blockVersion() const override { return link_.blockVersion(); }
 
  private:
   void onEvents(uint32_t events) override;
@@ -21,12 +22,14 @@ class EchoSession final : public Connection, EventLoop::Watcher {
   bool echoSome();
 
   kj::AutoCloseFd socket_;
-  Session session_;
+  Link link_;
   Sources::Ticket ticket_;
-  FrameReader reader_;
   Stash toWire_;
   bool readable_ = true;
   bool hungUp_ = false;
 };
+
+extern template class EchoSessionOf<CurveLink>;
+extern template class EchoSessionOf<PeerLink>;
 
 }  // namespace sallyport::netd

@@ -26,6 +26,14 @@ EntryService serviceFrom(proto::Service service) {
   KJ_FAIL_REQUIRE("an unknown service in the worker's configuration");
 }
 
+template <typename Reader>
+std::optional<EntryFraming> framingFrom(const Reader& entry) {
+  if (!entry.hasPeer()) return std::nullopt;
+  const auto peer = entry.getPeer();
+  return EntryFraming{
+      .base = peer.getBase(), .maxFrameBytes = peer.getMaxFrameBytes(), .rotateFrames = peer.getRotateFrames()};
+}
+
 }  // namespace
 
 std::shared_ptr<const Entry> Entries::find(uint32_t id) const {
@@ -58,6 +66,7 @@ Entries readEntries(ByteSpan message) {
     entry->isListen = true;
     entry->service = serviceFrom(listen.getService());
     entry->vaultKey = listen.getVaultKey();
+    entry->framing = framingFrom(listen);
     for (const uint32_t index : listen.getAllow()) {
       KJ_REQUIRE(index < peers.size());
       entry->allow.emplace(keyFrom(peers[index].getKey()), peers[index].getName());
@@ -69,7 +78,8 @@ Entries readEntries(ByteSpan message) {
     entry->id = connect.getId();
     entry->name = connect.getName();
     entry->vaultKey = connect.getVaultKey();
-    entry->server = keyFrom(connect.getServerKey());
+    entry->framing = framingFrom(connect);
+    if (!entry->framing) entry->server = keyFrom(connect.getServerKey());
     entries.byId.emplace(entry->id, std::move(entry));
   }
   const auto limits = config.getLimits();

@@ -17,6 +17,14 @@ namespace sallyport::netd {
 
 enum class EntryService : uint8_t { Target, Channel, Echo };
 
+// Of the peer protocol: docs/protocol.md §13.
+struct EntryFraming {
+  bool base = false;  // else hard mode
+  uint32_t maxFrameBytes = 0;
+  uint32_t rotateFrames = 0;
+  bool operator==(const EntryFraming&) const = default;
+};
+
 struct Entry {
   uint32_t id = 0;
   std::string name;
@@ -25,8 +33,11 @@ struct Entry {
   std::unordered_map<PublicKey, std::string, PublicKeyHash> allow;  // [[listen]] only: key to peer name
   PublicKey server;                                                 // [[connect]] only
   std::string vaultKey;                                             // name of our own key
+  std::optional<EntryFraming> framing;                              // the entry speaks the peer protocol
 
+  // Of curve_tun. In the peer protocol who holds the block is the peer.
   bool allows(const PublicKey& peer) const { return isListen ? allow.contains(peer) : server == peer; }
+  bool isBase() const { return framing && framing->base; }
 };
 
 // A worker's share of [limits]; all zero, which takes nobody, until the monitor has told it.

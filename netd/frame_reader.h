@@ -7,30 +7,17 @@
 #include <algorithm>
 #include <cerrno>
 
+#include "netd/link.h"
 #include "netd/session.h"
-#include "netd/wire_io.h"
 
 namespace sallyport::netd {
 
-enum class ReadState : uint8_t {
-  Drained,    // nothing more for now
-  More,       // there may be more: come again
-  Eof,        // the wire ended at a frame's boundary
-  EofInside,  // the wire ended inside a frame
-  Failed,     // the wire failed
-};
-
 class FrameReader {
  public:
-  struct Outcome {
-    ReadState state = ReadState::Drained;
-    MutableByteSpan frames;  // whole frames, in the scratch memory, headers included; may be empty
-  };
-
-  // One read. The frames must be dealt with before the scratch memory is used again. `untilEof`: a hang-up was
-  // reported, so a short read does not mean that nothing is left.
-  Outcome read(int fd, std::span<std::byte, SCRATCH_BYTES> scratch, size_t maxFrames, bool untilEof,
-               BufferBudget& budget) {
+  // One read: whole frames, headers included. They must be dealt with before the scratch memory is used again.
+  // `untilEof`: a hang-up was reported, so a short read does not mean that nothing is left.
+  WireRead read(int fd, std::span<std::byte, SCRATCH_BYTES> scratch, size_t maxFrames, bool untilEof,
+                BufferBudget& budget) {
     // What is held of a frame goes in front of it when the rest is there, and not before: its length, at most, is
     // needed.
     const ByteSpan held = partial_.rest();
@@ -40,7 +27,7 @@ class FrameReader {
     ssize_t got;
     do got = recv(fd, scratch.data() + have, room, MSG_DONTWAIT);
     while (got < 0 && errno == EINTR);
-    Outcome outcome;
+    WireRead outcome;
     if (got <= 0) {
       if (got == 0)
         outcome.state = have == 0 ? ReadState::Eof : ReadState::EofInside;
@@ -66,7 +53,7 @@ class FrameReader {
       whole += frame;
     }
     if (have > whole) partial_.set(budget, ByteSpan(scratch).subspan(whole, have - whole));
-    outcome.frames = MutableByteSpan(scratch).first(whole);
+    outcome.bytes = MutableByteSpan(scratch).first(whole);
     return outcome;
   }
 

@@ -1,7 +1,7 @@
-// incoming.h - an accepted connection until it is a session. Part of: netd-worker (edge).
-// docs/protocol.md §3. Reads no byte beyond the packet that the state expects, so what a client sends right behind its
-// Initiate is still in the socket when the session begins. Holds 226 bytes and a hash; the deadline runs from accept
-// and nothing extends it.
+// incoming.h - an accepted connection until it is a session, whatever its protocol. Part of: netd-worker (edge).
+// docs/protocol.md §3, §13. What the protocols have in common here: a connection is half-open until its peer has proved
+// who it is, it counts as such, and only then anything is dialled or anybody told. The deadline runs from accept and
+// nothing extends it. The handshakes themselves are in incoming_curve.cc and incoming_peer.cc.
 #pragma once
 
 #include <sys/socket.h>
@@ -10,40 +10,41 @@
 
 #include "netd/connection.h"
 #include "netd/dialed_socket.h"
-#include "netd/handshake.h"
 #include "netd/sources.h"
 #include "netd/vault_client.h"
 #include "netd/wire_session.h"
 
 namespace sallyport::netd {
 
-class IncomingHandshake final : public Connection, EventLoop::Watcher {
+template <typename Link>
+class IncomingOf : public Connection, protected EventLoop::Watcher {
  public:
-  IncomingHandshake(Worker& worker, std::shared_ptr<const Entry> entry, kj::AutoCloseFd socket,
-                    const sockaddr_storage& address, Sources::Ticket ticket);
-  ~IncomingHandshake() noexcept(false) override;
+  IncomingOf(Worker& worker, std::shared_ptr<const Entry> entry, kj::AutoCloseFd socket,
+             const sockaddr_storage& address, Sources::Ticket ticket);
+  ~IncomingOf() noexcept(false) override;
 
-  wire::DropReason timeoutReason() const override;
   Dropped describe(wire::DropReason reason) const override;
+  std::optional<uint32_t> blockVersion() const override { return link_ ? link_->blockVersion() : std::nullopt; }
+
+ protected:
+  // The peer is who it has to be. `peer` and `name` are what is known of it, if anything.
+  void established(Link link, const PublicKey& peer, const std::string& name);
+  // While the handshake is under way.
+  virtual void onHandshakeEvents() = 0;
+  void release(bool failed) override;
+
+  kj::AutoCloseFd socket_;
+  std::unique_ptr<VaultClient::Question> question_;
 
  private:
   void onEvents(uint32_t events) override;
-  void release(bool failed) override;
-  void readPacket();
-  void perform(ServerHandshake::Step step);
-  void onEstablished(Established established);
   void onDialed(kj::Maybe<kj::AutoCloseFd> target);
+  WireSessionOf<Link> takeSession();
 
-  kj::AutoCloseFd socket_;
   sockaddr_storage address_;
   Sources::Ticket ticket_;
-  ServerHandshake machine_;
-  std::unique_ptr<VaultClient::Question> question_;
-  PublicKey claimed_;  // the long-term key in the Initiate; the vault says whether the peer has it
-  std::optional<Established> established_;
+  std::optional<Link> link_;  // when it is established
   std::unique_ptr<DialedSocket> dial_;
-  std::array<std::byte, wire::FRAME_HEADER_BYTES + wire::INITIATE_BYTES> packet_;
-  size_t have_ = 0;
   bool counted_ = true;  // as half-open
 };
 

@@ -5,8 +5,11 @@
 
 #include <cerrno>
 
-#include "netd/incoming.h"
-#include "netd/outgoing.h"
+#include "netd/incoming_base.h"
+#include "netd/incoming_curve.h"
+#include "netd/incoming_peer.h"
+#include "netd/outgoing_curve.h"
+#include "netd/outgoing_peer.h"
 #include "netd/socket_options.h"
 #include "netd/tunnel.h"
 #include "netd/worker.h"
@@ -104,10 +107,27 @@ void Listener::acceptWire(kj::AutoCloseFd socket, const sockaddr_storage& addres
   }
   if (stats.get(Counter::Connections) >= limits.connections) return drop(DropReason::ConnectionLimit);
   setNoDelay(socket);
-  auto connection =
-      std::make_unique<IncomingHandshake>(worker_, entry, kj::mv(socket), address, worker_.sources().take(source));
+  std::unique_ptr<Connection> connection;
+  auto ticket = worker_.sources().take(source);
+  if (entry->isBase())
+    connection = std::make_unique<IncomingBase>(worker_, entry, kj::mv(socket), address, std::move(ticket));
+  else if (entry->framing)
+    connection = std::make_unique<IncomingPeer>(worker_, entry, kj::mv(socket), address, std::move(ticket));
+  else
+    connection = std::make_unique<IncomingHandshake>(worker_, entry, kj::mv(socket), address, std::move(ticket));
   worker_.startHandshake(*connection, true);
   worker_.own(std::move(connection));
+}
+
+// The program at `local` waits until its tunnel is there.
+template <typename Outgoing, typename Link>
+static std::unique_ptr<Connection> openTunnel(Worker& worker, std::shared_ptr<const Entry> entry,
+                                              kj::AutoCloseFd local) {
+  return std::make_unique<Outgoing>(
+      worker, entry, [&worker, entry, local = kj::mv(local)](Result<WireSessionOf<Link>, DropReason> outcome) mutable {
+        if (!outcome) return closeWithReset(local.release());  // the program sees a failure, not an empty answer
+        worker.own(std::make_unique<TunnelOf<Link>>(worker, entry, entry->server, std::move(*outcome), kj::mv(local)));
+      });
 }
 
 void Listener::acceptPlain(kj::AutoCloseFd socket) {
@@ -119,12 +139,8 @@ void Listener::acceptPlain(kj::AutoCloseFd socket) {
     worker_.drop({.reason = DropReason::ConnectionLimit, .entry = *entry});
     return closeWithReset(socket.release());
   }
-  auto connection = std::make_unique<OutgoingHandshake>(
-      worker_, entry,
-      [&worker = worker_, entry, local = kj::mv(socket)](Result<WireSession, DropReason> outcome) mutable {
-        if (!outcome) return closeWithReset(local.release());  // the program sees a failure, not an empty answer
-        worker.own(std::make_unique<Tunnel>(worker, entry, entry->server, std::move(*outcome), kj::mv(local)));
-      });
+  auto connection = entry->framing ? openTunnel<OutgoingPeer, PeerLink>(worker_, entry, kj::mv(socket))
+                                   : openTunnel<OutgoingHandshake, CurveLink>(worker_, entry, kj::mv(socket));
   worker_.startHandshake(*connection, false);
   worker_.own(std::move(connection));
 }

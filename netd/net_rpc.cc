@@ -14,7 +14,9 @@
 #include "common/rpc.h"
 #include "netd/channel_rpc.h"
 #include "netd/channel_service.h"
-#include "netd/outgoing.h"
+#include "netd/outgoing_channel.h"
+#include "netd/peer_channel_rpc.h"
+#include "netd/send_queue.h"
 #include "netd/status.h"
 #include "netd/worker.h"
 #include "proto/net.capnp.h"
@@ -27,7 +29,6 @@ using wire::DropReason;
 namespace {
 
 constexpr size_t MAX_OBJECTS = 1024;       // of one client
-constexpr size_t MAX_CALLS_WAITING = 256;  // on one object
 constexpr size_t MAX_QUESTIONS = 16;       // of one client, to the monitor; an answer is some kilobytes
 
 NetRefusal refusalOf(DropReason reason) {
@@ -63,19 +64,71 @@ class ListenerImpl final : public proto::Listener::Server {
   }
 
   kj::Promise<void> accept(AcceptContext context) override {
-    if (closed_) {
-      context.getResults().initOutcome().setRefused(NetRefusal::CLOSED);
+    return wait(kj::mv(context), [this](auto& outcome, OfferedChannel& channel) {
+      auto accepted = outcome.initAccepted();
+      accepted.setChannel(makeChannel(worker_, channel.state, count_));
+      accepted.setPeer(channel.peer);
+      accepted.setPeerKey(toData(channel.peerKey.span()));
+      accepted.setAddress(channel.address);
+    });
+  }
+
+  kj::Promise<void> acceptPeer(AcceptPeerContext context) override {
+    const auto entry = worker_.entries().find(name_, true);
+    if (entry != nullptr && !entry->framing) {
+      context.getResults().initOutcome().setRefused(NetRefusal::WRONG_PROTOCOL);
       return kj::READY_NOW;
     }
-    if (*count_ >= MAX_OBJECTS) {
-      context.getResults().initOutcome().setRefused(NetRefusal::TOO_MANY_OBJECTS);
+    return wait(kj::mv(context), [this](auto& outcome, OfferedChannel& channel) {
+      auto accepted = outcome.initAccepted();
+      accepted.setChannel(makePeerChannel(worker_, channel.state, count_));
+      accepted.setAddress(channel.address);
+    });
+  }
+
+  kj::Promise<void> close(CloseContext) override {
+    closeNow();
+    return kj::READY_NOW;
+  }
+
+ private:
+  struct Call final : ChannelService::Acceptor {
+    explicit Call(ListenerImpl& owner) : listener(owner) {}
+    void give(OfferedChannel channel) override { listener.onChannel(*this, std::move(channel)); }
+    ListenerImpl& listener;
+    std::function<void(OfferedChannel&)> answer;
+    std::function<void(NetRefusal)> refuse;
+    kj::Maybe<kj::Promise<void>> timer;
+  };
+
+  // `accepted` writes the channel into the call's outcome.
+  template <typename Context, typename Accepted>
+  kj::Promise<void> wait(Context context, Accepted accepted) {
+    auto refuseWith = [&context](NetRefusal reason) -> kj::Promise<void> {
+      context.getResults().initOutcome().setRefused(reason);
       return kj::READY_NOW;
-    }
+    };
+    if (closed_) return refuseWith(NetRefusal::CLOSED);
+    if (*count_ >= MAX_OBJECTS) return refuseWith(NetRefusal::TOO_MANY_OBJECTS);
     KJ_REQUIRE(waiting_.size() < MAX_CALLS_WAITING, "too many calls wait");
     context.allowCancellation();
     const uint32_t timeoutMs = context.getParams().getTimeoutMs();
     auto paf = kj::newPromiseAndFulfiller<void>();
-    auto call = std::make_shared<Call>(*this, kj::mv(context), kj::mv(paf.fulfiller));
+    struct State {
+      Context context;
+      kj::Own<kj::PromiseFulfiller<void>> done;
+    };
+    auto state = std::make_shared<State>(State{kj::mv(context), kj::mv(paf.fulfiller)});
+    auto call = std::make_shared<Call>(*this);
+    call->answer = [state, accepted](OfferedChannel& channel) {
+      auto outcome = state->context.getResults().initOutcome();
+      accepted(outcome, channel);
+      state->done->fulfill();
+    };
+    call->refuse = [state](NetRefusal reason) {
+      state->context.getResults().initOutcome().setRefused(reason);
+      state->done->fulfill();
+    };
     waiting_.push_back(call);
     if (timeoutMs != 0) {
       call->timer = worker_.loop()
@@ -97,42 +150,20 @@ class ListenerImpl final : public proto::Listener::Server {
     }));
   }
 
-  kj::Promise<void> close(CloseContext) override {
-    closeNow();
-    return kj::READY_NOW;
-  }
-
- private:
-  struct Call final : ChannelService::Acceptor {
-    Call(ListenerImpl& owner, AcceptContext callContext, kj::Own<kj::PromiseFulfiller<void>> fulfiller)
-        : listener(owner), context(kj::mv(callContext)), done(kj::mv(fulfiller)) {}
-    void give(OfferedChannel channel) override { listener.onChannel(*this, std::move(channel)); }
-    ListenerImpl& listener;
-    AcceptContext context;
-    kj::Own<kj::PromiseFulfiller<void>> done;
-    kj::Maybe<kj::Promise<void>> timer;
-  };
-
   void onChannel(Call& call, OfferedChannel channel) {
     const auto found = std::ranges::find_if(waiting_, [&call](const auto& other) { return other.get() == &call; });
     CHECK(found != waiting_.end());
     const auto answered = *found;
     waiting_.erase(found);
     answered->timer = nullptr;
-    auto accepted = answered->context.getResults().initOutcome().initAccepted();
-    accepted.setChannel(makeChannel(worker_, channel.state, count_));
-    accepted.setPeer(channel.peer);
-    accepted.setPeerKey(toData(channel.peerKey.span()));
-    accepted.setAddress(channel.address);
-    answered->done->fulfill();
+    answered->answer(channel);
   }
 
   void end(const std::shared_ptr<Call>& call, NetRefusal reason) {
     if (std::erase(waiting_, call) == 0) return;
     stopWaiting(*call);
     call->timer = nullptr;
-    call->context.getResults().initOutcome().setRefused(reason);
-    call->done->fulfill();
+    call->refuse(reason);
   }
 
   // Calls of a client may end after the worker.
@@ -167,38 +198,15 @@ class NetworkImpl final : public proto::Network::Server {
   ~NetworkImpl() noexcept(false) { stats_.subtract(Counter::RpcClients); }
 
   kj::Promise<void> connect(ConnectContext context) override {
-    auto entry = worker_.entries().find(std::string(context.getParams().getName()), false);
-    auto refuseWith = [&context](NetRefusal reason) -> kj::Promise<void> {
-      context.getResults().initOutcome().setRefused(reason);
-      return kj::READY_NOW;
-    };
-    if (entry == nullptr) return refuseWith(NetRefusal::UNKNOWN_NAME);
-    if (*objects_ >= MAX_OBJECTS || !worker_.mayStartOutgoing(entry->id))
-      return refuseWith(NetRefusal::TOO_MANY_OBJECTS);
-    if (worker_.draining()) return refuseWith(NetRefusal::SHUTTING_DOWN);
-    auto paf = kj::newPromiseAndFulfiller<void>();
-    struct State {
-      ConnectContext context;
-      kj::Own<kj::PromiseFulfiller<void>> done;
-      std::unique_ptr<Counted> counted;  // a connection under way is a live object too
-    };
-    auto state =
-        std::make_shared<State>(State{kj::mv(context), kj::mv(paf.fulfiller), std::make_unique<Counted>(objects_)});
-    auto connection = std::make_unique<OutgoingHandshake>(
-        worker_, entry, [&worker = worker_, entry, state, objects = objects_](Result<WireSession, DropReason> outcome) {
-          auto result = state->context.getResults().initOutcome();
-          if (outcome) {
-            auto channel = std::make_shared<ChannelState>();
-            worker.own(std::make_unique<ChannelConnection>(worker, entry, entry->server, std::move(*outcome), channel));
-            result.setChannel(makeChannel(worker, channel, objects));
-          } else {
-            result.setRefused(refusalOf(outcome.error()));
-          }
-          state->done->fulfill();
-        });
-    worker_.startHandshake(*connection, false);
-    worker_.own(std::move(connection));
-    return kj::mv(paf.promise);
+    return open(kj::mv(context), false, [&worker = worker_](auto& outcome, auto state, auto objects) {
+      outcome.setChannel(makeChannel(worker, std::move(state), std::move(objects)));
+    });
+  }
+
+  kj::Promise<void> connectPeer(ConnectPeerContext context) override {
+    return open(kj::mv(context), true, [&worker = worker_](auto& outcome, auto state, auto objects) {
+      outcome.setChannel(makePeerChannel(worker, std::move(state), std::move(objects)));
+    });
   }
 
   kj::Promise<void> listen(ListenContext context) override {
@@ -233,6 +241,38 @@ class NetworkImpl final : public proto::Network::Server {
   }
 
  private:
+  // `answer` makes the object that the caller asked for.
+  template <typename Context, typename Answer>
+  kj::Promise<void> open(Context context, bool peerProtocol, Answer answer) {
+    auto entry = worker_.entries().find(std::string(context.getParams().getName()), false);
+    auto refuseWith = [&context](NetRefusal reason) -> kj::Promise<void> {
+      context.getResults().initOutcome().setRefused(reason);
+      return kj::READY_NOW;
+    };
+    if (entry == nullptr) return refuseWith(NetRefusal::UNKNOWN_NAME);
+    if (peerProtocol && !entry->framing) return refuseWith(NetRefusal::WRONG_PROTOCOL);
+    if (*objects_ >= MAX_OBJECTS || !worker_.mayStartOutgoing(entry->id))
+      return refuseWith(NetRefusal::TOO_MANY_OBJECTS);
+    if (worker_.draining()) return refuseWith(NetRefusal::SHUTTING_DOWN);
+    auto paf = kj::newPromiseAndFulfiller<void>();
+    struct State {
+      Context context;
+      kj::Own<kj::PromiseFulfiller<void>> done;
+      std::unique_ptr<Counted> counted;  // a connection under way is a live object too
+    };
+    auto state =
+        std::make_shared<State>(State{kj::mv(context), kj::mv(paf.fulfiller), std::make_unique<Counted>(objects_)});
+    connectChannel(worker_, entry, [state, answer, objects = objects_](auto channel) {
+      auto result = state->context.getResults().initOutcome();
+      if (channel)
+        answer(result, *channel, objects);
+      else
+        result.setRefused(refusalOf(channel.error()));
+      state->done->fulfill();
+    });
+    return kj::mv(paf.promise);
+  }
+
   template <typename Context, typename Write>
   kj::Promise<void> askMonitor(ControlKind kind, Context context, Write write) {
     if (*questions_ >= MAX_QUESTIONS)

@@ -21,21 +21,24 @@ constexpr size_t MAX_PARTS = 64;
 constexpr int ROUNDS = 4;
 }  // namespace
 
-void Tunnel::Side::onEvents(uint32_t events) {
+template <typename Link>
+void TunnelOf<Link>::Side::onEvents(uint32_t events) {
   if ((events & (EPOLLIN | EPOLLRDHUP | EPOLLHUP | EPOLLERR)) != 0) readable = true;
   if ((events & (EPOLLOUT | EPOLLHUP | EPOLLERR)) != 0) writable = true;
   if ((events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR)) != 0) hungUp = true;
   tunnel.pump();
 }
 
-Tunnel::Tunnel(Worker& worker, std::shared_ptr<const Entry> entry, const PublicKey& peer, WireSession wire,
-               kj::AutoCloseFd local)
+template <typename Link>
+TunnelOf<Link>::TunnelOf(Worker& worker, std::shared_ptr<const Entry> entry, const PublicKey& peer,
+                         WireSessionOf<Link> wire, kj::AutoCloseFd local)
     : Connection(worker, std::move(entry), peer),
       wire_(*this),
       local_(*this),
-      session_(std::move(wire.session)),
+      link_(std::move(wire.link)),
       ticket_(std::move(wire.ticket)) {
   wire_.fd = kj::mv(wire.socket);
+  wire_.readable = true;  // something may be kept that came before
   local_.fd = kj::mv(local);
   setNoDelay(local_.fd);  // the wire's was set when its handshake began
   // A worker that is killed in the middle must not look like the end of the stream.
@@ -47,12 +50,14 @@ Tunnel::Tunnel(Worker& worker, std::shared_ptr<const Entry> entry, const PublicK
   worker_.stats().add(Counter::Connections);
 }
 
-Tunnel::~Tunnel() noexcept(false) = default;
+template <typename Link>
+TunnelOf<Link>::~TunnelOf() noexcept(false) = default;
 
-void Tunnel::release(bool failed) {
+template <typename Link>
+void TunnelOf<Link>::release(bool failed) {
   worker_.loop().remove(wire_.fd, wire_);
   worker_.loop().remove(local_.fd, local_);
-  reader_.clear(worker_.budget());
+  link_.clear(worker_.budget());
   toWire_.clear(worker_.budget());
   toLocal_.clear(worker_.budget());
   // protocol §5: what did not end did not end well.
@@ -64,7 +69,8 @@ void Tunnel::release(bool failed) {
   worker_.stats().subtract(Counter::Connections);
 }
 
-void Tunnel::pump() {
+template <typename Link>
+void TunnelOf<Link>::pump() {
   for (int round = 0; round < ROUNDS && !over(); ++round) {
     const bool sealed = sealSome() == Moved::Something;
     const bool opened = !over() && openSome() == Moved::Something;
@@ -80,10 +86,14 @@ void Tunnel::pump() {
   if (canSeal || canOpen) worker_.yield(*this);
 }
 
-void Tunnel::noteWaiting() { worker_.setWaiting(*this, !toWire_.empty() || !toLocal_.empty() || reader_.partial()); }
+template <typename Link>
+void TunnelOf<Link>::noteWaiting() {
+  worker_.setWaiting(*this, !toWire_.empty() || !toLocal_.empty() || link_.partial());
+}
 
 // True if nothing is left to flush.
-bool Tunnel::flush(Side& to, Stash& stash, DropReason reason) {
+template <typename Link>
+bool TunnelOf<Link>::flush(Side& to, Stash& stash, DropReason reason) {
   if (stash.empty()) return true;
   if (!to.writable) return false;
   switch (flushStash(to.fd, stash, worker_.budget())) {
@@ -95,15 +105,16 @@ bool Tunnel::flush(Side& to, Stash& stash, DropReason reason) {
 }
 
 // Local side to wire: read behind room for the headers, seal where it lies, write all frames at once.
-Tunnel::Moved Tunnel::sealSome() {
+template <typename Link>
+auto TunnelOf<Link>::sealSome() -> Moved {
   if (!flush(wire_, toWire_, DropReason::TransportError) || sentEnd_ || !local_.readable) return Moved::Nothing;
   const auto scratch = worker_.scratch();
-  std::array<iovec, FRAMES_PER_READ> parts;
+  std::array<iovec, Link::FRAMES_PER_TURN> parts;
   for (size_t i = 0; i < frames_; ++i) {
-    parts[i] = {.iov_base = scratch.data() + i * wire::MAX_FRAME_BYTES + MESSAGE_TEXT_OFFSET,
-                .iov_len = wire::MAX_MESSAGE_BYTES};
+    parts[i] = {.iov_base = scratch.data() + i * (Link::AROUND_BYTES + Link::MAX_TEXT_BYTES) + Link::HEAD_BYTES,
+                .iov_len = Link::MAX_TEXT_BYTES};
   }
-  const size_t room = frames_ * wire::MAX_MESSAGE_BYTES;
+  const size_t room = frames_ * Link::MAX_TEXT_BYTES;
   ssize_t got;
   do got = readv(local_.fd, parts.data(), frames_);
   while (got < 0 && errno == EINTR);
@@ -117,17 +128,17 @@ Tunnel::Moved Tunnel::sealSome() {
   }
   size_t text = static_cast<size_t>(got);
   if (text < room && !local_.hungUp) local_.readable = false;
-  if (text == room) frames_ = static_cast<uint8_t>(std::min<size_t>(frames_ * 2, FRAMES_PER_READ));
+  if (text == room) frames_ = static_cast<uint8_t>(std::min<size_t>(frames_ * 2, Link::FRAMES_PER_TURN));
   size_t sealed = 0;
   do {
-    // The last turn of an ended stream seals the empty message: its authenticated end.
-    const size_t length = std::min(text, wire::MAX_MESSAGE_BYTES);
-    if (auto fault =
-            session_.seal(worker_.cipher(), MutableByteSpan(scratch).subspan(sealed, MESSAGE_TEXT_OFFSET + length))) {
+    const size_t length = std::min(text, Link::MAX_TEXT_BYTES);
+    const auto frame = MutableByteSpan(scratch).subspan(sealed, Link::AROUND_BYTES + length);
+    // The last turn of an ended stream seals its authenticated end.
+    if (auto fault = got == 0 ? link_.sealEnd(worker_.ciphers(), frame) : link_.seal(worker_.ciphers(), frame, 0)) {
       fail(*fault);
       return Moved::Nothing;
     }
-    sealed += MESSAGE_TEXT_OFFSET + length;
+    sealed += frame.size();
     text -= length;
     worker_.stats().add(Counter::MessagesSealed);
   } while (text > 0);
@@ -139,7 +150,8 @@ Tunnel::Moved Tunnel::sealSome() {
   return writeWire(sealed) ? Moved::Something : Moved::Nothing;
 }
 
-bool Tunnel::writeWire(size_t bytes) {
+template <typename Link>
+bool TunnelOf<Link>::writeWire(size_t bytes) {
   iovec part{.iov_base = worker_.scratch().data(), .iov_len = bytes};
   switch (sendAll(wire_.fd, std::span(&part, 1), toWire_, worker_.budget())) {
     case IoState::Done: return true;
@@ -153,26 +165,27 @@ bool Tunnel::writeWire(size_t bytes) {
 }
 
 // Wire to local side: read, open where it lies, write the texts from there.
-Tunnel::Moved Tunnel::openSome() {
+template <typename Link>
+auto TunnelOf<Link>::openSome() -> Moved {
   if (!flush(local_, toLocal_, DropReason::LocalError)) return Moved::Nothing;
   afterLocalWrite();
   if (!wire_.readable) return Moved::Nothing;
-  const auto outcome = reader_.read(wire_.fd, worker_.scratch(), frames_, wire_.hungUp, worker_.budget());
-  if (outcome.state == ReadState::More)
-    frames_ = static_cast<uint8_t>(std::min<size_t>(frames_ * 2, FRAMES_PER_READ));
+  const WireRead read = link_.read(wire_.fd, worker_.scratch(), frames_, wire_.hungUp, worker_.budget());
+  if (read.state == ReadState::More)
+    frames_ = static_cast<uint8_t>(std::min<size_t>(frames_ * 2, Link::FRAMES_PER_TURN));
   else
     wire_.readable = false;
-  if (!outcome.frames.empty()) {
-    if (auto fault = openFrames(outcome.frames)) {
+  if (!read.bytes.empty()) {
+    if (auto fault = openFrames(read)) {
       fail(*fault);
       return Moved::Nothing;
     }
     afterLocalWrite();
   }
   if (over()) return Moved::Nothing;
-  switch (outcome.state) {
+  switch (read.state) {
     case ReadState::Drained:
-    case ReadState::More: return outcome.frames.empty() ? Moved::Nothing : Moved::Something;
+    case ReadState::More: return read.bytes.empty() ? Moved::Nothing : Moved::Something;
     case ReadState::Eof:
       // protocol §5: after its authenticated end the peer may close its half of the wire; before, that is truncation.
       if (!gotEnd_) fail(DropReason::Truncated);
@@ -183,37 +196,40 @@ Tunnel::Moved Tunnel::openSome() {
   return Moved::Nothing;
 }
 
-std::optional<DropReason> Tunnel::openFrames(MutableByteSpan frames) {
+template <typename Link>
+std::optional<DropReason> TunnelOf<Link>::openFrames(const WireRead& read) {
   std::array<iovec, MAX_PARTS> parts;
   size_t count = 0;
   uint64_t bytes = 0;
-  const auto fault = forEachPacket(frames, [&](MutableByteSpan packet) -> std::optional<DropReason> {
-    auto text = session_.open(worker_.cipher(), packet);
-    if (!text) return text.error();
+  const auto use = [&](const OpenedFrame& opened) -> std::optional<DropReason> {
     worker_.stats().add(Counter::MessagesOpened);
     // protocol §5: nothing follows the end of a direction.
     if (gotEnd_) return DropReason::AfterEnd;
-    if (text->empty()) {
+    if (opened.end) {
       gotEnd_ = true;
       return std::nullopt;
     }
-    bytes += text->size();
-    if (count > 0 && (text->size() <= COMPACT_BYTES || count == MAX_PARTS)) {
+    const MutableByteSpan text = opened.text;
+    bytes += text.size();
+    if (count > 0 && (text.size() <= COMPACT_BYTES || count == MAX_PARTS)) {
       iovec& last = parts[count - 1];
-      std::memmove(static_cast<std::byte*>(last.iov_base) + last.iov_len, text->data(), text->size());
-      last.iov_len += text->size();
+      std::memmove(static_cast<std::byte*>(last.iov_base) + last.iov_len, text.data(), text.size());
+      last.iov_len += text.size();
     } else {
-      parts[count++] = {.iov_base = text->data(), .iov_len = text->size()};
+      parts[count++] = {.iov_base = text.data(), .iov_len = text.size()};
     }
     return std::nullopt;
-  });
+  };
+  const auto fault = link_.openEach(worker_.ciphers(), read, worker_.budget(), use);
   worker_.stats().add(Counter::BytesOpened, bytes);
   // What was genuine before a fault is delivered; the reset follows.
   if (count > 0) writeLocal(std::span(parts).first(count));
+  if (!over()) link_.done(worker_.budget());
   return over() ? std::nullopt : fault;
 }
 
-void Tunnel::writeLocal(std::span<iovec> parts) {
+template <typename Link>
+void TunnelOf<Link>::writeLocal(std::span<iovec> parts) {
   switch (sendAll(local_.fd, parts, toLocal_, worker_.budget())) {
     case IoState::Done: return;
     case IoState::Blocked:
@@ -224,10 +240,14 @@ void Tunnel::writeLocal(std::span<iovec> parts) {
   }
 }
 
-void Tunnel::afterLocalWrite() {
+template <typename Link>
+void TunnelOf<Link>::afterLocalWrite() {
   if (over() || !gotEnd_ || localShut_ || !toLocal_.empty()) return;
   localShut_ = true;
   shutdown(local_.fd, SHUT_WR);
 }
+
+template class TunnelOf<CurveLink>;
+template class TunnelOf<PeerLink>;
 
 }  // namespace sallyport::netd

@@ -1,28 +1,29 @@
-// tunnel.h - a byte stream carried over a session. Part of: netd-worker (edge).
-// docs/protocol.md §5. A stream travels in non-empty messages; an empty one is the authenticated end of its direction.
-// The wire's own end without it is truncation: the local side gets a reset, never a clean end of file. Back-pressure is
-// end to end: while bytes wait for one side, the other is not read.
+// tunnel.h - a byte stream carried over an encrypted connection, whatever its protocol (link.h). Part of: netd-worker
+// (edge). docs/protocol.md §5. A stream travels in non-empty frames; one of them is the authenticated end of its
+// direction. The wire's own end without it is truncation: the local side gets a reset, never a clean end of file.
+// Back-pressure is end to end: while bytes wait for one side, the other is not read.
 #pragma once
 
 #include "netd/connection.h"
-#include "netd/frame_reader.h"
 #include "netd/wire_session.h"
 
 namespace sallyport::netd {
 
-class Tunnel final : public Connection {
+template <typename Link>
+class TunnelOf final : public Connection {
  public:
-  Tunnel(Worker& worker, std::shared_ptr<const Entry> entry, const PublicKey& peer, WireSession wire,
-         kj::AutoCloseFd local);
-  ~Tunnel() noexcept(false) override;
+  TunnelOf(Worker& worker, std::shared_ptr<const Entry> entry, const PublicKey& peer, WireSessionOf<Link> wire,
+           kj::AutoCloseFd local);
+  ~TunnelOf() noexcept(false) override;
 
   void resume() override { pump(); }
+  std::optional<uint32_t> blockVersion() const override { return link_.blockVersion(); }
 
  private:
   struct Side final : EventLoop::Watcher {
-    explicit Side(Tunnel& owner) : tunnel(owner) {}
+    explicit Side(TunnelOf& owner) : tunnel(owner) {}
     void onEvents(uint32_t events) override;
-    Tunnel& tunnel;
+    TunnelOf& tunnel;
     kj::AutoCloseFd fd;
     // As last reported by the (edge-triggered) loop or found out by a call.
     bool readable = false;
@@ -37,16 +38,15 @@ class Tunnel final : public Connection {
   Moved openSome();
   bool writeWire(size_t bytes);
   void writeLocal(std::span<iovec> parts);
-  [[nodiscard]] std::optional<wire::DropReason> openFrames(MutableByteSpan frames);
+  [[nodiscard]] std::optional<wire::DropReason> openFrames(const WireRead& read);
   bool flush(Side& to, Stash& stash, wire::DropReason reason);
   void afterLocalWrite();
   void noteWaiting();
 
   Side wire_;
   Side local_;
-  Session session_;
+  Link link_;
   Sources::Ticket ticket_;
-  FrameReader reader_;
   Stash toWire_;            // sealed
   Stash toLocal_;           // text
   uint8_t frames_ = 1;      // how many a turn may move: grows with a fast stream, falls back when one side is slow
@@ -54,5 +54,8 @@ class Tunnel final : public Connection {
   bool gotEnd_ = false;     // theirs is
   bool localShut_ = false;  // and the local side was told
 };
+
+extern template class TunnelOf<CurveLink>;
+extern template class TunnelOf<PeerLink>;
 
 }  // namespace sallyport::netd

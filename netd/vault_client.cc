@@ -6,6 +6,7 @@
 
 #include "common/capnp_bytes.h"
 #include "common/log.h"
+#include "netd/vault_refusal.h"
 
 namespace sallyport::netd {
 
@@ -15,18 +16,6 @@ namespace {
 
 constexpr size_t MAX_BATCH = 64;       // the vault refuses more
 constexpr unsigned MAX_UNDER_WAY = 2;  // one being served, one ready behind it
-
-DropReason reasonOf(proto::Refusal refusal) {
-  switch (refusal) {
-    case proto::Refusal::PEER_NOT_ALLOWED: return DropReason::PeerNotAllowed;
-    case proto::Refusal::BAD_BOX: return DropReason::BadBox;
-    case proto::Refusal::LOW_ORDER_KEY: return DropReason::LowOrderKey;
-    case proto::Refusal::RATE_LIMITED: return DropReason::RateLimited;
-    case proto::Refusal::NONCE_UNAVAILABLE: return DropReason::NonceUnavailable;
-    case proto::Refusal::HSM_UNAVAILABLE: return DropReason::HsmUnavailable;
-    default: return DropReason::VaultRefused;  // what no step of a handshake is to be answered
-  }
-}
 
 template <size_t N>
 bool copyExactly(wire::Block<N>& to, capnp::Data::Reader from) {
@@ -55,7 +44,7 @@ struct VaultClient::CookieStep {
     to.setCookie(toData(request.cookie));
   }
   static Result<Answer, DropReason> read(proto::CookieOutcome::Reader outcome) {
-    if (!outcome.isSealed()) return refuse(reasonOf(outcome.getRefused()));
+    if (!outcome.isSealed()) return refuse(dropReasonOf(outcome.getRefused()));
     auto sealed = outcome.getSealed();
     auto nonce = LongNonceBytes::tryFrom(toBytes(sealed.getNonce()));
     Answer answer;
@@ -82,7 +71,7 @@ struct VaultClient::VerifyStep {
   }
   static Result<Answer, DropReason> read(proto::VouchOutcome::Reader outcome) {
     if (outcome.isPeer()) return Answer{std::string(outcome.getPeer())};
-    const DropReason reason = reasonOf(outcome.getRefused());
+    const DropReason reason = dropReasonOf(outcome.getRefused());
     return refuse(reason == DropReason::BadBox ? DropReason::BadVouch : reason);
   }
 };
@@ -100,7 +89,7 @@ struct VaultClient::MakeStep {
     to.setClientEphemeral(toData(request.clientEphemeral.span()));
   }
   static Result<Answer, DropReason> read(proto::MadeVouchOutcome::Reader outcome) {
-    if (!outcome.isMade()) return refuse(reasonOf(outcome.getRefused()));
+    if (!outcome.isMade()) return refuse(dropReasonOf(outcome.getRefused()));
     auto made = outcome.getMade();
     auto client = PublicKey::tryFrom(toBytes(made.getClient()));
     auto nonce = LongNonceBytes::tryFrom(toBytes(made.getNonce()));
@@ -109,6 +98,59 @@ struct VaultClient::MakeStep {
     answer.client = *client;
     answer.nonce = *nonce;
     return answer;
+  }
+};
+
+namespace {
+void writePeerEntry(proto::PeerEntry::Builder to, const std::string& entry, bool listen) {
+  to.setName(entry);
+  to.setListen(listen);
+}
+}  // namespace
+
+struct VaultClient::PeerSaltStep {
+  using Request = PeerSaltRequest;
+  using Answer = PeerSaltDrawn;
+  static auto begin(proto::Net::Client& net) { return net.peerSaltsRequest(); }
+  template <typename R>
+  static auto items(R& request, uint count) {
+    return request.initEntries(count);
+  }
+  static void write(proto::PeerEntry::Builder to, const std::string& entry, const Request& request) {
+    writePeerEntry(to, entry, request.listen);
+  }
+  static Result<Answer, DropReason> read(proto::PeerSaltOutcome::Reader outcome) {
+    if (!outcome.isDrawn()) return refuse(dropReasonOf(outcome.getRefused()));
+    const auto drawn = outcome.getDrawn();
+    const auto salt = wire::PeerSalt::tryFrom(toBytes(drawn.getSalt()));
+    if (!salt) return refuse(DropReason::VaultRefused);
+    return Answer{drawn.getParty() == proto::PeerParty::A ? wire::PeerParty::A : wire::PeerParty::B, *salt,
+                  drawn.getVersion()};
+  }
+};
+
+struct VaultClient::PeerKeysStep {
+  using Request = PeerKeysRequest;
+  using Answer = PeerSecrets;
+  static auto begin(proto::Net::Client& net) { return net.peerKeysRequest(); }
+  template <typename R>
+  static auto items(R& request, uint count) {
+    return request.initRequests(count);
+  }
+  static void write(proto::PeerKeysRequest::Builder to, const std::string& entry, const Request& request) {
+    writePeerEntry(to.initEntry(), entry, request.listen);
+    to.setOwnSalt(toData(request.ownSalt.span()));
+    to.setPeerSalt(toData(request.peerSalt.span()));
+  }
+  static Result<Answer, DropReason> read(proto::PeerKeysOutcome::Reader outcome) {
+    if (!outcome.isDerived()) return refuse(dropReasonOf(outcome.getRefused()));
+    const auto derived = outcome.getDerived();
+    const auto send = toBytes(derived.getSendSecret());
+    const auto receive = toBytes(derived.getReceiveSecret());
+    if (send.size() != wire::PEER_SECRET_BYTES || receive.size() != wire::PEER_SECRET_BYTES)
+      return refuse(DropReason::VaultRefused);
+    return Answer{peer::SendSecret(send.first<wire::PEER_SECRET_BYTES>()),
+                  peer::ReceiveSecret(receive.first<wire::PEER_SECRET_BYTES>())};
   }
 };
 
@@ -165,19 +207,22 @@ VaultClient::VaultClient(EventLoop& loop, Stats& stats, std::function<void()> on
       cookies_(std::make_shared<Queue<CookieStep>>()),
       verifies_(std::make_shared<Queue<VerifyStep>>()),
       makes_(std::make_shared<Queue<MakeStep>>()),
+      salts_(std::make_shared<Queue<PeerSaltStep>>()),
+      keys_(std::make_shared<Queue<PeerKeysStep>>()),
       alive_(std::make_shared<bool>(true)) {}
 
 VaultClient::~VaultClient() { *alive_ = false; }
 
 size_t VaultClient::waiting() const {
-  return cookies_->waiting.size() + verifies_->waiting.size() + makes_->waiting.size();
+  return cookies_->waiting.size() + verifies_->waiting.size() + makes_->waiting.size() + salts_->waiting.size() +
+         keys_->waiting.size();
 }
 
 void VaultClient::connect(int fd) {
   net_ = nullptr;
   client_ = nullptr;
   const uint64_t generation = ++generation_;
-  cookies_->underWay = verifies_->underWay = makes_->underWay = 0;
+  cookies_->underWay = verifies_->underWay = makes_->underWay = salts_->underWay = keys_->underWay = 0;
   client_ = std::make_unique<RpcClient>(loop_, fd, LinkLimits{}, [this, generation, alive = alive_] {
     // Not inside the connection's own callback.
     loop_.defer([this, generation, alive] {
@@ -220,6 +265,51 @@ std::unique_ptr<VaultClient::Question> VaultClient::makeVouch(const std::string&
   return ask(makes_, entry, std::move(request), std::move(onAnswer));
 }
 
+std::unique_ptr<VaultClient::Question> VaultClient::drawPeerSalt(const std::string& entry, PeerSaltRequest request,
+                                                                 OnAnswer<PeerSaltDrawn> onAnswer) {
+  return ask(salts_, entry, request, std::move(onAnswer));
+}
+std::unique_ptr<VaultClient::Question> VaultClient::derivePeerKeys(const std::string& entry, PeerKeysRequest request,
+                                                                   OnAnswer<PeerSecrets> onAnswer) {
+  return ask(keys_, entry, request, std::move(onAnswer));
+}
+
+std::unique_ptr<VaultClient::Question> VaultClient::openPeerSession(const std::string& entry, bool listen,
+                                                                    OnAnswer<std::unique_ptr<BaseSession>> onAnswer) {
+  struct Asked final : Question {
+    ~Asked() override { *answer = nullptr; }
+    std::shared_ptr<OnAnswer<std::unique_ptr<BaseSession>>> answer;
+  };
+  auto asked = std::make_unique<Asked>();
+  asked->answer = std::make_shared<OnAnswer<std::unique_ptr<BaseSession>>>(std::move(onAnswer));
+  const auto tell = [answer = asked->answer](Result<std::unique_ptr<BaseSession>, DropReason> result) {
+    if (const auto callback = std::exchange(*answer, nullptr)) callback(std::move(result));
+  };
+  KJ_IF_MAYBE (net, net_) {
+    auto request = net->peerSessionRequest();
+    writePeerEntry(request.initEntry(), entry, listen);
+    stats_.add(Counter::VaultCalls);
+    stats_.add(Counter::VaultItems);
+    request.send()
+        .then(
+            [tell, &loop = loop_, alive = alive_](auto&& response) {
+              if (!*alive) return;
+              auto outcome = response.getOutcome();
+              if (outcome.isRefused()) return tell(refuse(dropReasonOf(outcome.getRefused())));
+              tell(std::make_unique<BaseSession>(loop, outcome.getBegun().getSession()));
+            },
+            [tell, alive = alive_](kj::Exception&& failure) {
+              if (!*alive) return;
+              const bool lost = failure.getType() == kj::Exception::Type::DISCONNECTED;
+              tell(refuse(lost ? DropReason::VaultUnavailable : DropReason::VaultRefused));
+            })
+        .detach([](kj::Exception&&) { logError("an answer of the vault could not be handled"); });
+  } else {
+    loop_.defer([tell] { tell(refuse(DropReason::VaultUnavailable)); });
+  }
+  return asked;
+}
+
 // The questions of one turn leave together.
 void VaultClient::schedule() {
   if (scheduled_) return;
@@ -228,7 +318,9 @@ void VaultClient::schedule() {
     if (!*alive) return;
     scheduled_ = false;
     pump(*verifies_);  // who is nearly in comes first
+    pump(*keys_);
     pump(*makes_);
+    pump(*salts_);
     pump(*cookies_);
   });
 }

@@ -2,7 +2,7 @@
 // proto/vault.capnp). A question goes out at once when nothing is under way, else with those that gather until an
 // answer comes: at most 64 a call, at most two calls of a kind under way. When the vault goes away, questions wait for
 // its return as long as their connection lives; those under way are asked again, which is harmless: every step only
-// reads, or draws another nonce.
+// reads, draws another nonce or salt, or is refused because the salt is used up.
 #pragma once
 
 #include <array>
@@ -15,11 +15,32 @@
 
 #include "common/event_loop.h"
 #include "common/rpc.h"
+#include "netd/base_session.h"
 #include "netd/handshake.h"
 #include "netd/stats.h"
+#include "peer/hard_keys.h"
 #include "proto/vault.capnp.h"
 
 namespace sallyport::netd {
+
+// The steps of the peer protocol's hard mode. A salt that the vault drew works once.
+struct PeerSaltRequest {
+  bool listen = false;
+};
+struct PeerSaltDrawn {
+  wire::PeerParty party;
+  wire::PeerSalt salt;
+  uint32_t blockVersion;
+};
+struct PeerKeysRequest {
+  bool listen = false;
+  wire::PeerSalt ownSalt;
+  wire::PeerSalt peerSalt;
+};
+struct PeerSecrets {
+  peer::SendSecret send;
+  peer::ReceiveSecret receive;
+};
 
 class VaultClient {
  public:
@@ -48,6 +69,14 @@ class VaultClient {
                                                       OnAnswer<VerifiedVouch> onAnswer);
   [[nodiscard]] std::unique_ptr<Question> makeVouch(const std::string& entry, MakeVouchRequest request,
                                                     OnAnswer<MadeVouch> onAnswer);
+  [[nodiscard]] std::unique_ptr<Question> drawPeerSalt(const std::string& entry, PeerSaltRequest request,
+                                                       OnAnswer<PeerSaltDrawn> onAnswer);
+  [[nodiscard]] std::unique_ptr<Question> derivePeerKeys(const std::string& entry, PeerKeysRequest request,
+                                                         OnAnswer<PeerSecrets> onAnswer);
+  // Base mode: the vault's half of one connection. Not waited for while there is no vault: such a connection dies with
+  // the vault in any case.
+  [[nodiscard]] std::unique_ptr<Question> openPeerSession(const std::string& entry, bool listen,
+                                                          OnAnswer<std::unique_ptr<BaseSession>> onAnswer);
 
  private:
   template <typename Step>
@@ -59,6 +88,8 @@ class VaultClient {
   struct CookieStep;
   struct VerifyStep;
   struct MakeStep;
+  struct PeerSaltStep;
+  struct PeerKeysStep;
 
   template <typename Step>
   std::unique_ptr<Question> ask(const std::shared_ptr<Queue<Step>>& queue, const std::string& entry,
@@ -78,6 +109,8 @@ class VaultClient {
   std::shared_ptr<Queue<CookieStep>> cookies_;
   std::shared_ptr<Queue<VerifyStep>> verifies_;
   std::shared_ptr<Queue<MakeStep>> makes_;
+  std::shared_ptr<Queue<PeerSaltStep>> salts_;
+  std::shared_ptr<Queue<PeerKeysStep>> keys_;
   std::shared_ptr<bool> alive_;
 };
 

@@ -3,6 +3,7 @@
 
 #include <sys/socket.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 
@@ -14,8 +15,8 @@ void Stash::set(BufferBudget& budget, std::span<const iovec> parts, size_t skip)
   CHECK(data_ == nullptr);
   size_t total = 0;
   for (const iovec& part : parts) total += part.iov_len;
-  CHECK(skip < total && total - skip <= UINT32_MAX);
-  size_ = capacity_ = static_cast<uint32_t>(total - skip);
+  CHECK(skip < total);
+  size_ = capacity_ = total - skip;
   start_ = 0;
   data_ = std::make_unique_for_overwrite<std::byte[]>(size_);
   std::byte* to = data_.get();
@@ -33,23 +34,21 @@ void Stash::set(BufferBudget& budget, ByteSpan bytes) {
   set(budget, std::span(&part, 1), 0);
 }
 
-MutableByteSpan Stash::extend(BufferBudget& budget, size_t bytes) {
-  CHECK(!empty());
+MutableByteSpan Stash::extend(BufferBudget& budget, size_t bytes, size_t most) {
   if (bytes > capacity_ - size_) {
     const ByteSpan held = rest();
-    const size_t capacity = std::max(held.size() + bytes, 2 * held.size());
-    CHECK(capacity <= UINT32_MAX);
+    const size_t capacity = std::max(held.size() + bytes, std::min(2 * held.size(), most));
     auto larger = std::make_unique_for_overwrite<std::byte[]>(capacity);
-    std::memcpy(larger.get(), held.data(), held.size());
-    const auto size = static_cast<uint32_t>(held.size());
+    std::ranges::copy(held, larger.get());
+    const size_t size = held.size();
     clear(budget);
     data_ = std::move(larger);
     size_ = size;
-    capacity_ = static_cast<uint32_t>(capacity);
+    capacity_ = capacity;
     budget.take(capacity_);
   }
   const MutableByteSpan room(data_.get() + size_, bytes);
-  size_ += static_cast<uint32_t>(bytes);
+  size_ += bytes;
   return room;
 }
 

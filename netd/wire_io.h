@@ -9,6 +9,7 @@
 #include <cstddef>
 #include <memory>
 #include <span>
+#include <utility>
 
 #include "common/bytes.h"
 #include "common/intrusive_list.h"
@@ -47,25 +48,31 @@ class BufferBudget {
 class Stash {
  public:
   Stash() = default;
-  Stash(const Stash&) = delete;
-  Stash& operator=(const Stash&) = delete;
+  Stash(Stash&& other) noexcept
+      : data_(std::move(other.data_)),
+        start_(std::exchange(other.start_, 0)),
+        size_(std::exchange(other.size_, 0)),
+        capacity_(std::exchange(other.capacity_, 0)) {}
+  Stash& operator=(Stash&&) = delete;
   ~Stash() { CHECK(data_ == nullptr); }  // the owner clears it: only it knows the budget
 
   bool empty() const { return data_ == nullptr; }
   ByteSpan rest() const { return {data_.get() + start_, size_ - start_}; }
-  void consume(size_t bytes) { start_ += static_cast<uint32_t>(bytes); }
+  MutableByteSpan restMutable() { return {data_.get() + start_, size_ - start_}; }
+  void consume(size_t bytes) { start_ += bytes; }
   void set(BufferBudget& budget, std::span<const iovec> parts, size_t skip);
   void set(BufferBudget& budget, ByteSpan bytes);
-  // Room for so many bytes behind what is there already; all of it is to be filled. The block grows by doubling: a
-  // stream that comes byte by byte is not copied each time.
-  MutableByteSpan extend(BufferBudget& budget, size_t bytes);
+  // Room for so many bytes behind what is there already; all of it is to be filled, or given back. The block grows by
+  // doubling (but not beyond `most`): a stream that comes byte by byte is not copied each time.
+  MutableByteSpan extend(BufferBudget& budget, size_t bytes, size_t most = SIZE_MAX);
+  void giveBack(size_t bytes) { size_ -= bytes; }
   void clear(BufferBudget& budget);
 
  private:
   std::unique_ptr<std::byte[]> data_;
-  uint32_t start_ = 0;
-  uint32_t size_ = 0;
-  uint32_t capacity_ = 0;  // what the budget counts
+  size_t start_ = 0;
+  size_t size_ = 0;
+  size_t capacity_ = 0;  // what the budget counts
 };
 
 enum class IoState : uint8_t { Done, Blocked, Failed };

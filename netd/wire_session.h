@@ -3,14 +3,16 @@
 
 #include <kj/io.h>
 
-#include "netd/session.h"
+#include "netd/curve_link.h"
+#include "netd/peer_link.h"
 #include "netd/sources.h"
 
 namespace sallyport::netd {
 
-struct WireSession {
+template <typename Link>
+struct WireSessionOf {
   kj::AutoCloseFd socket;  // registered nowhere
-  Session session;
+  Link link;
   Sources::Ticket ticket;  // empty on a client
 };
 

@@ -78,6 +78,7 @@ void Worker::own(std::unique_ptr<Connection> connection) {
 void Worker::bury(Connection& connection) {
   CHECK(connection.hook.linked());
   connection.hook.unlink();
+  ciphers_.frame.forget();  // may still know its key
   dead_.emplace_back(&connection);
   // One at a time and in order: what it had to do soon, when it still lived, was put off earlier and comes first.
   soon([this] {
@@ -307,6 +308,30 @@ void Worker::onConfig(kj::AutoCloseFd fd) {
   for (Connection* c = connections_.front(); c != nullptr;) {
     Connection* next = connections_.next(*c);
     c->reconsider(entries_.find(c->entry().id));
+    c = next;
+  }
+  recheckBlocks();
+}
+
+// Sessions don't outlive the block that they were made with: what the vault would use now is asked, once an entry.
+void Worker::recheckBlocks() {
+  rechecks_.clear();
+  for (Connection* c = connections_.front(); c != nullptr; c = connections_.next(*c)) {
+    const Entry& entry = c->entry();
+    if (!c->blockVersion() || rechecks_.contains(entry.id)) continue;
+    rechecks_[entry.id] =
+        vault_.drawPeerSalt(entry.name, {.listen = entry.isListen}, [this, id = entry.id](auto drawn) {
+          const bool noVerdict =
+              !drawn && (drawn.error() == DropReason::VaultUnavailable || drawn.error() == DropReason::RateLimited);
+          if (!noVerdict) onBlockVersion(id, drawn ? std::optional(drawn->blockVersion) : std::nullopt);
+        });
+  }
+}
+
+void Worker::onBlockVersion(uint32_t entryId, std::optional<uint32_t> version) {
+  for (Connection* c = connections_.front(); c != nullptr;) {
+    Connection* next = connections_.next(*c);
+    if (c->entry().id == entryId && c->blockVersion() && c->blockVersion() != version) c->fail(DropReason::PeerRevoked);
     c = next;
   }
 }

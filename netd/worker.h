@@ -14,11 +14,11 @@
 #include "common/event_loop.h"
 #include "common/text_page.h"
 #include "netd/connection.h"
+#include "netd/ciphers.h"
 #include "netd/control.h"
 #include "netd/cookie_keys.h"
 #include "netd/drop_log.h"
 #include "netd/entries.h"
-#include "netd/short_term_box.h"
 #include "netd/sources.h"
 #include "netd/stats.h"
 #include "netd/vault_client.h"
@@ -44,7 +44,7 @@ class Worker {
   // Every drop: counts it, keeps the key of a peer that isn't allowed for `sallyport status`, and logs as much as the
   // log's ration allows.
   void drop(const Dropped& dropped);
-  MessageCipher& cipher() { return cipher_; }
+  Ciphers& ciphers() { return ciphers_; }
   CookieKeys& cookieKeys() { return cookieKeys_; }
   VaultClient& vault() { return vault_; }
   BufferBudget& budget() { return *budget_; }
@@ -104,6 +104,8 @@ class Worker {
   void onControl(ControlChannel::Received& received);
   void handle(ControlChannel::Received& received);
   void onConfig(kj::AutoCloseFd fd);
+  void recheckBlocks();
+  void onBlockVersion(uint32_t entryId, std::optional<uint32_t> version);
   void onTick();
   void armTick();
   void timeOut(IntrusiveList<Connection, &Connection::waitingHook>& list);
@@ -115,7 +117,7 @@ class Worker {
   std::shared_ptr<bool> alive_;
   Stats& stats_;
   DropLog dropLog_;
-  MessageCipher cipher_;
+  Ciphers ciphers_;
   CookieKeys cookieKeys_;
   std::shared_ptr<BufferBudget> budget_;
   Sources sources_;
@@ -133,6 +135,7 @@ class Worker {
   std::unordered_map<uint64_t, DialedSocket*> dials_;
   std::unordered_map<uint64_t, PendingRequest> requests_;
   uint64_t nextRequest_ = 1;
+  std::map<uint32_t, std::unique_ptr<VaultClient::Question>> rechecks_;  // by entry
   std::unique_ptr<ChannelService> channels_;
   std::unique_ptr<TextPageServer> metrics_;
   std::vector<const Stats*> allStats_;

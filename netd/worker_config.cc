@@ -23,6 +23,12 @@ proto::Service serviceOf(const Service& service) {
   return proto::Service::TARGET;
 }
 
+void writeFraming(const sallyport::PeerFraming& framing, proto::PeerFraming::Builder to) {
+  to.setBase(framing.mode == PeerMode::Base);
+  to.setMaxFrameBytes(framing.maxFrameBytes);
+  to.setRotateFrames(framing.rotateFrames);
+}
+
 void writeLimits(const LimitsConfig& limits, unsigned workers, proto::WorkerLimits::Builder to) {
   const auto share = [workers](uint32_t total) { return (total + workers - 1) / workers; };
   to.setHalfOpen(share(limits.halfOpen));
@@ -62,6 +68,7 @@ std::vector<std::byte> encodeWorkerConfig(const Config& config, EntryIds& ids, u
     listens[i].setId(ids.of(true, entry.name));
     listens[i].setService(serviceOf(entry.service));
     listens[i].setVaultKey(entry.key);
+    if (entry.protocol == Protocol::Peer) writeFraming(entry.framing, listens[i].initPeer());
     auto allow = listens[i].initAllow(static_cast<uint>(entry.allow.size()));
     for (uint j = 0; j < allow.size(); ++j) allow.set(j, peerIndex.at(entry.allow[j]));
   }
@@ -71,7 +78,10 @@ std::vector<std::byte> encodeWorkerConfig(const Config& config, EntryIds& ids, u
     connects[i].setName(entry.name);
     connects[i].setId(ids.of(false, entry.name));
     connects[i].setVaultKey(entry.key);
-    connects[i].setServerKey(toData(config.peers.at(entry.peer).span()));
+    if (entry.protocol == Protocol::Peer)
+      writeFraming(entry.framing, connects[i].initPeer());
+    else
+      connects[i].setServerKey(toData(config.peers.at(entry.peer).span()));
   }
   writeLimits(config.limits, workers, root.initLimits());
 

@@ -15,11 +15,13 @@ enum NetRefusal {
   unreachable @4;        # the host can't be reached
   handshakeFailed @5;    # the peer closed during the handshake: wrong key, not allowed, or no curve_tun server
   vaultRefused @6;       # our own vault made no vouch: status tells why
-  tooBig @7;             # a message longer than 65,503 bytes
+  tooBig @7;             # a message longer than 65,503 bytes; in the peer protocol, than the entry's max_frame_bytes
   closed @8;             # the object was closed before, by you
   tooManyObjects @9;     # this connection holds 1,024 objects already
   failed @10;            # reload or another local operation failed; `problem` says how
   shuttingDown @11;
+  wrongProtocol @12;     # connectPeer, acceptPeer: the entry speaks curve_tun
+  reservedCode @13;      # 0xFFFFFFFE and 0xFFFFFFFF are the protocol's own
 }
 
 enum ChannelEnd {
@@ -29,7 +31,7 @@ enum ChannelEnd {
 }
 
 struct Message {
-  data @0 :Data;         # 0 .. 65,503 bytes
+  data @0 :Data;         # 0 .. 65,503 bytes; in the peer protocol one frame, of code 0
 }
 
 interface Network {
@@ -45,12 +47,22 @@ interface Network {
 
   reload @3 () -> (outcome :NetReloadOutcome);
   # Makes netd read its configuration again: like SIGHUP.
+
+  connectPeer @4 (name :Text) -> (outcome :ConnectPeerOutcome);
+  # Opens a channel of the peer protocol through the [[connect]] entry `name`, whose protocol is "peer". (connect() works
+  # with such an entry too: then a frame is a message.)
 }
 
 struct ConnectOutcome {
   union {
     refused @0 :NetRefusal;
     channel @1 :Channel;
+  }
+}
+struct ConnectPeerOutcome {
+  union {
+    refused @0 :NetRefusal;
+    channel @1 :PeerChannel;
   }
 }
 struct ListenOutcome {
@@ -74,14 +86,26 @@ interface Listener {
   # The next channel. 0 waits for ever. A channel handed over is not lost by a timeout of another call.
 
   close @1 () -> ();
+
+  acceptPeer @2 (timeoutMs :UInt32 = 0) -> (outcome :AcceptPeerOutcome);
+  # The same for an entry whose protocol is "peer".
+}
+struct AcceptPeerOutcome {
+  union {
+    refused @0 :NetRefusal;
+    accepted :group {
+      channel @1 :PeerChannel;
+      address @2 :Text;
+    }
+  }
 }
 struct AcceptOutcome {
   union {
     refused @0 :NetRefusal;
     accepted :group {
       channel @1 :Channel;
-      peer @2 :Text;           # the peer's name in [peers]
-      peerKey @3 :Data;        # 32 bytes
+      peer @2 :Text;           # the peer's name in [peers]; empty in the peer protocol: it holds the entry's block
+      peerKey @3 :Data;        # 32 bytes; all zero in the peer protocol
       address @4 :Text;        # where it connected from, "192.0.2.1:40000"
     }
   }
@@ -100,7 +124,39 @@ interface Channel {
   # Sends what is queued, then closes. Messages not yet received are thrown away.
 
   finish @3 () -> (outcome :SendOutcome);
-  # Only for the tunnel convention: sends the empty message that ends this direction of a stream.
+  # Only for the tunnel convention: sends the empty message that ends this direction of a stream. In the peer protocol:
+  # the authenticated end of our direction; the other one goes on.
+}
+
+interface PeerChannel {
+  # The peer protocol's own interface (docs/protocol.md §13.4). One caller at a time. Only sanctified bytes are ever given
+  # out: those of frames whose tag was right. An end without the authenticated one is `broken` (base mode has none).
+
+  send @0 (data :Data, code :UInt32 = 0) -> (outcome :SendOutcome);
+  # Any size up to the RPC message limit, split into frames. Answers when all is handed to the kernel or to a bounded
+  # queue. No data: one empty frame. A client splits a longer send into calls.
+
+  receive @1 (maxBytes :UInt64, timeoutMs :UInt32 = 0, continued :Bool = false) -> (received :PeerReceived);
+  # Fills up to maxBytes from whole frames of one code. An answer holds at most 512 KiB: with status `more` the client asks
+  # at once again for what is missing, `continued` set. timeoutMs 0 waits for ever. An empty frame is given out alone.
+
+  finish @2 () -> (outcome :SendOutcome);
+  # The authenticated end of our direction; the other one goes on.
+
+  close @3 () -> ();
+  # Sends what is queued and the end, then closes. A channel whose program dies is closed without the end.
+}
+struct PeerReceived {
+  data @0 :Data;
+  code @1 :UInt32;             # of the data
+  status :union {
+    complete @2 :Void;         # all of maxBytes, or up to the last whole frame that fits and has the same code
+    more @3 :Void;             # not yet: go on, continued
+    slowPeer @4 :Void;         # the time is over; an unfinished frame is kept for the next call
+    tooBig @5 :UInt32;         # the first frame has so many bytes, more than asked for; nothing is lost
+    ended @6 :Void;            # after `data` the peer's authenticated end
+    broken @7 :Text;           # after `data` the connection failed; the drop reason's name. Every further call says so again
+  }
 }
 struct SendOutcome {
   union {

@@ -23,6 +23,13 @@ struct WorkerListen {
   service @2 :Service;
   allow @3 :List(UInt32);              # indices into peers
   vaultKey @4 :Text;                   # name of the entry's key
+  peer @5 :PeerFraming;                # null: the entry speaks curve_tun
+}
+struct PeerFraming {
+  # An entry that speaks the peer protocol.
+  base @0 :Bool;                       # else hard mode
+  maxFrameBytes @1 :UInt32;
+  rotateFrames @2 :UInt32;             # 0: no rotation (base mode)
 }
 enum Service {
   target @0;                           # dial the configured target through the monitor
@@ -34,6 +41,7 @@ struct WorkerConnect {
   id @1 :UInt32;
   serverKey @2 :Data;                  # 32 bytes
   vaultKey @3 :Text;
+  peer @4 :PeerFraming;                # as in WorkerListen; then there is no serverKey
 }
 struct WorkerLimits {
   halfOpen @0 :UInt32;

@@ -93,6 +93,7 @@ struct PeerSaltOutcome {
     drawn :group {
       party @1 :PeerParty;     # who we are: the preamble says it
       salt @2 :Data;           # 32 bytes
+      version @3 :UInt32;      # of the block that peerKeys will use: netd ends older sessions when it is told to reload
     }
   }
 }

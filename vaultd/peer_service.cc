@@ -50,8 +50,10 @@ Result<void, Refusal> NetService::drawSalt(proto::PeerEntry::Reader entry, proto
   if (!rule) return refuse(rule.error());
   VaultKey& key = *(*rule)->key;
   if (!key.peerRate.take(state_.nowMs())) return refuse(Refusal::RATE_LIMITED);
-  if (const auto version = key.active(state_.nowUnix()); !version) return refuse(version.error());
+  const auto version = key.active(state_.nowUnix());
+  if (!version) return refuse(version.error());
   auto drawn = outcome.initDrawn();
+  drawn.setVersion((*version)->facts.number);
   drawn.setParty(toProto(*key.header.party));
   const auto salt = state_.salts.draw(view(entry.getName()), entry.getListen(), state_.nowMs());
   copyInto(drawn.initSalt(wire::PEER_SALT_BYTES), salt.span());

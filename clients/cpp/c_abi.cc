@@ -1,15 +1,14 @@
 // c_abi.cc - include/sallyport.h over the C++ API. Part of: libsallyport (the caller's process).
 // No exception leaves this file: every function is one call of guarded().
 #include <algorithm>
-#include <cstring>
-#include <new>
 
+#include "clients/cpp/c_guard.h"
 #include "clients/cpp/include/sallyport.h"
-#include "clients/cpp/include/sallyport/vault.h"
 
 namespace client = sallyport::client;
 using client::Code;
 using client::View;
+using namespace sallyport::client::c_abi;
 
 struct sallyport_vault {
   client::Vault vault;
@@ -22,33 +21,6 @@ namespace {
 
 constexpr Code NOT_SENT = Code::ok;  // of an item that asks for nothing yet
 constexpr uint32_t DEFAULT_TIMEOUT_MS = 10'000;
-
-thread_local std::string lastError;
-
-int failed(Code code, const char* text) noexcept {
-  try {
-    lastError = text;
-  } catch (...) { lastError.clear(); }
-  return static_cast<int>(code);
-}
-int failed(Code code) noexcept { return failed(code, client::describe(code)); }
-
-template <typename Step>
-int guarded(Step&& step) noexcept {
-  try {
-    step();
-    return SALLYPORT_OK;
-  } catch (const client::Error& error) { return failed(error.code(), error.what()); } catch (const std::bad_alloc&) {
-    return failed(Code::outOfMemory);
-  } catch (const std::exception& error) { return failed(Code::vaultFailed, error.what()); }
-}
-
-void require(bool condition) {
-  if (!condition) throw client::Error(Code::badArgument);
-}
-
-View viewOf(const void* bytes, size_t size) { return std::span(static_cast<const std::byte*>(bytes), size); }
-bool readable(const void* bytes, size_t size) { return bytes != nullptr || size == 0; }
 
 template <typename Item>
 bool hasPeer(const Item& item) {
@@ -65,10 +37,6 @@ Code checkRoom(const void* buffer, size_t& room, size_t needed) {
   const bool fits = room >= needed && readable(buffer, needed);
   room = needed;
   return fits ? NOT_SENT : Code::bufferTooSmall;
-}
-
-void copyOut(void* to, std::span<const std::byte> bytes) {
-  if (!bytes.empty()) std::memcpy(to, bytes.data(), bytes.size());
 }
 
 // Asks for those items that `check` finds nothing wrong with, and hands each outcome to `take`.
@@ -135,7 +103,7 @@ unsigned maskOf(std::span<const client::Verb> verbs) {
 
 const char* sallyport_error_name(int code) { return client::name(static_cast<Code>(code)); }
 const char* sallyport_strerror(int code) { return client::describe(static_cast<Code>(code)); }
-const char* sallyport_last_error(void) { return lastError.c_str(); }
+const char* sallyport_last_error(void) { return lastError(); }
 const char* sallyport_version(void) { return SALLYPORT_VERSION; }
 
 int sallyport_connect(const char* path, uint32_t timeout_ms, sallyport_vault** vault) {

@@ -49,6 +49,21 @@ constexpr Entry ENTRIES[] = {
     {Code::badArgument, "badArgument", "an argument that can't be"},
     {Code::bufferTooSmall, "bufferTooSmall", "the buffer is too small for the answer"},
     {Code::outOfMemory, "outOfMemory", "out of memory"},
+    {Code::broken, "broken", "the channel is broken"},
+    {Code::netUnspecified, "netUnspecified", "netd refused without a reason"},
+    {Code::netUnknownName, "netUnknownName", "netd has no entry of this name"},
+    {Code::netNotAChannel, "netNotAChannel", "the entry's service is not \"channel\""},
+    {Code::netTimedOut, "netTimedOut", "nothing happened in the time given"},
+    {Code::netUnreachable, "netUnreachable", "the other side can't be reached"},
+    {Code::netHandshakeFailed, "netHandshakeFailed", "the other side closed during the handshake"},
+    {Code::netVaultRefused, "netVaultRefused", "our own vault refused: status tells why"},
+    {Code::netTooBig, "netTooBig", "longer than the protocol or the entry allows"},
+    {Code::netClosed, "netClosed", "our direction has ended"},
+    {Code::netTooManyObjects, "netTooManyObjects", "netd has as many channels for us as it may"},
+    {Code::netFailed, "netFailed", "netd failed: its log tells more"},
+    {Code::netShuttingDown, "netShuttingDown", "netd is shutting down"},
+    {Code::netWrongProtocol, "netWrongProtocol", "the entry speaks another protocol"},
+    {Code::netReservedCode, "netReservedCode", "a code that is the protocol's own: 0xFFFFFFFE and 0xFFFFFFFF"},
 };
 
 constexpr const Entry* entryOf(Code code) {

@@ -230,7 +230,7 @@ std::unique_ptr<OwnedMessage> Wire::nextMessage() {
   return message;
 }
 
-void Wire::askAll(std::span<Call> calls) {
+void Wire::askAll(std::span<Call> calls, std::chrono::milliseconds patience) {
   std::optional<Error> failure;
   std::array<const Call*, WINDOW + 1> waiting{};  // by question
   size_t sent = 0;
@@ -275,7 +275,7 @@ void Wire::askAll(std::span<Call> calls) {
         sendCall(question, calls[sent++]);
       }
       flush();
-      wait(Clock::now() + timeout_);
+      wait(Clock::now() + timeout_ + patience);
       receive();
       while (const auto message = nextMessage()) takeMessage(*message);
     }

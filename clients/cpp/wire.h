@@ -47,7 +47,9 @@ class Wire {
   // Sends all calls, at most WINDOW ahead of their answers, and gives each answer to its `take`. Waits at most the
   // timeout for each next answer. Throws the first call's Error that was answered with an exception, when all have been
   // answered; or disconnected, timedOut, protocolError at once: then the wire is dead.
-  void askAll(std::span<Call> calls);
+  // `patience` is added to that: what the other side may wait itself.
+  void askAll(std::span<Call> calls, std::chrono::milliseconds patience = {});
+  static constexpr std::chrono::milliseconds FOR_EVER{int64_t{100} * 365 * 86'400'000};
   // Gives an imported capability back. Never waits, never throws: a wire that can't take it is dying.
   void release(uint32_t capability) noexcept;
 

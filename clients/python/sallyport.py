@@ -22,7 +22,8 @@ import enum
 import os
 from typing import Callable, Iterable, NamedTuple, Optional, Sequence, Type, TypeVar, Union
 
-__all__ = ["connect", "Vault", "Key", "Verb", "Boxed", "Opened", "Signed", "GrantedKey", "Error"]  # and every exception, below
+__all__ = ["connect", "Vault", "Key", "Verb", "Boxed", "Opened", "Signed", "GrantedKey", "Error",
+           "connect_peer", "listen_peer", "PeerChannel", "PeerListener", "PeerReceived", "PeerStatus"]  # and every exception, below
 
 Peer = Union[str, bytes]  # a name of [peers], or the 32 bytes of an X25519 public key
 Data = Union[bytes, bytearray, memoryview]
@@ -33,9 +34,11 @@ CODES = {
     1: "unknownEntry", 2: "unknownKey", 3: "peerNotAllowed", 4: "badBox", 5: "badSize", 6: "lowOrderKey", 7: "rateLimited",
     8: "nonceUnavailable", 9: "locked", 10: "tooMany", 11: "notPermitted", 12: "badConfig", 13: "badNonce", 14: "tooLong",
     15: "expired", 16: "wrongKind", 17: "wrongVersion", 18: "breakerOpen", 19: "notRecorded", 20: "tooManyObjects",
-    21: "badSignature", 22: "badDomain", 23: "hsmUnavailable", 255: "unspecified", 256: "cantConnect", 257: "disconnected",
-    258: "timedOut", 259: "unsupported", 260: "protocolError", 261: "vaultFailed", 262: "selfTestFailed", 263: "closed", 264: "badArgument",
-    265: "bufferTooSmall", 266: "outOfMemory",
+    21: "badSignature", 22: "badDomain", 23: "hsmUnavailable", 255: "unspecified", 256: "cantConnect", 257: "disconnected", 258: "timedOut",
+    259: "unsupported", 260: "protocolError", 261: "vaultFailed", 262: "selfTestFailed", 263: "closed", 264: "badArgument",
+    265: "bufferTooSmall", 266: "outOfMemory", 267: "broken", 512: "netUnspecified", 513: "netUnknownName", 514: "netNotAChannel",
+    515: "netTimedOut", 516: "netUnreachable", 517: "netHandshakeFailed", 518: "netVaultRefused", 519: "netTooBig", 520: "netClosed",
+    521: "netTooManyObjects", 522: "netFailed", 523: "netShuttingDown", 524: "netWrongProtocol", 525: "netReservedCode",
 }
 
 
@@ -98,6 +101,11 @@ class _GrantedKey(ctypes.Structure):
                 ("verbs", ctypes.c_uint), ("grants", ctypes.POINTER(ctypes.c_char_p))]
 
 
+class _PeerReceived(ctypes.Structure):
+    _fields_ = [("size", ctypes.c_size_t), ("code", ctypes.c_uint32), ("status", ctypes.c_int), ("needed", ctypes.c_uint32),
+                ("reason", ctypes.c_char * 32)]
+
+
 _EACH_KEY = ctypes.CFUNCTYPE(None, ctypes.POINTER(_GrantedKey), ctypes.c_void_p)
 _POINTER = ctypes.POINTER(ctypes.c_void_p)
 
@@ -121,7 +129,14 @@ def _load() -> ctypes.CDLL:
             ("open_sealed", ctypes.c_int, [handle, ctypes.POINTER(_OpenItem), size]),
             ("sign", ctypes.c_int, [handle, ctypes.POINTER(_SignItem), size]),
             ("verify", ctypes.c_int, [handle, ctypes.POINTER(_VerifyItem), size]),
-            ("fresh_nonces", ctypes.c_int, [handle, text, ctypes.c_uint32, ctypes.c_void_p])):
+            ("fresh_nonces", ctypes.c_int, [handle, text, ctypes.c_uint32, ctypes.c_void_p]),
+            ("peer_connect", ctypes.c_int, [text, text, ctypes.c_uint32, _POINTER]),
+            ("peer_listen", ctypes.c_int, [text, text, ctypes.c_uint32, _POINTER]),
+            ("peer_accept", ctypes.c_int, [handle, ctypes.c_uint32, _POINTER]),
+            ("peer_unlisten", None, [_POINTER]), ("peer_close", None, [_POINTER]), ("peer_abandon", None, [_POINTER]),
+            ("peer_send", ctypes.c_int, [handle, ctypes.c_void_p, size, ctypes.c_uint32]),
+            ("peer_receive", ctypes.c_int, [handle, ctypes.c_void_p, size, ctypes.c_uint32, ctypes.POINTER(_PeerReceived)]),
+            ("peer_finish", ctypes.c_int, [handle])):
         function = getattr(library, "sallyport_" + name)
         function.restype, function.argtypes = result, arguments
     return library
@@ -406,3 +421,92 @@ def _milliseconds(seconds: float) -> int:
     if not 0 <= value < 2**63:
         raise _error(264)
     return value
+
+
+# --- channels of the peer protocol, through this host's netd -----------------------------------------------------------------------
+
+
+class PeerStatus(enum.IntEnum):
+    COMPLETE = 0   # all that was asked for, or all whole frames of one code that fit
+    SLOW_PEER = 1  # the time is over; what half a frame there is stays for the next call
+    TOO_BIG = 2    # the first frame is larger than what was asked for: `needed`. Nothing is lost
+    ENDED = 3      # the peer's authenticated end, after `data`
+    BROKEN = 4     # after `data` the connection failed: `reason` is the drop reason's name
+
+
+class PeerReceived(NamedTuple):
+    data: bytes  # all of it genuine, whatever the status is
+    code: int
+    status: PeerStatus
+    needed: int
+    reason: str
+
+
+def connect_peer(path: Union[str, os.PathLike], name: str, timeout: float = 10.0) -> PeerChannel:
+    """A channel through the [[connect]] entry `name` of the netd behind a socket. `timeout`: for each answer of netd."""
+    pointer = ctypes.c_void_p()
+    _check(_lib.sallyport_peer_connect(_text(os.fspath(path)), _text(name), _timeout(timeout), ctypes.byref(pointer)))
+    return PeerChannel(pointer)
+
+
+def listen_peer(path: Union[str, os.PathLike], name: str, timeout: float = 10.0) -> PeerListener:
+    """Takes part in accepting the channels of the [[listen]] entry `name`."""
+    return PeerListener(path, name, timeout)
+
+
+class PeerListener(_Handle):
+    def __init__(self, path: Union[str, os.PathLike], name: str, timeout: float = 10.0):
+        pointer = ctypes.c_void_p()
+        _check(_lib.sallyport_peer_listen(_text(os.fspath(path)), _text(name), _timeout(timeout), ctypes.byref(pointer)))
+        super().__init__(pointer, _lib.sallyport_peer_unlisten)
+
+    def accept(self, timeout: Optional[float] = None) -> PeerChannel:
+        """The next channel; None waits for ever, else raises NetTimedOut."""
+        pointer = ctypes.c_void_p()
+        _check(_lib.sallyport_peer_accept(self._live(), _patience(timeout), ctypes.byref(pointer)))
+        return PeerChannel(pointer)
+
+
+class PeerChannel(_Handle):
+    """One thread at a time. Left by an exception, or dropped, it is closed without an end: the peer sees it broken."""
+
+    def __init__(self, pointer: ctypes.c_void_p):
+        super().__init__(pointer, _lib.sallyport_peer_close)
+
+    def send(self, data: Data, code: int = 0) -> None:
+        """Any size, in frames of one code; nothing is one empty frame. Raises Broken, NetReservedCode, NetClosed."""
+        memory = _Memory()
+        pointer, size = memory.read(data)
+        _check(_lib.sallyport_peer_send(self._live(), pointer, size, code))
+
+    def receive(self, size: int, timeout: Optional[float] = None) -> PeerReceived:
+        """Up to `size` bytes, from whole frames of one code; None waits for ever."""
+        room, got = (ctypes.c_uint8 * max(size, 1))(), _PeerReceived()
+        _check(_lib.sallyport_peer_receive(self._live(), room, size, _patience(timeout), ctypes.byref(got)))
+        return PeerReceived(bytes(memoryview(room)[:got.size]), got.code, PeerStatus(got.status), got.needed, got.reason.decode())
+
+    def finish(self) -> None:
+        """Our direction's authenticated end; receiving goes on."""
+        _check(_lib.sallyport_peer_finish(self._live()))
+
+    def abandon(self) -> None:
+        """Closes without an end."""
+        _lib.sallyport_peer_abandon(ctypes.byref(self._pointer))
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        self.close() if kind is None else self.abandon()
+
+    def __del__(self) -> None:
+        if getattr(self, "_pointer", None):
+            self.abandon()
+
+
+def _timeout(seconds: float) -> int:
+    value = int(seconds * 1000)
+    if not 0 < value < 2**32:
+        raise _error(264)
+    return value
+
+
+def _patience(seconds: Optional[float]) -> int:
+    return 0 if seconds is None else _timeout(max(seconds, 0.001))

@@ -38,6 +38,7 @@ namespace sallyport::wire {
   X(VaultRefused, "vault_refused", "the vault refused: unknown key or entry, locked, not permitted") \
   X(NonceUnavailable, "nonce_unavailable", "the vault can't make a provably fresh nonce") \
   X(HsmUnavailable, "hsm_unavailable", "the key's token is away or doesn't answer") \
+  X(BlockUsed, "block_used", "base mode: a connection was opened with this block before") \
   X(RateLimited, "rate_limited", "more handshakes than the key's limit per second") \
   /* limits */ \
   X(HalfOpenLimit, "half_open_limit", "dropped as the oldest half-open connection, to make room") \

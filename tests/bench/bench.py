@@ -33,6 +33,7 @@ from peers import harness  # noqa: E402
 
 TESTS = ["bulk", "lat", "conn", "idle", "messages", "vault", "app", "start"]
 OURS = peers.Sallyport.name
+PEER = peers.PeerProtocol.name
 CURVE_ZMQ, PLAIN_ZMQ, DIRECT = "CurveZMQ", "ZMQ plain", "libsodium"
 SSH, GPG = agents.SshAgent.name, agents.GpgAgent.name
 
@@ -64,6 +65,12 @@ TARGETS = {
     "signature, 64 in flight": (">=", 20_000, {SSH: 1_642}),
     "fresh nonce, 64 a call": (">=", 500_000, {DIRECT: 3_000_000}),
     "memory of the vault": ("<=", 8_192, {}),
+}
+# The same for the peer protocol.
+PEER_TARGETS = {
+    "bulk up, 1 connection": (">=", 850), "bulk up, 8 connections": (">=", 900), "CPU up, 1 connection": ("<=", 2.2),
+    "64 B there and back, p50": ("<=", 36), "new connections, 16 at once": (">=", 6000), "CPU per connection": ("<=", 0.3),
+    "PSS per idle connection": ("<=", 8), "messages of 64 B": (">=", 700_000), "messages of 1,024 B": (">=", 350_000),
 }
 
 # The rows of the program `app`, by the beginning of its figures' names. An agent's figures stand in the rows of the
@@ -120,6 +127,20 @@ class Table:
                 lines.append([row, "", *cells])
         self.print_table(["", "", *others], lines)
 
+    def show_peer(self):
+        """The peer protocol beside its own targets and beside curve_tun in the same run."""
+        lines = []
+        for row, unit, median in self.medians():
+            sense, value = PEER_TARGETS.get(row, ("", None))
+            if not sense or not median.get(PEER):
+                continue
+            missed = median[PEER] < value if sense == ">=" else median[PEER] > value
+            lines.append([row, unit, self.number(median[PEER]), self.number(median.get(OURS)),
+                          f"{sense} {value:,}{' missed' if missed else ''}"])
+        if lines:
+            print(f"\n{PEER}, and {OURS} (curve_tun)\n")
+            self.print_table(["", "unit", PEER, OURS, "target"], lines)
+
     def medians(self):
         return [(row, unit, {name: statistics.median(values) for name, values in figures.items()})
                 for (row, unit), figures in self.rows.items()]
@@ -175,9 +196,10 @@ class Bench:
     def __init__(self, options, folder):
         self.options = options
         kinds = [kind for kind in (peers.Spiped, peers.Stunnel, peers.Floor) if kind.installed()]
-        self.ours = peers.Sallyport()
+        self.ours, self.peer = peers.Sallyport(), peers.PeerProtocol()
         # Tunnels are started only for tests that need them.
-        self.tunnels = [self.ours, *(kind(folder) for kind in kinds)] if set(options.only) - {"vault", "app", "start"} else []
+        all_tunnels = [self.ours, self.peer, *(kind(folder) for kind in kinds)]
+        self.tunnels = all_tunnels if set(options.only) - {"vault", "app", "start"} else []
         self.has_zmq = os.path.exists(program("zmq"))
         self.table = Table([tunnel.name for tunnel in self.tunnels] + [CURVE_ZMQ, PLAIN_ZMQ] * self.has_zmq
                            + [kind.name for kind in self.agent_kinds()] + [DIRECT])
@@ -236,13 +258,14 @@ class Bench:
     # -- ours, and what has no tunnel
 
     def messages(self):
-        pids = ",".join(str(pid) for pid in self.ours.pids())
         for size, batch in ((64, 2048), (1024, 512)):
-            near, far = (site.dir / "run/net.sock" for site in (self.ours.near, self.ours.far))
-            result = run_json(program("messages"), near, far, "channel", "--size", size, "--batch", batch,
-                              "--secs", self.options.secs, "--pids", pids)
-            self.table.add(f"messages of {size:,} B", "per s", OURS, result["per_s"])
-            self.table.add(f"CPU per message of {size:,} B", "us", OURS, result["cpu_us"])
+            for ours in (self.ours, self.peer):
+                pids = ",".join(str(pid) for pid in ours.pids())
+                near, far = (site.dir / "run/net.sock" for site in (ours.near, ours.far))
+                result = run_json(program("messages"), near, far, "channel", "--size", size, "--batch", batch,
+                                  "--secs", self.options.secs, "--pids", pids)
+                self.table.add(f"messages of {size:,} B", "per s", ours.name, result["per_s"])
+                self.table.add(f"CPU per message of {size:,} B", "us", ours.name, result["cpu_us"])
             for mechanism, name in (("curve", CURVE_ZMQ), ("null", PLAIN_ZMQ)) if self.has_zmq else ():
                 result = run_json(program("zmq"), mechanism, harness.free_port(), "--size", size,
                                   "--secs", self.options.secs)
@@ -381,7 +404,7 @@ class Bench:
 
     def restart(self, tunnel):
         tunnel.stop()
-        if tunnel is not self.ours:
+        if not isinstance(tunnel, peers.Sallyport):
             tunnel.processes.clear()
         tunnel.start(self.sink)
 
@@ -436,6 +459,7 @@ def main():
     machine.tell()
     print()
     bench.table.show()
+    bench.table.show_peer()
     return 1 if bench.failed else 0
 
 

@@ -13,6 +13,7 @@ import sys
 HERE = pathlib.Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent / "system"))
 import harness  # noqa: E402
+import peer_sites  # noqa: E402
 
 MAX_TUNNELS = 9900
 
@@ -46,6 +47,25 @@ class Sallyport:
     def stop(self):
         self.near.stop()
         self.far.stop()
+
+
+class PeerProtocol(Sallyport):
+    """The same two sites with the peer protocol in hard mode."""
+
+    name = "peer protocol"
+
+    def start(self, sink):
+        self.near, self.far = harness.Site("bench-near", metrics=False), harness.Site("bench-far", metrics=False)
+        block = os.urandom(128)
+        for site, party in ((self.near, "A"), (self.far, "B")):
+            site.vault["handshakes_per_second"] = 1_000_000
+            peer_sites.add_block(site, "link", block, party)
+        tunnel = peer_sites.peer_listen(self.far, "tunnel", f"tcp:127.0.0.1:{sink}")
+        channel = peer_sites.peer_listen(self.far, "channel", "channel")
+        self.port = peer_sites.peer_connect(self.near, "tunnel", tunnel)
+        peer_sites.peer_connect(self.near, "channel", channel, listen=False)
+        self.far.start()
+        self.near.start()
 
 
 class Pair:

@@ -50,7 +50,7 @@ struct Script {
     static std::array<std::byte, netd::SCRATCH_BYTES> scratch;
     for (;;) {
       const auto outcome = reader.read(sockets[0], scratch, frames, untilEof, budget);
-      netd::forEachPacket(outcome.frames, [&](MutableByteSpan packet) -> std::optional<wire::DropReason> {
+      netd::forEachPacket(outcome.bytes, [&](MutableByteSpan packet) -> std::optional<wire::DropReason> {
         const auto text = receiver.open(cipher, packet);
         if (!text) {
           CHECK(!fault || *fault == text.error());  // dead is dead

@@ -64,7 +64,7 @@ void End::readFrames() {
   while (!over_) {
     const size_t frames = world_.dice().between(1, netd::FRAMES_PER_READ);
     auto outcome = reader_.read(fd_, world_.scratch(), frames, true, world_.budget());
-    if (auto fault = netd::forEachPacket(outcome.frames, [this](MutableByteSpan packet) { return openPacket(packet); }))
+    if (auto fault = netd::forEachPacket(outcome.bytes, [this](MutableByteSpan packet) { return openPacket(packet); }))
       return fail(*fault);
     finishIfDone();
     if (over_) return;

@@ -59,7 +59,23 @@ enum sallyport_code {
   SALLYPORT_CLOSED = 263,
   SALLYPORT_BAD_ARGUMENT = 264,
   SALLYPORT_BUFFER_TOO_SMALL = 265,
-  SALLYPORT_OUT_OF_MEMORY = 266
+  SALLYPORT_OUT_OF_MEMORY = 266,
+  SALLYPORT_BROKEN = 267,
+  // netd's refusals: 512 and the number of `NetRefusal` in proto/net.capnp.
+  SALLYPORT_NET_UNSPECIFIED = 512,
+  SALLYPORT_NET_UNKNOWN_NAME = 513,
+  SALLYPORT_NET_NOT_A_CHANNEL = 514,
+  SALLYPORT_NET_TIMED_OUT = 515,
+  SALLYPORT_NET_UNREACHABLE = 516,
+  SALLYPORT_NET_HANDSHAKE_FAILED = 517,
+  SALLYPORT_NET_VAULT_REFUSED = 518,
+  SALLYPORT_NET_TOO_BIG = 519,
+  SALLYPORT_NET_CLOSED = 520,
+  SALLYPORT_NET_TOO_MANY_OBJECTS = 521,
+  SALLYPORT_NET_FAILED = 522,
+  SALLYPORT_NET_SHUTTING_DOWN = 523,
+  SALLYPORT_NET_WRONG_PROTOCOL = 524,
+  SALLYPORT_NET_RESERVED_CODE = 525
 };
 
 enum sallyport_verb {
@@ -173,6 +189,48 @@ int sallyport_sign(sallyport_key *key, sallyport_sign_item *items, size_t count)
 int sallyport_verify(sallyport_vault *vault, sallyport_verify_item *items, size_t count);
 // count values of 16 bytes, one behind the other, to `nonces`. At most 64.
 int sallyport_fresh_nonces(sallyport_key *key, const char *domain, uint32_t count, uint8_t *nonces);
+
+// --- channels of the peer protocol -----------------------------------------------------------------------------------
+//
+// Through this host's netd (the socket of [net]), entries with protocol = "peer". A channel belongs to one thread at a
+// time: a call while another is under way is answered with SALLYPORT_BAD_ARGUMENT. See <sallyport/peer.h>.
+
+typedef struct sallyport_peer_channel sallyport_peer_channel;
+typedef struct sallyport_peer_listener sallyport_peer_listener;
+
+enum sallyport_peer_status {
+  SALLYPORT_PEER_COMPLETE = 0,   // the whole buffer, or all whole frames of one code that fit
+  SALLYPORT_PEER_SLOW = 1,       // the time is over; what half a frame there is stays for the next call
+  SALLYPORT_PEER_TOO_BIG = 2,    // the first frame is larger than the buffer: `needed`. Nothing is lost
+  SALLYPORT_PEER_ENDED = 3,      // the peer's authenticated end, after `size` bytes
+  SALLYPORT_PEER_IS_BROKEN = 4   // after `size` bytes the connection failed: `reason`
+};
+
+typedef struct sallyport_peer_received {
+  size_t size;    // genuine bytes in the buffer, whatever the status is
+  uint32_t code;  // of all of them
+  int status;     // enum sallyport_peer_status
+  uint32_t needed;
+  char reason[32];  // the drop reason's name, ends with NUL
+} sallyport_peer_received;
+
+// timeout_ms of connect and listen: how long a call waits for netd's answer; 0: ten seconds.
+int sallyport_peer_connect(const char *path, const char *name, uint32_t timeout_ms, sallyport_peer_channel **channel);
+int sallyport_peer_listen(const char *path, const char *name, uint32_t timeout_ms, sallyport_peer_listener **listener);
+// timeout_ms of accept and receive: 0 waits for ever.
+int sallyport_peer_accept(sallyport_peer_listener *listener, uint32_t timeout_ms, sallyport_peer_channel **channel);
+void sallyport_peer_unlisten(sallyport_peer_listener **listener);
+// Any size, in frames of one code; size 0 is one empty frame (data may be NULL then).
+int sallyport_peer_send(sallyport_peer_channel *channel, const void *data, size_t size, uint32_t code);
+// SALLYPORT_OK whenever there is a status.
+int sallyport_peer_receive(sallyport_peer_channel *channel, void *buffer, size_t size, uint32_t timeout_ms,
+                           sallyport_peer_received *received);
+// Our direction's authenticated end; receiving goes on.
+int sallyport_peer_finish(sallyport_peer_channel *channel);
+// Sends the end and closes; or closes without an end, so that the peer sees it broken. Both set *channel to NULL.
+void sallyport_peer_close(sallyport_peer_channel **channel);
+void sallyport_peer_abandon(sallyport_peer_channel **channel);
+const char *sallyport_peer_status_name(int status);
 
 #ifdef __cplusplus
 }

@@ -92,6 +92,10 @@ TEST(ConfigPeer, WhatWouldBeWeakerThanItSaysIsRefused) {
       {"service = \"echo\"", "service = \"echo\"\nmax_frame_bytes = 4294967296", 7, "out of range"},
       {"service = \"echo\"", "service = \"echo\"\nrotate_frames = 0", 7, "out of range"},
       {"service = \"echo\"", "service = \"echo\"\nrotate_frames = 1000000001", 7, "out of range"},
+      // a stream that can't tell its end
+      {"service = \"echo\"", "mode = \"base\"\nservice = \"tcp:127.0.0.1:5432\"", 7, "would be a tunnel"},
+      {"db.example.com:7002\"", "db.example.com:7002\"\nmode = \"base\"\nlisten = \"127.0.0.1:5433\"", 11,
+       "would be a tunnel"},
       // one block, two protocols or two connections
       {"protocol = \"peer\"\nkey = \"block\"\nservice",
        "protocol = \"peer\"\nmode = \"base\"\nkey = \"block\"\nservice", 8,

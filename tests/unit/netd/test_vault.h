@@ -5,7 +5,10 @@
 #include <gtest/gtest.h>
 #include <sodium.h>
 
+#include <vector>
+
 #include "netd/handshake.h"
+#include "peer/block_keys.h"
 #include "tests/unit/wire/vectors.h"
 
 namespace sallyport::netd::test {
@@ -41,8 +44,24 @@ inline SharedKey sharedKey(const PublicKey& open, const PublicKey& secret) {
   return key;
 }
 
-// The long-term keys of one server and one client.
+// The long-term keys of one server and one client, and a block of which the server is B.
 struct TestVault {
+  std::array<std::byte, wire::PEER_BLOCK_BYTES> block = randomBlock();
+  std::vector<wire::PeerSalt> salts;  // drawn and not used
+  uint32_t blockVersion = 1;
+
+  static std::array<std::byte, wire::PEER_BLOCK_BYTES> randomBlock() {
+    std::array<std::byte, wire::PEER_BLOCK_BYTES> block;
+    randombytes_buf(block.data(), block.size());
+    return block;
+  }
+  wire::PeerSalt drawPeerSalt() {
+    wire::PeerSalt salt;
+    randombytes_buf(salt.data(), wire::PeerSalt::SIZE);
+    return salts.emplace_back(salt);
+  }
+  bool takePeerSalt(const wire::PeerSalt& salt) { return std::erase(salts, salt) == 1; }
+
   Pair server = Pair::random();
   Pair client = Pair::random();
   std::string peerName = "alice";

@@ -180,7 +180,7 @@ class Frames : public WireIo {
   // One read; its packets are added to `packets`.
   ReadState read(size_t maxFrames = FRAMES_PER_READ, bool untilEof = false) {
     const auto outcome = reader.read(near, std::span<std::byte, SCRATCH_BYTES>(scratch), maxFrames, untilEof, budget);
-    const auto fault = forEachPacket(outcome.frames, [&](MutableByteSpan packet) -> std::optional<wire::DropReason> {
+    const auto fault = forEachPacket(outcome.bytes, [&](MutableByteSpan packet) -> std::optional<wire::DropReason> {
       packets.push_back(test::vec(packet));
       return std::nullopt;
     });

@@ -28,6 +28,9 @@ namespace sallyport::netd::test {
 namespace fs = std::filesystem;
 
 inline constexpr uint32_t ECHO_ENTRY = 1, TARGET_ENTRY = 2, CHANNEL_ENTRY = 3;
+// The same services in the peer protocol.
+inline constexpr uint32_t PEER_ECHO_ENTRY = 4, PEER_TARGET_ENTRY = 5, PEER_CHANNEL_ENTRY = 6;
+inline constexpr uint32_t MAX_PEER_FRAME_BYTES = 1 << 20;
 
 // The limits of one worker.
 struct Options {
@@ -35,6 +38,8 @@ struct Options {
   uint32_t handshakeTimeoutMs = 2000, dialTimeoutMs = 2000, idleTimeoutMs = 0, drainTimeoutMs = 100;
   uint64_t bufferBytes = 64 << 20;
   bool allowed = true;
+  const char* blockName = "block";
+  uint32_t rotateFrames = 65536;
 };
 
 // TestVault behind the vault's schema.
@@ -79,6 +84,33 @@ class VaultServer final : public proto::Net::Server {
     }
     return kj::READY_NOW;
   }
+  kj::Promise<void> peerSalts(PeerSaltsContext context) override {
+    const auto asked = context.getParams().getEntries();
+    auto outcomes = context.getResults().initOutcomes(asked.size());
+    for (uint i = 0; i < asked.size(); ++i) {
+      EXPECT_TRUE(asked[i].getListen());
+      auto drawn = outcomes[i].initDrawn();
+      drawn.setParty(proto::PeerParty::B);
+      drawn.setSalt(toData(vault_.drawPeerSalt().span()));
+      drawn.setVersion(vault_.blockVersion);
+    }
+    return kj::READY_NOW;
+  }
+  kj::Promise<void> peerKeys(PeerKeysContext context) override {
+    const auto asked = context.getParams().getRequests();
+    auto outcomes = context.getResults().initOutcomes(asked.size());
+    for (uint i = 0; i < asked.size(); ++i) {
+      const wire::PeerSalt own(toBytes(asked[i].getOwnSalt())), theirs(toBytes(asked[i].getPeerSalt()));
+      if (!vault_.takePeerSalt(own)) {
+        outcomes[i].setRefused(proto::Refusal::EXPIRED);
+        continue;
+      }
+      auto derived = outcomes[i].initDerived();
+      derived.setSendSecret(toData(peer::hardSendSecret(vault_.block, wire::PeerParty::B, own, theirs).expose()));
+      derived.setReceiveSecret(toData(peer::hardReceiveSecret(vault_.block, wire::PeerParty::B, own, theirs).expose()));
+    }
+    return kj::READY_NOW;
+  }
 
  private:
   TestVault& vault_;
@@ -111,15 +143,20 @@ class WorkerTest : public testing::Test {
     auto peer = root.initPeers(1)[0];
     peer.setName("alice");
     peer.setKey(toData(vault.client.open.span()));
-    auto listens = root.initListens(3);
+    auto listens = root.initListens(6);
     const std::pair<const char*, proto::Service> services[] = {
-        {"echo", proto::Service::ECHO}, {"db", proto::Service::TARGET}, {"chat", proto::Service::CHANNEL}};
-    for (uint i = 0; i < 3; ++i) {
+        {"echo", proto::Service::ECHO},      {"db", proto::Service::TARGET},
+        {"chat", proto::Service::CHANNEL},   {"peer-echo", proto::Service::ECHO},
+        {"peer-db", proto::Service::TARGET}, {"peer-chat", proto::Service::CHANNEL}};
+    for (uint i = 0; i < 6; ++i) {
       listens[i].setName(services[i].first);
       listens[i].setId(i + 1);
       listens[i].setService(services[i].second);
-      listens[i].setVaultKey("server");
-      if (options.allowed) listens[i].initAllow(1).set(0, 0);
+      listens[i].setVaultKey(i < 3 ? "server" : options.blockName);
+      if (i < 3 && options.allowed) listens[i].initAllow(1).set(0, 0);
+      if (i < 3) continue;
+      listens[i].initPeer().setMaxFrameBytes(MAX_PEER_FRAME_BYTES);
+      listens[i].getPeer().setRotateFrames(options.rotateFrames);
     }
     auto limits = root.initLimits();
     limits.setHalfOpen(options.halfOpen);
@@ -147,7 +184,7 @@ class WorkerTest : public testing::Test {
   void start(const Options& options = {}, bool withVault = true) {
     configure(options);
     monitor->send({.kind = ControlKind::CookieKey}, MinuteKey::random().expose());
-    for (uint32_t entry = 1; entry <= 3; ++entry) {
+    for (uint32_t entry = 1; entry <= 6; ++entry) {
       sendFd({.kind = ControlKind::WireListener, .target = entry}, kj::AutoCloseFd(listenUnix(address(entry), 0600)));
     }
     if (withVault) {

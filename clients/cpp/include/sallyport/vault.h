@@ -79,7 +79,25 @@ enum class Code : int {
   badArgument = 264,     // a null pointer, or a value that can't be
   bufferTooSmall = 265,  // C: the answer needs more room; nothing was asked
   outOfMemory = 266,
+  broken = 267,  // a channel: the connection failed; the detail is the drop reason's name
+
+  // NET_CODES and more: netd's refusals, by the numbers of `NetRefusal` in proto/net.capnp.
+  netUnspecified = 512,
+  netUnknownName = 513,
+  netNotAChannel = 514,
+  netTimedOut = 515,
+  netUnreachable = 516,
+  netHandshakeFailed = 517,
+  netVaultRefused = 518,
+  netTooBig = 519,
+  netClosed = 520,
+  netTooManyObjects = 521,
+  netFailed = 522,
+  netShuttingDown = 523,
+  netWrongProtocol = 524,
+  netReservedCode = 525,
 };
+inline constexpr int NET_CODES = 512;
 // The schema's name of a code ("notPermitted"), or "unknown".
 const char* name(Code code) noexcept;
 // A sentence for people.

@@ -1,0 +1,93 @@
+// peer.h - channels of the peer protocol, through this host's netd. Part of: libsallyport (the caller's process).
+// The contract behind it is PeerChannel in proto/net.capnp and docs/protocol.md §13.4. The library has no key and does
+// no cryptography: netd does, and gives out what it proved genuine.
+//
+//     auto channel = sallyport::client::PeerChannel::connect("/run/sallyport/net/net.sock", "db");
+//     channel.send("how are you", 7);
+//     std::array<std::byte, 4096> buffer;
+//     const auto got = channel.receive(buffer, std::chrono::seconds(5));   // got.bytes, got.code, got.status
+//
+// **Blocking and simple.** One object, one thread at a time, as the protocol's document has it: a second thread that
+// calls while a call is under way gets badArgument. Each channel has a connection to netd of its own.
+//
+// **Ends.** `ended` is the peer's authenticated end; any other end is `broken`, with a reason by name. What was genuine
+// before comes first. A channel that is destroyed without close() has no end: the peer sees it broken.
+#pragma once
+
+#include <atomic>
+#include <chrono>
+#include <memory>
+#include <string>
+#include <string_view>
+
+#include <sallyport/vault.h>
+
+namespace sallyport::client {
+
+enum class PeerStatus : int {
+  complete = 0,  // the whole buffer, or all whole frames of one code that fit
+  slowPeer = 1,  // the time is over; what half a frame there is stays for the next call
+  tooBig = 2,    // the first frame is larger than the buffer: `needed` says how large. Nothing is lost
+  ended = 3,     // the peer's authenticated end, after `bytes`
+  broken = 4,  // after `bytes` the connection failed: `reason` is the drop reason's name. Each later call says it again
+};
+const char* name(PeerStatus status) noexcept;
+
+struct PeerReceived {
+  size_t bytes = 0;  // at the beginning of the buffer, all of them genuine, whatever the status is
+  uint32_t code = 0;
+  PeerStatus status = PeerStatus::complete;
+  uint32_t needed = 0;
+  std::string reason;
+};
+
+inline constexpr std::chrono::milliseconds FOR_EVER{0};
+
+class PeerChannel {
+ public:
+  // Through the [[connect]] entry `name` of the netd behind `path`.
+  static PeerChannel connect(const std::string& path, std::string_view name, Options options = {});
+  PeerChannel(PeerChannel&&) noexcept;
+  PeerChannel& operator=(PeerChannel&&) noexcept;
+  ~PeerChannel();
+
+  // Any size, in frames of one code; nothing is one empty frame. Returns when netd has taken it all. While it waits,
+  // netd reads what the peer sends, at least one frame of the largest size: two that send at once don't block each
+  // other. Throws `broken` with the reason, `timedOut` (then the channel is broken), reservedCode.
+  void send(View data, uint32_t code = 0);
+  // Fills the buffer from whole frames of one code. A frame without a payload is given out alone.
+  PeerReceived receive(std::span<std::byte> buffer, std::chrono::milliseconds timeout = FOR_EVER);
+  // Our direction's authenticated end: nothing can be sent after it, and receiving goes on.
+  void finish();
+  // Sends the end, if finish() didn't, and closes. A second time: nothing.
+  void close() noexcept;
+
+  const std::string& address() const;  // of an accepted one: where the peer connected from
+
+  struct Impl;
+
+ private:
+  friend class PeerListener;
+  explicit PeerChannel(std::unique_ptr<Impl> impl);
+  std::unique_ptr<Impl> impl_;
+};
+
+// Takes part in accepting the channels of a [[listen]] entry with protocol "peer" and service "channel".
+class PeerListener {
+ public:
+  static PeerListener listen(const std::string& path, std::string_view name, Options options = {});
+  PeerListener(PeerListener&&) noexcept;
+  PeerListener& operator=(PeerListener&&) noexcept;
+  ~PeerListener();
+
+  // The next channel. Throws netTimedOut.
+  PeerChannel accept(std::chrono::milliseconds timeout = FOR_EVER);
+
+  struct Impl;
+
+ private:
+  explicit PeerListener(std::unique_ptr<Impl> impl);
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace sallyport::client

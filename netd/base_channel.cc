@@ -1,0 +1,230 @@
+// base_channel.cc - see base_channel.h.
+#include "netd/base_channel.h"
+
+#include <sys/socket.h>
+
+#include <array>
+#include <cerrno>
+#include <cstring>
+
+#include "netd/channel_life.h"
+#include "netd/socket_options.h"
+
+namespace sallyport::netd {
+
+using wire::DropReason;
+
+namespace {
+
+void put32(std::byte* to, uint32_t value) {
+  value = __builtin_bswap32(value);
+  std::memcpy(to, &value, sizeof value);
+}
+
+}  // namespace
+
+BaseChannel::BaseChannel(Worker& worker, std::shared_ptr<const Entry> entry, WireSessionOf<BaseLink> wire,
+                         std::shared_ptr<ChannelState> state)
+    : Connection(worker, std::move(entry), {}),
+      socket_(kj::mv(wire.socket)),
+      link_(std::move(wire.link)),
+      ticket_(std::move(wire.ticket)),
+      state_(std::move(state)) {
+  takeChannel(*state_, *this, worker_, this->entry());
+  setNoDelay(socket_);
+  worker_.loop().add(socket_, EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET, *this);
+}
+
+BaseChannel::~BaseChannel() noexcept(false) = default;
+
+void BaseChannel::release(bool failed) {
+  worker_.loop().remove(socket_, *this);
+  toWire_.clear(worker_.budget());
+  plain_.clear();
+  socket_ = nullptr;
+  link_.session = nullptr;
+  lingerTimer_ = nullptr;
+  ticket_ = {};
+  leaveChannel(state_, worker_, failed ? failure() : std::nullopt);
+}
+
+void BaseChannel::breakOff(DropReason reason) {
+  if (over()) return;
+  state_->broken = reason;
+  fail(reason);
+}
+
+void BaseChannel::onEvents(uint32_t events) {
+  if ((events & (EPOLLIN | EPOLLRDHUP | EPOLLHUP | EPOLLERR)) != 0) readable_ = true;
+  pump();
+}
+
+void BaseChannel::pump() {
+  if (!toWire_.empty()) {
+    switch (flushStash(socket_, toWire_, worker_.budget())) {
+      case IoState::Done: afterSending(); break;
+      case IoState::Blocked: break;
+      case IoState::Failed: return breakOff(DropReason::TransportError);
+    }
+  }
+  if (over()) return;
+  if (lingering_) return discard();
+  deliver();
+  if (!over()) readSome();
+  if (!over()) worker_.setWaiting(*this, !toWire_.empty() || link_.received->size() > 0 || !state_->inbox.empty());
+}
+
+// --- wire to program -------------------------------------------------------------------------------------------------
+
+void BaseChannel::readSome() {
+  if (opening_ || !readable_ || ended_ || state_->inbox.full()) return;
+  const auto scratch = worker_.scratch().first(BASE_PIECE_BYTES);
+  ssize_t got;
+  do got = recv(socket_, scratch.data(), scratch.size(), MSG_DONTWAIT);
+  while (got < 0 && errno == EINTR);
+  if (got < 0) {
+    readable_ = false;
+    if (errno != EAGAIN) breakOff(DropReason::TransportError);
+    return;
+  }
+  if (got == 0) {
+    // protocol §13.3: nobody can know whether the peer meant to end it.
+    ended_ = true;
+    return breakOff(DropReason::Truncated);
+  }
+  touch();
+  opening_ = true;
+  link_.session->open(scratch.first(static_cast<size_t>(got)), [this](auto opened) { onOpened(std::move(opened)); });
+}
+
+void BaseChannel::onOpened(Result<BaseSession::Opened, DropReason> opened) {
+  opening_ = false;
+  if (over()) return;
+  if (!opened) return breakOff(opened.error());
+  if (lingering_) return discard();
+  link_.received->add(*opened);
+  deliver();
+  if (over()) return;
+  // What was genuine before a fault is delivered; the end follows.
+  if (opened->fault) return breakOff(*opened->fault);
+  worker_.yield(*this);
+}
+
+void BaseChannel::deliver() {
+  size_t count = 0;
+  while (const auto frame = link_.received->front()) {
+    if (!closing_) state_->inbox.push(frame->text, frame->code);
+    worker_.stats().add(Counter::MessagesOpened);
+    worker_.stats().add(Counter::BytesOpened, frame->text.size());
+    link_.received->pop();
+    ++count;
+  }
+  const bool hadHeader = state_->underWay.has_value();
+  state_->underWay = link_.received->underWay();
+  if ((count > 0 || (!hadHeader && state_->underWay)) && state_->onNews) state_->onNews();
+}
+
+void BaseChannel::resumeReading() {
+  if (!over()) worker_.yield(*this);
+}
+
+// --- program to wire -------------------------------------------------------------------------------------------------
+
+void BaseChannel::send(std::span<const OutgoingMessage> messages) {
+  CHECK(!sending());
+  if (messages.empty() || over()) return;
+  touch();
+  for (const auto& [text, code] : messages) {
+    std::array<std::byte, wire::PEER_HEADER_BYTES> header{};
+    put32(header.data(), static_cast<uint32_t>(text.size()));
+    put32(header.data() + 4, code);
+    plain_.append(header);
+    plain_.append(text);
+    plain_.append(std::array<std::byte, wire::PEER_TAG_BYTES>{});
+    worker_.stats().add(Counter::MessagesSealed);
+    worker_.stats().add(Counter::BytesSealed, text.size());
+  }
+  sealSome();
+}
+
+void BaseChannel::sealSome() {
+  if (sealing_ || plain_.empty() || !toWire_.empty()) return;
+  const ByteSpan piece = plain_.bytes().first(std::min(plain_.size(), BASE_PIECE_BYTES));
+  sealing_ = true;
+  link_.session->seal(piece, [this](auto sealed) { onSealed(std::move(sealed)); });
+  plain_.consume(piece.size());
+}
+
+void BaseChannel::onSealed(Result<ByteSpan, DropReason> sealed) {
+  sealing_ = false;
+  if (over()) return;
+  if (!sealed) return breakOff(sealed.error());
+  iovec part{.iov_base = const_cast<std::byte*>(sealed->data()), .iov_len = sealed->size()};
+  if (!sealed->empty()) {
+    switch (sendAll(socket_, std::span(&part, 1), toWire_, worker_.budget())) {
+      case IoState::Done: break;
+      case IoState::Blocked: return;
+      case IoState::Failed: return breakOff(DropReason::TransportError);
+    }
+  }
+  afterSending();
+}
+
+void BaseChannel::afterSending() {
+  sealSome();
+  if (sending()) return;
+  if (closing_ && !lingering_) return linger();
+  if (state_->sentEnd) shutdown(socket_, SHUT_WR);
+  if (state_->onSent) state_->onSent();
+}
+
+// There is no end to send: the half of the wire is closed, and what that means is the peer's to guess.
+void BaseChannel::sendEnd() {
+  CHECK(!sending());
+  if (over() || state_->sentEnd) return;
+  state_->sentEnd = true;
+  shutdown(socket_, SHUT_WR);
+}
+
+void BaseChannel::close(bool) {
+  closing_ = true;
+  state_->inbox.wipeAll();
+  state_->onNews = nullptr;
+  state_->onSent = nullptr;
+  if (!over() && !sending()) linger();
+}
+
+// As ChannelConnectionOf: what still comes is read and thrown away, so that the close is no reset.
+void BaseChannel::linger() {
+  lingering_ = true;
+  shutdown(socket_, SHUT_WR);
+  lingerTimer_ = lingerThen(worker_, [this] { finish(); });
+  worker_.yield(*this);
+}
+
+void BaseChannel::discard() {
+  while (true) {
+    const ssize_t got = recv(socket_, worker_.scratch().data(), BASE_PIECE_BYTES, MSG_DONTWAIT);
+    if (got > 0 || (got < 0 && errno == EINTR)) continue;
+    if (got == 0 || errno != EAGAIN) finish();
+    return;
+  }
+}
+
+void echoFrames(const std::shared_ptr<ChannelState>& state) {
+  state->inbox.claim();
+  const auto goOn = [weak = std::weak_ptr(state)] {
+    const auto held = weak.lock();
+    if (held == nullptr) return;
+    while (held->connection != nullptr && !held->connection->sending() && !held->inbox.empty()) {
+      const OutgoingMessage frame{.text = held->inbox.front(), .code = held->inbox.frontCode()};
+      held->connection->send(std::span(&frame, 1));
+      held->inbox.pop();
+    }
+    if (held->connection != nullptr) held->connection->resumeReading();
+  };
+  state->onNews = goOn;
+  state->onSent = goOn;
+}
+
+}  // namespace sallyport::netd

@@ -1,0 +1,113 @@
+// base_session.cc - see base_session.h.
+#include "netd/base_session.h"
+
+#include <cstring>
+
+#include "common/capnp_bytes.h"
+#include "common/log.h"
+#include "netd/vault_refusal.h"
+
+namespace sallyport::netd {
+
+using wire::DropReason;
+
+namespace {
+
+uint32_t be32(ByteSpan bytes) {
+  uint32_t value;
+  std::memcpy(&value, bytes.data(), sizeof value);
+  return __builtin_bswap32(value);
+}
+
+DropReason reasonNamed(std::string_view text) {
+  for (size_t i = 0; i < wire::DROP_REASON_COUNT; ++i) {
+    if (wire::name(static_cast<DropReason>(i)) == text) return static_cast<DropReason>(i);
+  }
+  return DropReason::VaultRefused;
+}
+
+DropReason reasonOf(const kj::Exception& failure) {
+  return failure.getType() == kj::Exception::Type::DISCONNECTED ? DropReason::VaultUnavailable
+                                                                : DropReason::VaultRefused;
+}
+
+void logFailure(kj::Exception&&) { logError("an answer of the vault could not be handled"); }
+
+}  // namespace
+
+BaseSession::BaseSession(EventLoop& loop, proto::PeerSession::Client session)
+    : loop_(loop), session_(kj::mv(session)), alive_(std::make_shared<bool>(true)) {}
+
+BaseSession::~BaseSession() {
+  *alive_ = false;
+  // A vault that is gone has closed it already.
+  session_.closeRequest().send().ignoreResult().detach([](kj::Exception&&) {});
+}
+
+void BaseSession::seal(ByteSpan frames, OnSealed onSealed) {
+  auto request = session_.sealRequest(capnp::MessageSize{16 + frames.size() / sizeof(capnp::word), 0});
+  request.setFrames(toData(frames));
+  request.send()
+      .then(
+          [alive = alive_, onSealed](auto&& answer) {
+            if (!*alive) return;
+            const auto outcome = answer.getOutcome();
+            if (outcome.isRefused()) return onSealed(refuse(dropReasonOf(outcome.getRefused())));
+            onSealed(toBytes(outcome.getFrames()));
+          },
+          [alive = alive_, onSealed](kj::Exception&& failure) {
+            if (*alive) onSealed(refuse(reasonOf(failure)));
+          })
+      .detach(logFailure);
+}
+
+void BaseSession::open(ByteSpan bytes, OnOpened onOpened) {
+  auto request = session_.openRequest(capnp::MessageSize{16 + bytes.size() / sizeof(capnp::word), 0});
+  request.setFrames(toData(bytes));
+  request.send()
+      .then(
+          [alive = alive_, onOpened](auto&& answer) {
+            if (!*alive) return;
+            const auto outcome = answer.getOutcome();
+            if (outcome.isRefused()) return onOpened(refuse(dropReasonOf(outcome.getRefused())));
+            const auto opened = outcome.getOpened();
+            const auto frames = toBytes(opened.getFrames());
+            Opened result{.frames = frames, .sanctified = opened.getSanctified(), .fault = {}};
+            if (result.sanctified > frames.size()) return onOpened(refuse(DropReason::VaultRefused));
+            if (opened.hasFault() && opened.getFault().size() > 0) result.fault = reasonNamed(opened.getFault().cStr());
+            onOpened(result);
+          },
+          [alive = alive_, onOpened](kj::Exception&& failure) {
+            if (*alive) onOpened(refuse(reasonOf(failure)));
+          })
+      .detach(logFailure);
+}
+
+void BaseFrames::add(const BaseSession::Opened& opened) {
+  if (opened.sanctified > 0) genuine_ = bytes_.size() + opened.sanctified;
+  bytes_.append(opened.frames);
+  budget_->take(opened.frames.size());
+}
+
+std::optional<BaseFrames::Frame> BaseFrames::front() const {
+  if (genuine_ < wire::PEER_OVERHEAD_BYTES) return std::nullopt;
+  const ByteSpan bytes = bytes_.bytes();
+  const size_t length = be32(bytes);
+  if (genuine_ < wire::peerFrameBytes(length)) return std::nullopt;
+  return Frame{bytes.subspan(wire::PEER_HEADER_BYTES, length), be32(bytes.subspan(4))};
+}
+
+void BaseFrames::pop() {
+  const size_t frame = wire::peerFrameBytes(be32(bytes_.bytes()));
+  genuine_ -= frame;
+  bytes_.consume(frame);
+  budget_->give(frame);
+}
+
+std::optional<wire::PeerHeader> BaseFrames::underWay() const {
+  const ByteSpan bytes = bytes_.bytes();
+  if (genuine_ > 0 || bytes.size() < wire::PEER_HEADER_BYTES) return std::nullopt;
+  return wire::PeerHeader{.length = be32(bytes), .code = be32(bytes.subspan(4)), .sequence = be32(bytes.subspan(8))};
+}
+
+}  // namespace sallyport::netd

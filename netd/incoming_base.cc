@@ -1,0 +1,107 @@
+// incoming_base.cc - see incoming_base.h.
+#include "netd/incoming_base.h"
+
+#include <cerrno>
+
+#include "netd/base_channel.h"
+#include "netd/channel_service.h"
+#include "netd/socket_options.h"
+#include "netd/worker.h"
+
+namespace sallyport::netd {
+
+using wire::DropReason;
+
+IncomingBase::IncomingBase(Worker& worker, std::shared_ptr<const Entry> entry, kj::AutoCloseFd socket,
+                           const sockaddr_storage& address, Sources::Ticket ticket)
+    : Connection(worker, std::move(entry), {}), socket_(kj::mv(socket)), address_(address), ticket_(std::move(ticket)) {
+  ticket_.heldBy(*this);
+  worker_.stats().add(Counter::HalfOpen);
+  worker_.stats().add(Counter::Connections);
+  worker_.loop().add(socket_, EPOLLIN | EPOLLET, *this);
+}
+
+IncomingBase::~IncomingBase() noexcept(false) = default;
+
+void IncomingBase::release(bool) {
+  worker_.stats().subtract(Counter::HalfOpen);
+  question_ = nullptr;
+  link_.session = nullptr;
+  if (socket_.get() >= 0) {
+    worker_.stats().subtract(Counter::Connections);
+    worker_.loop().remove(socket_, *this);
+    socket_ = nullptr;
+  }
+  ticket_ = {};
+}
+
+DropReason IncomingBase::timeoutReason() const {
+  return question_ != nullptr || opening_ ? DropReason::VaultUnavailable : DropReason::HandshakeTimeout;
+}
+
+Dropped IncomingBase::describe(DropReason reason) const {
+  Dropped dropped = Connection::describe(reason);
+  dropped.from = &address_;
+  return dropped;
+}
+
+void IncomingBase::onEvents(uint32_t) {
+  if (question_ != nullptr || opening_) return;  // what comes meanwhile is read when the vault has answered
+  if (link_.session != nullptr) return readSome();
+  question_ = worker_.vault().openPeerSession(entry().name, true, [this](auto session) {
+    question_ = nullptr;
+    if (!session) return fail(session.error());
+    link_ = {std::move(*session), std::make_unique<BaseFrames>(worker_.sharedBudget())};
+    readSome();
+  });
+}
+
+void IncomingBase::readSome() {
+  const auto scratch = worker_.scratch().first(BASE_PIECE_BYTES);
+  ssize_t got;
+  do got = recv(socket_, scratch.data(), scratch.size(), MSG_DONTWAIT);
+  while (got < 0 && errno == EINTR);
+  if (got < 0 && errno == EAGAIN) return;
+  if (got <= 0) return fail(DropReason::ClosedInHandshake);
+  opening_ = true;
+  link_.session->open(scratch.first(static_cast<size_t>(got)), [this](auto opened) { onOpened(std::move(opened)); });
+}
+
+void IncomingBase::onOpened(Result<BaseSession::Opened, DropReason> opened) {
+  if (over()) return;
+  opening_ = false;
+  if (!opened) return fail(opened.error());
+  link_.received->add(*opened);
+  if (link_.received->hasGenuine()) return established();
+  if (opened->fault) return fail(*opened->fault);
+  if (worker_.budget().exceeded()) return fail(DropReason::MemoryLimit);
+  readSome();
+}
+
+void IncomingBase::established() {
+  worker_.stats().add(Counter::ServerHandshakes);
+  worker_.stats().add(entry().id, EntryCounter::Handshakes);
+  waitingHook.unlink();
+  ticket_.settle();
+  setLiveness(socket_, worker_.limits());
+  worker_.loop().remove(socket_, *this);
+  worker_.stats().subtract(Counter::Connections);  // the next owner counts it again
+  const auto open = [this](std::shared_ptr<ChannelState> state) {
+    return std::make_unique<BaseChannel>(
+        worker_, entry_, WireSessionOf<BaseLink>{kj::mv(socket_), std::move(link_), std::move(ticket_)}, state);
+  };
+  if (entry().service == EntryService::Echo) {
+    auto state = std::make_shared<ChannelState>();
+    worker_.own(open(state));
+    echoFrames(state);
+  } else if (entry().service == EntryService::Channel && worker_.channels() != nullptr) {
+    worker_.channels()->offer(entry(), peer(), "", printable(address_), open);
+  } else {
+    worker_.drop(describe(DropReason::NoAcceptor));
+  }
+  // Not now: the session's callback is the caller.
+  socket_ = nullptr;
+  worker_.soon([this] { finish(); });
+}
+
+}  // namespace sallyport::netd

@@ -1,0 +1,40 @@
+// incoming_base.h - an accepted connection of the peer protocol's base mode until its first good frame. Part of:
+// netd-worker (edge). docs/protocol.md §13.3. There is no preamble: the first byte is a frame's. The vault is asked
+// when the first bytes are there, and it uses the block up only for bytes that are genuine: who merely connects uses
+// nothing.
+#pragma once
+
+#include <kj/io.h>
+
+#include "netd/base_session.h"
+#include "netd/connection.h"
+#include "netd/sources.h"
+#include "netd/vault_client.h"
+
+namespace sallyport::netd {
+
+class IncomingBase final : public Connection, EventLoop::Watcher {
+ public:
+  IncomingBase(Worker& worker, std::shared_ptr<const Entry> entry, kj::AutoCloseFd socket,
+               const sockaddr_storage& address, Sources::Ticket ticket);
+  ~IncomingBase() noexcept(false) override;
+
+  wire::DropReason timeoutReason() const override;
+  Dropped describe(wire::DropReason reason) const override;
+
+ private:
+  void onEvents(uint32_t events) override;
+  void release(bool failed) override;
+  void readSome();
+  void onOpened(Result<BaseSession::Opened, wire::DropReason> opened);
+  void established();
+
+  kj::AutoCloseFd socket_;
+  sockaddr_storage address_;
+  Sources::Ticket ticket_;
+  std::unique_ptr<VaultClient::Question> question_;
+  BaseLink link_;
+  bool opening_ = false;
+};
+
+}  // namespace sallyport::netd

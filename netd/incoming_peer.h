@@ -1,0 +1,31 @@
+// incoming_peer.h - an accepted connection of the peer protocol until its first frame. Part of: netd-worker (edge).
+// docs/protocol.md §13, hard mode. Who connects speaks first: only a whole preamble costs the vault a call, and only
+// a genuine frame, which nobody makes without the block, ends the half-open state. What that frame holds is kept for
+// whom the session is given to. Not a byte is read beyond what the state expects.
+#pragma once
+
+#include "netd/incoming.h"
+
+namespace sallyport::netd {
+
+class IncomingPeer final : public IncomingOf<PeerLink> {
+ public:
+  using IncomingOf::IncomingOf;
+
+  wire::DropReason timeoutReason() const override;
+
+ private:
+  void onHandshakeEvents() override;
+  void release(bool failed) override;
+  void readPreamble();
+  void onSalt(const PeerSaltDrawn& drawn);
+  void onSecrets(PeerSecrets& secrets);
+  void readFirstFrame();
+
+  wire::PeerPreambleBytes preamble_;
+  size_t have_ = 0;
+  std::optional<PeerSaltDrawn> own_;
+  std::optional<PeerLink> opening_;  // with its keys, until the first frame
+};
+
+}  // namespace sallyport::netd

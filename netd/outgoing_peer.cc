@@ -1,0 +1,62 @@
+// outgoing_peer.cc - see outgoing_peer.h.
+#include "netd/outgoing_peer.h"
+
+#include <sys/socket.h>
+
+#include <cerrno>
+
+#include "netd/worker.h"
+
+namespace sallyport::netd {
+
+using wire::DropReason;
+
+void OutgoingPeer::start() {
+  question_ = worker_.vault().drawPeerSalt(entry().name, {.listen = false}, [this](auto drawn) {
+    question_ = nullptr;
+    if (!drawn) return drop(drawn.error());
+    own_ = *drawn;
+    if (!sendWhole(wire::writePeerPreamble(own_->party, own_->salt))) return drop(DropReason::TransportError);
+    onReadable();  // a peer that spoke first
+  });
+}
+
+void OutgoingPeer::onReadable() {
+  if (!own_ || have_ == preamble_.size()) return;
+  while (have_ < preamble_.size()) {
+    const ssize_t got = recv(socket_, preamble_.data() + have_, preamble_.size() - have_, MSG_DONTWAIT);
+    if (got < 0) {
+      if (errno == EINTR) continue;
+      if (errno != EAGAIN) drop(DropReason::ClosedInHandshake);
+      return;
+    }
+    if (got == 0) return drop(DropReason::ClosedInHandshake);
+    have_ += static_cast<size_t>(got);
+    if (auto fault = wire::checkPeerPreamble(ByteSpan(preamble_).first(have_), own_->party)) return drop(*fault);
+  }
+  onPreamble();
+}
+
+void OutgoingPeer::onPreamble() {
+  const auto theirs = wire::parsePeerPreamble(preamble_, own_->party);
+  if (!theirs) return drop(theirs.error());
+  question_ = worker_.vault().derivePeerKeys(
+      entry().name, {.listen = false, .ownSalt = own_->salt, .peerSalt = *theirs}, [this](auto secrets) {
+        question_ = nullptr;
+        if (!secrets) return drop(secrets.error());
+        onSecrets(*secrets);
+      });
+}
+
+void OutgoingPeer::onSecrets(PeerSecrets& secrets) {
+  const EntryFraming& framing = *entry().framing;
+  PeerLink link(peer::hardSealer(std::move(secrets.send), own_->party, framing.rotateFrames),
+                peer::hardOpener(std::move(secrets.receive), own_->party, framing.maxFrameBytes, framing.rotateFrames),
+                own_->blockVersion);
+  std::array<std::byte, PeerLink::AROUND_BYTES> open;
+  if (auto fault = link.sealOpen(worker_.ciphers(), open)) return drop(*fault);
+  if (!sendWhole(open)) return drop(DropReason::TransportError);
+  established(std::move(link));
+}
+
+}  // namespace sallyport::netd

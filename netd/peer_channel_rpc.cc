@@ -1,0 +1,268 @@
+// peer_channel_rpc.cc - see peer_channel_rpc.h. docs/protocol.md §13.4: what receive() gives out, and when.
+// Never here: a byte of a frame that isn't whole, or bytes of two codes in one answer.
+#include "netd/peer_channel_rpc.h"
+
+#include <algorithm>
+#include <vector>
+
+#include <kj/async.h>
+
+#include "common/capnp_bytes.h"
+#include "netd/send_queue.h"
+#include "netd/worker.h"
+
+namespace sallyport::netd {
+
+using proto::NetRefusal;
+
+namespace {
+
+constexpr size_t ANSWER_BYTES = 512 * 1024;
+// What a send is cut into: below the limit of whoever keeps the default, and well inside the worker's scratch memory.
+constexpr uint32_t SENT_FRAME_BYTES = 64 * 1024 - wire::PEER_OVERHEAD_BYTES;
+
+class PeerChannelImpl final : public proto::PeerChannel::Server {
+ public:
+  PeerChannelImpl(Worker& worker, std::shared_ptr<ChannelState> state, ObjectCount count)
+      : worker_(worker),
+        state_(std::move(state)),
+        counted_(std::move(count)),
+        alive_(std::make_shared<bool>(true)),
+        sends_(state_) {
+    state_->inbox.claim();
+    state_->onNews = [this] { answerReceive(); };
+    state_->onSent = [this] { sends_.goOn(); };
+    if (state_->connection != nullptr) state_->connection->resumeReading();
+  }
+  ~PeerChannelImpl() noexcept(false) {
+    *alive_ = false;
+    receive_ = nullptr;  // its caller is gone
+    sends_.forget();
+    closeNow(false);
+  }
+
+  kj::Promise<void> send(SendContext context) override {
+    if (closed_ || state_->sentEnd) return refuseSend(context, NetRefusal::CLOSED);
+    if (wire::isReservedPeerCode(context.getParams().getCode())) return refuseSend(context, NetRefusal::RESERVED_CODE);
+    const size_t most = std::min(SENT_FRAME_BYTES, state_->maxMessageBytes);
+    return sends_.enqueue(kj::mv(context), [most](ChannelWire& connection, SendContext& call) {
+      const uint32_t code = call.getParams().getCode();
+      ByteSpan data = toBytes(call.getParams().getData());
+      std::vector<OutgoingMessage> frames;
+      do {
+        frames.push_back({.text = data.first(std::min(data.size(), most)), .code = code});
+        data = data.subspan(frames.back().text.size());
+      } while (!data.empty());
+      connection.send(frames);
+    });
+  }
+
+  kj::Promise<void> finish(FinishContext context) override {
+    if (closed_) {
+      context.getResults().initOutcome().setRefused(NetRefusal::CLOSED);
+      return kj::READY_NOW;
+    }
+    return sends_.enqueue(kj::mv(context), [](ChannelWire& connection, FinishContext&) { connection.sendEnd(); });
+  }
+
+  kj::Promise<void> receive(ReceiveContext context) override {
+    KJ_REQUIRE(receive_ == nullptr, "one receive at a time");
+    if (closed_) {
+      context.getResults().initReceived().getStatus().setBroken("closed");
+      return kj::READY_NOW;
+    }
+    if (answer(context)) return kj::READY_NOW;
+    context.allowCancellation();  // a client that leaves must not keep the channel by its open call
+    const uint32_t timeoutMs = context.getParams().getTimeoutMs();
+    auto paf = kj::newPromiseAndFulfiller<void>();
+    receive_ = std::make_shared<WaitingReceive>(WaitingReceive{kj::mv(context), kj::mv(paf.fulfiller), nullptr});
+    if (timeoutMs != 0) {
+      receive_->timer = worker_.loop()
+                            .timer()
+                            .afterDelay(timeoutMs * kj::MILLISECONDS)
+                            .then([this, weak = std::weak_ptr(receive_)] { onTimeout(weak); })
+                            .eagerlyEvaluate(nullptr);
+    }
+    return paf.promise.attach(kj::defer([this, weak = std::weak_ptr(receive_), alive = alive_] {
+      if (*alive && receive_ != nullptr && receive_ == weak.lock()) receive_ = nullptr;
+    }));
+  }
+
+  kj::Promise<void> close(CloseContext) override {
+    closeNow(true);
+    return kj::READY_NOW;
+  }
+
+ private:
+  struct WaitingReceive {
+    ReceiveContext context;
+    kj::Own<kj::PromiseFulfiller<void>> done;
+    kj::Maybe<kj::Promise<void>> timer;
+  };
+  enum class Verdict : uint8_t { Wait, Complete, More, TooBig, Over };
+
+  static kj::Promise<void> refuseSend(SendContext& context, NetRefusal reason) {
+    context.getResults().initOutcome().setRefused(reason);
+    return kj::READY_NOW;
+  }
+
+  // What a call can be told now. `bytes` and `frames` are what it gets: so many bytes, which are so many whole frames
+  // and maybe a part of one more.
+  struct Plan {
+    Verdict verdict = Verdict::Wait;
+    size_t bytes = 0;
+    uint32_t tooBig = 0;
+    uint32_t code = 0;
+  };
+
+  // The first `count` bytes of the inbox are frames that go into this answer: takes them.
+  void take(size_t count, MutableByteSpan to) {
+    Inbox& inbox = state_->inbox;
+    while (true) {
+      const ByteSpan front = inbox.front();
+      const size_t part = std::min(front.size(), count);
+      std::ranges::copy(front.first(part), to.begin());
+      to = to.subspan(part);
+      count -= part;
+      begun_ = part < front.size();
+      if (begun_) return inbox.popPart(part);
+      inbox.pop();
+      if (count == 0) return;
+    }
+  }
+
+  // `first`: nothing has been given out for this request yet.
+  Plan plan(uint64_t wanted, bool first) {
+    Plan plan{.code = code_};
+    if (wanted == 0 && !begun_) {
+      plan.verdict = Verdict::Complete;
+      return plan;
+    }
+    bool begun = begun_;  // the front frame was given out in part, so the rest of it has room
+    const auto stopWith = [&plan](Verdict verdict) {
+      plan.verdict = verdict;
+      return false;
+    };
+    state_->inbox.peek([&](size_t size, uint32_t code) {
+      if (!begun) {
+        const bool leads = first && plan.bytes == 0;
+        if (leads) plan.code = code;
+        if (!leads && (code != plan.code || size == 0)) return stopWith(Verdict::Complete);
+        if (size > wanted - plan.bytes) {
+          plan.tooBig = static_cast<uint32_t>(size);
+          return stopWith(leads ? Verdict::TooBig : Verdict::Complete);
+        }
+        emptyFrame_ = size == 0;
+        if (emptyFrame_) return stopWith(Verdict::Complete);
+      }
+      begun = false;
+      plan.bytes += std::min<uint64_t>(size, wanted - plan.bytes);
+      if (plan.bytes >= ANSWER_BYTES) {
+        const bool all = plan.bytes == wanted && plan.bytes == ANSWER_BYTES;
+        plan.bytes = ANSWER_BYTES;
+        return stopWith(all ? Verdict::Complete : Verdict::More);
+      }
+      return plan.bytes < wanted || stopWith(Verdict::Complete);
+    });
+    if (plan.verdict == Verdict::Wait) waitOn(plan, wanted, first);
+    return plan;
+  }
+
+  // All that is here goes out, and it isn't all that was asked for.
+  void waitOn(Plan& plan, uint64_t wanted, bool first) const {
+    if (state_->ended) {
+      plan.verdict = Verdict::Over;
+    } else if (const auto& next = state_->underWay) {
+      // Its header says already whether it belongs to this request.
+      const bool leads = first && plan.bytes == 0;
+      if (!leads && (next->code != plan.code || next->length > wanted - plan.bytes))
+        plan.verdict = Verdict::Complete;
+      else if (leads && next->length > wanted)
+        plan = {.verdict = Verdict::TooBig, .tooBig = next->length, .code = next->code};
+    }
+    // What is here goes out at once: the client asks again for the rest.
+    if (plan.verdict == Verdict::Wait && plan.bytes > 0) plan.verdict = Verdict::More;
+  }
+
+  // False if the call has to wait.
+  bool answer(ReceiveContext& context) {
+    const auto params = context.getParams();
+    emptyFrame_ = false;
+    const Plan plan = this->plan(params.getMaxBytes(), !params.getContinued());
+    if (plan.verdict == Verdict::Wait) return false;
+    auto received = context.getResults(capnp::MessageSize{plan.bytes / sizeof(capnp::word) + 32, 0}).initReceived();
+    received.setCode(plan.code);
+    code_ = plan.code;
+    auto data = received.initData(static_cast<uint>(plan.bytes));
+    if (plan.bytes > 0) take(plan.bytes, {reinterpret_cast<std::byte*>(data.begin()), data.size()});
+    if (emptyFrame_) state_->inbox.pop();
+    auto status = received.getStatus();
+    switch (plan.verdict) {
+      case Verdict::Wait:
+      case Verdict::More: status.setMore(); break;
+      case Verdict::Complete: status.setComplete(); break;
+      case Verdict::TooBig: status.setTooBig(plan.tooBig); break;
+      case Verdict::Over:
+        if (state_->broken)
+          status.setBroken(std::string(wire::name(*state_->broken)));
+        else
+          status.setEnded();
+    }
+    if (state_->connection != nullptr) state_->connection->resumeReading();
+    return true;
+  }
+
+  void answerReceive() {
+    if (receive_ == nullptr || !answer(receive_->context)) return;
+    const auto waiting = std::exchange(receive_, nullptr);
+    waiting->timer = nullptr;
+    waiting->done->fulfill();
+  }
+
+  void onTimeout(const std::weak_ptr<WaitingReceive>& weak) {
+    // Not inside the timer that the call owns.
+    worker_.loop().defer([this, weak, alive = alive_] {
+      if (!*alive) return;
+      const auto waiting = weak.lock();
+      if (waiting == nullptr || waiting != receive_) return;  // answered meanwhile
+      receive_ = nullptr;
+      waiting->context.getResults().initReceived().getStatus().setSlowPeer();
+      waiting->done->fulfill();
+    });
+  }
+
+  void closeNow(bool orderly) {
+    if (closed_) return;
+    closed_ = true;
+    state_->onNews = nullptr;
+    state_->onSent = nullptr;
+    if (state_->connection != nullptr) state_->connection->close(orderly);
+    state_->ended = true;
+    state_->inbox.wipeAll();
+    if (const auto waiting = std::exchange(receive_, nullptr)) {
+      waiting->timer = nullptr;
+      waiting->context.getResults().initReceived().getStatus().setBroken("closed");
+      waiting->done->fulfill();
+    }
+    sends_.answerAll();
+  }
+
+  Worker& worker_;
+  std::shared_ptr<ChannelState> state_;
+  Counted counted_;
+  std::shared_ptr<bool> alive_;
+  SendQueue sends_;
+  std::shared_ptr<WaitingReceive> receive_;
+  uint32_t code_ = 0;        // of the bytes given out last
+  bool begun_ = false;       // the front frame of the inbox was given out in part
+  bool emptyFrame_ = false;  // the answer at hand is an empty frame
+  bool closed_ = false;
+};
+
+}  // namespace
+
+proto::PeerChannel::Client makePeerChannel(Worker& worker, std::shared_ptr<ChannelState> state, ObjectCount count) {
+  return kj::heap<PeerChannelImpl>(worker, std::move(state), std::move(count));
+}
+
+}  // namespace sallyport::netd

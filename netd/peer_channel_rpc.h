@@ -1,0 +1,12 @@
+// peer_channel_rpc.h - the RPC object of one channel of the peer protocol. Part of: netd-worker 0 (edge: serves
+// PeerChannel of proto/net.capnp).
+#pragma once
+
+#include "netd/channel_rpc.h"
+
+namespace sallyport::netd {
+
+// Claims the channel. The object's end, by close() or by its client's, is the channel's.
+proto::PeerChannel::Client makePeerChannel(Worker& worker, std::shared_ptr<ChannelState> state, ObjectCount count);
+
+}  // namespace sallyport::netd

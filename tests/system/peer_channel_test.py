@@ -1,0 +1,280 @@
+#!/usr/bin/python3
+"""Goal: what docs/protocol.md §13.4 promises a program, sentence by sentence, through real daemons: Python over libsallyport's C ABI, which
+goes through its C++ class and net.capnp. The other party is peerframe.py, so that frames are cut as a test wants them.
+"""
+
+import os
+import pathlib
+import re
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import unittest
+
+from harness import SystemTest, bin_root
+from peer_sites import END, WirePeer, add_block, peer_connect, peer_listen
+from traffic import patterned
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+if os.environ.get("SALLYPORT_SANITIZE", "none") != "none":
+    print("a sanitizer's library can't be loaded into Debian's python3: skipped")
+    sys.exit(77)
+os.environ["SALLYPORT_LIBRARY"] = str(bin_root() / "clients/cpp/libsallyport.so.0")
+sys.path.insert(0, str(ROOT / "clients/python"))
+import sallyport  # noqa: E402
+from sallyport import PeerStatus  # noqa: E402
+
+MAX_FRAME = 2 << 20
+
+
+class Api(SystemTest):
+    @classmethod
+    def setUpClass(cls):
+        cls.site_ = site = cls.class_site("api")
+        cls.blocks = {name: os.urandom(128) for name in ("in", "a", "b")}
+        add_block(site, "in", cls.blocks["in"], "B")
+        add_block(site, "a", cls.blocks["a"], "A")
+        cls.port = peer_listen(site, "chat", "channel", key="in", max_frame_bytes=MAX_FRAME)
+        # Both ends in one netd: the same block under two names, one for each party.
+        add_block(site, "b", cls.blocks["a"], "B")
+        loop = peer_listen(site, "loop", "channel", key="b", max_frame_bytes=MAX_FRAME)
+        peer_connect(site, "loop", loop, key="a", listen=False, max_frame_bytes=MAX_FRAME)
+        peer_connect(site, "echo", peer_listen(site, "echo", "echo", key="b"), key="a", listen=False)
+        site.peer("client", site.key("client"))
+        site.listen("curve", ["client"], "channel")
+        site.start()
+        cls.socket = site.dir / "run/net.sock"
+
+    def accepted(self):
+        """Our program's channel, and the Python party at its other end."""
+        listener = sallyport.listen_peer(self.socket, "chat")
+        peer = WirePeer(("127.0.0.1", self.port), "A", self.blocks["in"])
+        self.addCleanup(peer.close)
+        channel = listener.accept(10)
+        listener.close()
+        self.addCleanup(channel.close)
+        return channel, peer
+
+    def both(self):
+        """Two programs' channels through one netd."""
+        listener = sallyport.listen_peer(self.socket, "loop")
+        ours = sallyport.connect_peer(self.socket, "loop")
+        theirs = listener.accept(10)
+        listener.close()
+        self.addCleanup(ours.close)
+        self.addCleanup(theirs.close)
+        return ours, theirs
+
+    # -- send
+
+    def test_send_takes_any_size_and_divides_it_into_frames(self):
+        channel, peer = self.accepted()
+        data = patterned(300_000)
+        channel.send(data, 9)
+        got, frames = b"", 0
+        while len(got) < len(data):
+            code, payload = peer.receive()
+            self.assertEqual(code, 9)
+            got, frames = got + payload, frames + 1
+        self.assertEqual(got, data)
+        self.assertGreater(frames, 1)
+
+    def test_nothing_at_all_is_one_empty_frame(self):
+        channel, peer = self.accepted()
+        channel.send(b"", 5)
+        self.assertEqual(peer.receive(), (5, b""))
+
+    def test_code_is_the_callers_but_for_the_reserved_ones(self):
+        channel, peer = self.accepted()
+        for code in (0, 1, 0xFFFFFFFD):
+            channel.send(b"x", code)
+            self.assertEqual(peer.receive(), (code, b"x"))
+        for code in (0xFFFFFFFE, 0xFFFFFFFF):
+            with self.assertRaises(sallyport.NetReservedCode):
+                channel.send(b"x", code)
+
+    def test_two_that_write_large_frames_at_once_dont_block_each_other(self):
+        ours, theirs = self.both()
+        data = patterned(MAX_FRAME)
+        threads = [threading.Thread(target=end.send, args=(data,), daemon=True) for end in (ours, theirs)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(60)
+            self.assertFalse(thread.is_alive(), "each waits for the other")
+        for end in (ours, theirs):
+            self.assertEqual(end.receive(len(data), 30), (data, 0, PeerStatus.COMPLETE, 0, ""))
+
+    # -- receive
+
+    def test_receive_fills_a_large_buffer_from_several_frames(self):
+        channel, peer = self.accepted()
+        for at in range(10):
+            peer.send(bytes([at]) * 1000, 4)
+        got = channel.receive(10_000, 30)
+        self.assertEqual((got.status, got.code), (PeerStatus.COMPLETE, 4))
+        self.assertEqual(got.data, b"".join(bytes([at]) * 1000 for at in range(10)))
+
+    def test_receive_fills_a_buffer_larger_than_any_message_of_the_rpc(self):
+        ours, theirs = self.both()
+        data = patterned(5 << 20, seed=3)
+        sender = threading.Thread(target=ours.send, args=(data,), daemon=True)
+        sender.start()
+        got = theirs.receive(len(data), 60)
+        sender.join(30)
+        self.assertEqual(got.status, PeerStatus.COMPLETE)
+        self.assertEqual(got.data, data)
+
+    def test_a_request_that_ends_inside_a_frame_gets_whole_frames_and_the_rest_is_kept(self):
+        channel, peer = self.accepted()
+        peer.send(b"a" * 100)
+        peer.send(b"b" * 100)
+        got = channel.receive(150, 30)
+        self.assertEqual((got.data, got.status), (b"a" * 100, PeerStatus.COMPLETE))
+        self.assertEqual(channel.receive(100, 30).data, b"b" * 100)
+
+    def test_the_next_header_alone_tells_that_a_frame_doesnt_fit(self):
+        channel, peer = self.accepted()
+        peer.send(b"a" * 100)
+        peer.sock.sendall(peer.party.frame(b"b" * 100)[:16])
+        started = time.monotonic()
+        got = channel.receive(150, 30)
+        self.assertEqual((got.data, got.status), (b"a" * 100, PeerStatus.COMPLETE))
+        self.assertLess(time.monotonic() - started, 25)
+
+    def test_a_call_gathers_frames_of_one_code_only(self):
+        channel, peer = self.accepted()
+        peer.send(b"one", 1)
+        peer.send(b"uno", 1)
+        peer.send(b"two", 2)
+        self.assertEqual(channel.receive(100, 30)[:3], (b"oneuno", 1, PeerStatus.COMPLETE))
+        self.assertEqual(channel.receive(3, 30)[:3], (b"two", 2, PeerStatus.COMPLETE))
+
+    def test_a_first_frame_that_is_too_big_is_told_with_its_size_and_kept(self):
+        channel, peer = self.accepted()
+        peer.send(b"x" * 1000, 6)
+        got = channel.receive(999, 30)
+        self.assertEqual((got.data, got.status, got.needed, got.code), (b"", PeerStatus.TOO_BIG, 1000, 6))
+        self.assertEqual(channel.receive(1000, 30).data, b"x" * 1000)
+
+    def test_a_slow_peer_is_told_with_the_good_bytes_and_half_a_frame_is_kept(self):
+        channel, peer = self.accepted()
+        frame = peer.party.frame(b"first")
+        second = peer.party.frame(b"second")
+        peer.sock.sendall(frame + second[:20])
+        got = channel.receive(11, 1)
+        self.assertEqual((got.data, got.status), (b"first", PeerStatus.SLOW_PEER))
+        peer.sock.sendall(second[20:])
+        self.assertEqual(channel.receive(6, 30)[:3], (b"second", 0, PeerStatus.COMPLETE))
+
+    def test_a_fault_is_told_with_the_good_bytes_and_again_by_every_further_call(self):
+        channel, peer = self.accepted()
+        good, bad = peer.party.frame(b"good"), bytearray(peer.party.frame(b"evil"))
+        bad[17] ^= 1
+        peer.sock.sendall(good + bad)
+        got = channel.receive(8, 30)
+        self.assertEqual((got.data, got.status, got.reason), (b"good", PeerStatus.BROKEN, "bad_tag"))
+        for _ in range(2):
+            again = channel.receive(8, 30)
+            self.assertEqual((again.data, again.status, again.reason), (b"", PeerStatus.BROKEN, "bad_tag"))
+        with self.assertRaises(sallyport.Broken):
+            channel.send(b"too late")
+
+    def test_an_authenticated_end_is_told_with_the_good_bytes_and_we_may_still_send(self):
+        channel, peer = self.accepted()
+        peer.send(b"last words")
+        peer.send(b"", END)
+        got = channel.receive(100, 30)
+        self.assertEqual((got.data, got.status), (b"last words", PeerStatus.ENDED))
+        self.assertEqual(channel.receive(100, 30).status, PeerStatus.ENDED)
+        channel.send(b"and mine")
+        channel.finish()
+        self.assertEqual(peer.receive(), (0, b"and mine"))
+        self.assertEqual(peer.receive(), (END, b""))
+        with self.assertRaises(sallyport.NetClosed):
+            channel.send(b"after the end")
+
+    def test_a_wire_that_ends_without_the_end_is_truncated(self):
+        channel, peer = self.accepted()
+        peer.send(b"half")
+        peer.close()
+        got = channel.receive(100, 30)
+        self.assertEqual((got.data, got.status, got.reason), (b"half", PeerStatus.BROKEN, "truncated"))
+
+    def test_close_ends_and_a_channel_that_is_dropped_has_no_end(self):
+        channel, peer = self.accepted()
+        channel.close()
+        self.assertEqual(peer.receive(), (END, b""))
+        channel, peer = self.accepted()
+        channel.send(b"and then I crash")
+        channel.abandon()
+        self.assertEqual(peer.receive(), (0, b"and then I crash"))
+        with self.assertRaises((EOFError, ConnectionResetError)):
+            peer.receive()
+
+    def test_frames_of_the_largest_size_and_no_larger(self):
+        channel, peer = self.accepted()
+        from peerframe import make_frame
+        data = bytes(300_000)
+        peer.send(data)
+        self.assertEqual(channel.receive(len(data), 60).data, data)
+        peer.sock.sendall(make_frame(peer.party.sending, b"", 0, length=MAX_FRAME + 1))
+        got = channel.receive(1, 30)
+        self.assertEqual((got.status, got.reason), (PeerStatus.BROKEN, "frame_too_large"))
+
+    def test_a_channel_is_used_by_one_thread_at_a_time(self):
+        channel, _ = self.accepted()
+        waiting = threading.Thread(target=channel.receive, args=(1, 5), daemon=True)
+        waiting.start()
+        time.sleep(0.5)
+        with self.assertRaises(sallyport.BadArgument):
+            channel.receive(1, 1)
+        waiting.join(20)
+
+    # -- the examples of the READMEs, as they stand there
+
+    @staticmethod
+    def example(language, client, word):
+        readme = (ROOT / "clients" / client / "README.md").read_text()
+        (found,) = (text for text in re.findall(rf"^```{language}\n(.*?)^```$", readme, re.M | re.S) if word in text)
+        return found
+
+    def test_the_examples_of_the_readmes(self):
+        library = bin_root() / "clients/cpp"
+        with tempfile.TemporaryDirectory(prefix="sallyport-readme-") as folder:
+            folder = pathlib.Path(folder)
+            commands = []
+            for name, language, word, compiler in (("example.cc", "cpp", "PeerChannel", ["g++", "-std=c++20"]),
+                                                   ("example.c", "c", "sallyport_peer", ["gcc", "-std=c11"])):
+                (folder / name).write_text(self.example(language, "cpp", word))
+                program = folder / f"{language}-example"
+                done = subprocess.run([*compiler, "-Wall", "-Werror", "-I", ROOT / "clients/cpp/include", folder / name, "-L", library,
+                                       "-lsallyport", "-o", program], capture_output=True, text=True)
+                self.assertEqual(done.returncode, 0, done.stderr)
+                commands.append([program])
+            (folder / "example.py").write_text(self.example("python", "python", "connect_peer"))
+            commands.append(["/usr/bin/python3", folder / "example.py"])
+            for command, expected in zip(commands, ("how are you 7 ended", "hello 7 ended", "how are you 7 ENDED")):
+                done = subprocess.run([*command, self.socket, "echo"], capture_output=True, text=True, timeout=30, env={
+                    **os.environ, "LD_LIBRARY_PATH": str(library), "PYTHONPATH": str(ROOT / "clients/python")})
+                self.assertEqual(done.stdout.strip(), expected, done.stderr)
+
+    # -- refusals
+
+    def test_refusals_have_their_names(self):
+        with self.assertRaises(sallyport.NetUnknownName):
+            sallyport.connect_peer(self.socket, "nobody")
+        listener = sallyport.listen_peer(self.socket, "curve")
+        with self.assertRaises(sallyport.NetWrongProtocol):
+            listener.accept(1)
+        listener = sallyport.listen_peer(self.socket, "chat")
+        with self.assertRaises(sallyport.NetTimedOut):
+            listener.accept(0.2)
+        with self.assertRaises(sallyport.CantConnect):
+            sallyport.connect_peer(self.site_.dir / "nowhere", "loop")
+
+
+if __name__ == "__main__":
+    unittest.main()

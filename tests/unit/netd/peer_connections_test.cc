@@ -1,0 +1,389 @@
+// peer_connections_test.cc - Goal: a worker's connections of the peer protocol do what docs/protocol.md §13 says, and
+// no more. Method: a whole worker in the test's loop (worker_fixture.h); the test is party A of the block.
+#include "peer/hard_keys.h"
+#include "tests/unit/netd/worker_fixture.h"
+
+namespace sallyport::netd::test {
+namespace {
+
+using wire::PEER_CODE_END;
+using wire::PEER_CODE_OPEN;
+
+class PeerConnections : public WorkerTest {
+ protected:
+  struct Party {
+    kj::AutoCloseFd socket;
+    wire::PeerSalt salt;
+    std::optional<peer::FrameSealer> sealer;
+    std::optional<peer::FrameOpener> opener;
+  };
+
+  Party dialParty(uint32_t entry) {
+    Party party{kj::AutoCloseFd(connectUnix(address(entry))), {}, {}, {}};
+    randombytes_buf(party.salt.data(), wire::PeerSalt::SIZE);
+    return party;
+  }
+  void writeTo(const Party& party, ByteSpan bytes) { write(Peer{kj::AutoCloseFd(dup(party.socket)), {}, {}}, bytes); }
+  void sendPreamble(Party& party, wire::PeerParty own = wire::PeerParty::A) {
+    writeTo(party, wire::writePeerPreamble(own, party.salt));
+  }
+  // Both preambles: from here on the keys are known.
+  [[nodiscard]] bool exchange(Party& party, uint32_t rotateFrames = 65536) {
+    sendPreamble(party);
+    const auto bytes = read(party.socket, wire::PEER_PREAMBLE_BYTES);
+    if (bytes.size() != wire::PEER_PREAMBLE_BYTES) return false;
+    wire::PeerPreambleBytes preamble;
+    std::ranges::copy(bytes, preamble.begin());
+    const auto theirs = wire::parsePeerPreamble(preamble, wire::PeerParty::A);
+    if (!theirs) return false;
+    using wire::PeerParty;
+    party.sealer = peer::hardSealer(peer::hardSendSecret(vault.block, PeerParty::A, party.salt, *theirs), PeerParty::A,
+                                    rotateFrames);
+    party.opener = peer::hardOpener(peer::hardReceiveSecret(vault.block, PeerParty::A, party.salt, *theirs),
+                                    PeerParty::A, 16 << 20, rotateFrames);
+    return true;
+  }
+  std::vector<std::byte> frame(Party& party, std::string_view text, uint32_t code = 0) {
+    std::vector<std::byte> frame(wire::PEER_OVERHEAD_BYTES + text.size());
+    std::memcpy(frame.data() + wire::PEER_HEADER_BYTES, text.data(), text.size());
+    EXPECT_EQ(party.sealer->seal(frameCipher, frame, code), std::nullopt);
+    return frame;
+  }
+  void say(Party& party, std::string_view text, uint32_t code = 0) { writeTo(party, frame(party, text, code)); }
+  // "CODE:text", or "!" if there is no frame.
+  std::string hear(Party& party) {
+    const auto head = read(party.socket, wire::PEER_HEADER_BYTES);
+    if (head.size() != wire::PEER_HEADER_BYTES) return "!";
+    const auto header = party.opener->openHeader(frameCipher, std::span(head).first<wire::PEER_HEADER_BYTES>());
+    if (!header) return "!" + std::string(name(header.error()));
+    auto body = read(party.socket, header->length + wire::PEER_TAG_BYTES);
+    if (body.size() != header->length + wire::PEER_TAG_BYTES) return "!";
+    if (auto fault = party.opener->openBody(frameCipher, body)) return "!" + std::string(name(*fault));
+    return std::to_string(header->code) + ":" + test::text(ByteSpan(body).first(header->length));
+  }
+  Party connectedParty(uint32_t entry, uint32_t rotateFrames = 65536) {
+    Party party = dialParty(entry);
+    EXPECT_TRUE(exchange(party, rotateFrames));
+    say(party, "", PEER_CODE_OPEN);
+    EXPECT_TRUE(until([&] { return stats.get(Counter::HalfOpen) == 0; }));
+    return party;
+  }
+
+  peer::FrameCipher frameCipher;
+};
+
+const std::string END = std::to_string(PEER_CODE_END) + ":";
+
+TEST_F(PeerConnections, EchoesFramesWithTheirCodes) {
+  start();
+  Party party = connectedParty(PEER_ECHO_ENTRY);
+  say(party, "hello", 7);
+  say(party, "", 9);
+  EXPECT_EQ(hear(party), "7:hello");
+  EXPECT_EQ(hear(party), "9:");
+  EXPECT_EQ(stats.get(Counter::ServerHandshakes), 1u);
+}
+
+TEST_F(PeerConnections, AFirstFrameOfDataIsServedToo) {
+  start();
+  Party party = dialParty(PEER_ECHO_ENTRY);
+  ASSERT_TRUE(exchange(party));
+  say(party, "first", 3);
+  EXPECT_EQ(hear(party), "3:first");
+}
+
+TEST_F(PeerConnections, AFirstFrameThatIsLargeIsServedToo) {
+  start();
+  Party party = dialParty(PEER_TARGET_ENTRY);
+  ASSERT_TRUE(exchange(party));
+  const std::string text(300'000, 'x');
+  say(party, text);
+  ASSERT_TRUE(until([&] { return target.get() >= 0; }));
+  EXPECT_EQ(read(target, text.size()).size(), text.size());
+  EXPECT_TRUE(until([&] { return stats.get(Counter::BufferBytes) == 0; }));
+}
+
+TEST_F(PeerConnections, IsHalfOpenUntilTheFirstFrame) {
+  start();
+  Party party = dialParty(PEER_TARGET_ENTRY);
+  ASSERT_TRUE(exchange(party));
+  turns();
+  EXPECT_EQ(stats.get(Counter::HalfOpen), 1u);
+  EXPECT_EQ(recordsOf(ControlKind::Dial), 0u);  // nothing is dialled for who hasn't proved to have the block
+  say(party, "", PEER_CODE_OPEN);
+  ASSERT_TRUE(until([&] { return recordsOf(ControlKind::Dial) == 1; }));
+  EXPECT_EQ(stats.get(Counter::HalfOpen), 0u);
+}
+
+TEST_F(PeerConnections, ATunnelCarriesBothWaysAndBothEnds) {
+  start();
+  Party party = connectedParty(PEER_TARGET_ENTRY);
+  ASSERT_TRUE(until([&] { return target.get() >= 0; }));
+  say(party, "up");
+  EXPECT_EQ(text(read(target, 2)), "up");
+  ASSERT_EQ(::send(target, "down", 4, 0), 4);
+  EXPECT_EQ(hear(party), "0:down");
+  say(party, "", PEER_CODE_END);
+  EXPECT_TRUE(closed(target));  // half: the other direction goes on
+  ASSERT_EQ(::send(target, "more", 4, 0), 4);
+  EXPECT_EQ(hear(party), "0:more");
+  target = nullptr;
+  EXPECT_EQ(hear(party), END);
+  EXPECT_TRUE(closed(party.socket));
+  EXPECT_TRUE(until([&] { return stats.get(Counter::Tunnels) == 0; }));
+  for (size_t i = 0; i < wire::DROP_REASON_COUNT; ++i) EXPECT_EQ(stats.get(static_cast<R>(i)), 0u) << i;
+}
+
+TEST_F(PeerConnections, AnyWayOfCuttingTheBytesIsTheSame) {
+  start();
+  Party party = connectedParty(PEER_ECHO_ENTRY);
+  std::vector<std::byte> bytes;
+  const std::vector<size_t> sizes = {0, 1, 15, 16, 17, 1000, 70'000, 200'000, 3};
+  for (const size_t size : sizes) {
+    const auto next = frame(party, std::string(size, 'a'), static_cast<uint32_t>(size));
+    bytes.insert(bytes.end(), next.begin(), next.end());
+  }
+  std::vector<std::byte> answer;
+  size_t total = bytes.size();
+  for (size_t at = 0, piece = 1; at < bytes.size(); at += piece, piece = piece * 3 % 9973 + 1) {
+    writeTo(party, ByteSpan(bytes).subspan(at, std::min(piece, bytes.size() - at)));
+    loop.turn(0);
+    std::byte buffer[65536];
+    for (ssize_t got; (got = recv(party.socket, buffer, sizeof buffer, MSG_DONTWAIT)) > 0;)
+      answer.insert(answer.end(), buffer, buffer + got);
+  }
+  const auto rest = read(party.socket, total - answer.size());
+  answer.insert(answer.end(), rest.begin(), rest.end());
+  ASSERT_EQ(answer.size(), total);
+  MutableByteSpan left(answer);
+  for (const size_t size : sizes) {
+    const auto header = party.opener->openHeader(frameCipher, left.first<wire::PEER_HEADER_BYTES>());
+    ASSERT_TRUE(header);
+    EXPECT_EQ(header->length, size);
+    EXPECT_EQ(header->code, size);
+    left = left.subspan(wire::PEER_HEADER_BYTES);
+    ASSERT_EQ(party.opener->openBody(frameCipher, left.first(size + wire::PEER_TAG_BYTES)), std::nullopt);
+    EXPECT_TRUE(std::ranges::all_of(left.first(size), [](std::byte byte) { return byte == std::byte{'a'}; }));
+    left = left.subspan(size + wire::PEER_TAG_BYTES);
+  }
+}
+
+TEST_F(PeerConnections, GoFromEpochToEpochWithoutTheVault) {
+  start({.rotateFrames = 3});
+  Party party = connectedParty(PEER_ECHO_ENTRY, 3);
+  vaultServer.reset();
+  for (int i = 0; i < 40; ++i) {
+    say(party, "frame " + std::to_string(i));
+    ASSERT_EQ(hear(party), "0:frame " + std::to_string(i));
+  }
+}
+
+// --- what must not work ----------------------------------------------------------------------------------------------
+
+TEST_F(PeerConnections, RefuseGarbageAtItsFirstByte) {
+  start();
+  Party party = dialParty(PEER_ECHO_ENTRY);
+  writeTo(party, asBytes("x"));
+  EXPECT_TRUE(closed(party.socket));
+  EXPECT_TRUE(dropped(R::BadPreamble));
+  EXPECT_TRUE(vault.salts.empty());  // the vault was not asked
+}
+
+TEST_F(PeerConnections, RefuseACurveHello) {
+  start();
+  Peer peer = dial(PEER_ECHO_ENTRY);
+  hello(peer);
+  EXPECT_TRUE(closed(peer.socket));
+  EXPECT_TRUE(dropped(R::BadPreamble));
+}
+
+TEST_F(PeerConnections, RefuseAPeerOfTheSameParty) {
+  start();
+  Party party = dialParty(PEER_ECHO_ENTRY);
+  sendPreamble(party, wire::PeerParty::B);
+  EXPECT_TRUE(closed(party.socket));
+  EXPECT_TRUE(dropped(R::SameParty));
+}
+
+TEST_F(PeerConnections, RefuseAnotherBlock) {
+  start();
+  Party party = dialParty(PEER_ECHO_ENTRY);
+  const auto real = std::exchange(vault.block, TestVault::randomBlock());
+  sendPreamble(party);
+  const auto bytes = read(party.socket, wire::PEER_PREAMBLE_BYTES);
+  vault.block = real;
+  wire::PeerPreambleBytes preamble;
+  std::ranges::copy(bytes, preamble.begin());
+  const auto theirs = wire::parsePeerPreamble(preamble, wire::PeerParty::A);
+  ASSERT_TRUE(theirs);
+  party.sealer = peer::hardSealer(
+      peer::hardSendSecret(TestVault::randomBlock(), wire::PeerParty::A, party.salt, *theirs), wire::PeerParty::A);
+  say(party, "let me in");
+  EXPECT_TRUE(closed(party.socket));
+  EXPECT_TRUE(dropped(R::BadChecksum));
+  EXPECT_EQ(stats.get(Counter::ServerHandshakes), 0u);
+}
+
+TEST_F(PeerConnections, RefuseARecordedSession) {
+  start();
+  Party party = dialParty(PEER_ECHO_ENTRY);
+  ASSERT_TRUE(exchange(party));
+  const auto recorded = frame(party, "transfer 100");
+  writeTo(party, recorded);
+  EXPECT_EQ(hear(party), "0:transfer 100");
+  Party again = dialParty(PEER_ECHO_ENTRY);
+  again.salt = party.salt;
+  sendPreamble(again);
+  ASSERT_EQ(read(again.socket, wire::PEER_PREAMBLE_BYTES).size(), wire::PEER_PREAMBLE_BYTES);
+  writeTo(again, recorded);
+  EXPECT_TRUE(closed(again.socket));
+  EXPECT_TRUE(dropped(R::BadChecksum));
+}
+
+TEST_F(PeerConnections, RefuseOurOwnFramesReflected) {
+  start();
+  Party party = connectedParty(PEER_ECHO_ENTRY);
+  say(party, "mirror");
+  const auto ours = read(party.socket, wire::PEER_OVERHEAD_BYTES + 6);
+  writeTo(party, ours);
+  EXPECT_TRUE(closed(party.socket));
+  EXPECT_TRUE(dropped(R::BadChecksum));
+}
+
+TEST_F(PeerConnections, EndWithTheFirstChangedBit) {
+  start();
+  for (const size_t at : {0u, 5u, 9u, 13u, 16u, 20u, 21u, 28u}) {
+    Party party = connectedParty(PEER_TARGET_ENTRY);
+    ASSERT_TRUE(until([&] { return target.get() >= 0; }));
+    auto bytes = frame(party, "hello");
+    bytes[at] ^= std::byte{1};
+    writeTo(party, bytes);
+    EXPECT_TRUE(closed(party.socket));
+    EXPECT_TRUE(closed(target)) << "not a byte may come";
+    target = nullptr;
+  }
+  EXPECT_TRUE(dropped(R::BadChecksum, 4));
+  EXPECT_TRUE(dropped(R::BadTag, 4));
+}
+
+TEST_F(PeerConnections, ALargeFrameIsShownToNobodyBeforeItsTag) {
+  start();
+  Party party = connectedParty(PEER_TARGET_ENTRY);
+  ASSERT_TRUE(until([&] { return target.get() >= 0; }));
+  auto bytes = frame(party, std::string(700'000, 'z'));
+  bytes.back() ^= std::byte{0x80};
+  writeTo(party, ByteSpan(bytes).first(bytes.size() - 1));
+  turns();
+  std::byte byte;
+  EXPECT_LT(recv(target, &byte, 1, MSG_DONTWAIT), 0);
+  EXPECT_GE(stats.get(Counter::BufferBytes), 700'000u);
+  writeTo(party, ByteSpan(bytes).last(1));
+  EXPECT_TRUE(closed(target));
+  EXPECT_TRUE(dropped(R::BadTag));
+}
+
+TEST_F(PeerConnections, AClaimedLengthTakesNoMemory) {
+  start();
+  Party party = connectedParty(PEER_ECHO_ENTRY);
+  writeTo(party, ByteSpan(frame(party, std::string(MAX_PEER_FRAME_BYTES, 'x'))).first(wire::PEER_HEADER_BYTES));
+  turns();
+  EXPECT_LT(stats.get(Counter::BufferBytes), 1000u);
+}
+
+TEST_F(PeerConnections, RefuseAFrameBeyondTheLimitByItsHeader) {
+  start();
+  Party party = connectedParty(PEER_ECHO_ENTRY);
+  writeTo(party, ByteSpan(frame(party, std::string(MAX_PEER_FRAME_BYTES + 1, 'x'))).first(wire::PEER_HEADER_BYTES));
+  EXPECT_TRUE(closed(party.socket));
+  EXPECT_TRUE(dropped(R::FrameTooLarge));
+}
+
+TEST_F(PeerConnections, RefuseDataUnderAReservedCode) {
+  start();
+  Party party = connectedParty(PEER_ECHO_ENTRY);
+  say(party, "x", PEER_CODE_OPEN);
+  EXPECT_TRUE(closed(party.socket));
+  EXPECT_TRUE(dropped(R::ReservedCode));
+}
+
+TEST_F(PeerConnections, RefuseWhatComesAfterTheEnd) {
+  start();
+  Party party = connectedParty(PEER_TARGET_ENTRY);
+  ASSERT_TRUE(until([&] { return target.get() >= 0; }));
+  say(party, "", PEER_CODE_END);
+  say(party, "x");
+  EXPECT_TRUE(closed(party.socket));
+  EXPECT_TRUE(dropped(R::AfterEnd));
+}
+
+TEST_F(PeerConnections, AWireThatEndsWithoutTheEndIsTruncated) {
+  start();
+  for (const size_t keep : {29u, 28u, 10u}) {
+    Party party = connectedParty(PEER_TARGET_ENTRY);
+    ASSERT_TRUE(until([&] { return target.get() >= 0; }));
+    writeTo(party, ByteSpan(frame(party, "hello")).first(keep));
+    shutdown(party.socket, SHUT_WR);
+    if (keep == 29) { EXPECT_EQ(text(read(target, 5)), "hello"); }
+    EXPECT_TRUE(closed(target));
+    target = nullptr;
+  }
+  EXPECT_TRUE(dropped(R::Truncated, 3));
+}
+
+TEST_F(PeerConnections, ASilentPeerIsTimedOut) {
+  start({.handshakeTimeoutMs = 150});
+  Party silent = dialParty(PEER_ECHO_ENTRY);
+  Party preambleOnly = dialParty(PEER_ECHO_ENTRY);
+  ASSERT_TRUE(exchange(preambleOnly));
+  Party halfFrame = dialParty(PEER_ECHO_ENTRY);
+  ASSERT_TRUE(exchange(halfFrame));
+  writeTo(halfFrame, ByteSpan(frame(halfFrame, "hello")).first(20));
+  EXPECT_TRUE(closed(silent.socket));
+  EXPECT_TRUE(closed(preambleOnly.socket));
+  EXPECT_TRUE(closed(halfFrame.socket));
+  EXPECT_TRUE(dropped(R::HandshakeTimeout, 3));
+}
+
+TEST_F(PeerConnections, TheOldestHalfOpenOneMakesRoom) {
+  start({.halfOpen = 2});
+  Party first = dialParty(PEER_ECHO_ENTRY), second = dialParty(PEER_ECHO_ENTRY);
+  ASSERT_TRUE(exchange(first));
+  turns();
+  Party third = connectedParty(PEER_ECHO_ENTRY);
+  EXPECT_TRUE(closed(first.socket));
+  say(third, "here");
+  EXPECT_EQ(hear(third), "0:here");
+  EXPECT_TRUE(dropped(R::HalfOpenLimit));
+}
+
+TEST_F(PeerConnections, EndWhenAReloadTakesTheBlockAway) {
+  start();
+  Party party = connectedParty(PEER_ECHO_ENTRY);
+  configure({.blockName = "another"});
+  EXPECT_TRUE(closed(party.socket));
+  EXPECT_TRUE(dropped(R::PeerRevoked));
+}
+
+TEST_F(PeerConnections, EndWhenTheBlockWasRotatedAndAReloadTellsSo) {
+  start();
+  Party party = connectedParty(PEER_ECHO_ENTRY);
+  vault.blockVersion = 2;
+  turns();
+  say(party, "not told yet");
+  EXPECT_EQ(hear(party), "0:not told yet");
+  configure({});
+  EXPECT_TRUE(closed(party.socket));
+  EXPECT_TRUE(dropped(R::PeerRevoked));
+}
+
+TEST_F(PeerConnections, SurviveAReloadThatChangesNothing) {
+  start();
+  Party party = connectedParty(PEER_ECHO_ENTRY);
+  configure({});
+  turns();
+  say(party, "still here");
+  EXPECT_EQ(hear(party), "0:still here");
+}
+
+}  // namespace
+}  // namespace sallyport::netd::test
