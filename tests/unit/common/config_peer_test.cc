@@ -94,7 +94,8 @@ TEST(ConfigPeer, WhatWouldBeWeakerThanItSaysIsRefused) {
       {"service = \"echo\"", "service = \"echo\"\nrotate_frames = 1000000001", 7, "out of range"},
       // a stream that can't tell its end
       {"service = \"echo\"", "mode = \"base\"\nservice = \"tcp:127.0.0.1:5432\"", 7, "would be a tunnel"},
-      {"db.example.com:7002\"", "db.example.com:7002\"\nmode = \"base\"\nlisten = \"127.0.0.1:5433\"", 11,
+      {"db.example.com:7002\"\nprotocol = \"peer\"\nkey = \"block\"",
+       "db.example.com:7002\"\nmode = \"base\"\nlisten = \"127.0.0.1:5433\"\nprotocol = \"peer\"\nkey = \"other\"", 11,
        "would be a tunnel"},
       // one block, two protocols or two connections
       {"protocol = \"peer\"\nkey = \"block\"\nservice",
