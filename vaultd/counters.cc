@@ -17,8 +17,7 @@ const std::array<std::string_view, Counters::REFUSALS> Counters::REFUSAL_NAMES =
     "refused_nonce_unavailable", "refused_locked",        "refused_too_many",      "refused_not_permitted",
     "refused_bad_config",        "refused_bad_nonce",     "refused_too_long",      "refused_expired",
     "refused_wrong_kind",        "refused_wrong_version", "refused_breaker_open",  "refused_not_recorded",
-    "refused_too_many_objects",  "refused_bad_signature", "refused_bad_domain",
-    "refused_hsm_unavailable"};
+    "refused_too_many_objects",  "refused_bad_signature", "refused_bad_domain",    "refused_hsm_unavailable"};
 static_assert(static_cast<size_t>(proto::Refusal::HSM_UNAVAILABLE) + 1 == Counters::REFUSALS);
 
 void Counters::addRefusal(proto::Refusal reason) { ++refusals_[std::min(static_cast<size_t>(reason), REFUSALS - 1)]; }

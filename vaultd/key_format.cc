@@ -269,9 +269,8 @@ Result<SealedKey, Problem> parseKeyText(std::string_view text, KeyDocument docum
   if (!parseYesNo(lines.value("backup"), header.backupAllowed)) return wrong("backup");
   while (const auto line = lines.value("version")) {
     KeyVersion version;
-    const bool rising =
-        parseVersion(*line, !header.token.empty(), version) &&
-        (header.versions.empty() || version.number > header.versions.back().number);
+    const bool rising = parseVersion(*line, !header.token.empty(), version) &&
+                        (header.versions.empty() || version.number > header.versions.back().number);
     if (!rising || header.versions.size() == MAX_VERSIONS) return wrong("version");
     header.versions.push_back(version);
   }
@@ -340,8 +339,8 @@ Result<OpenedKey, Problem> openKey(const SealedKey& sealed, const FileKey& key) 
     }
     LongTermSecret secret(rest.subspan(NUMBER_BYTES, LongTermSecret::SIZE));
     rest = rest.subspan(ITEM_BYTES);
-    // A public key that doesn't belong to the secret would make us answer as somebody else. Of a key in a token the vault
-    // proves it by a known answer, and uses nothing before.
+    // A public key that doesn't belong to the secret would make us answer as somebody else. Of a key in a token the
+    // vault proves it by a known answer, and uses nothing before.
     if (sealed.header.token.empty() && publicKeyOf(secret, sealed.header.kind) != version.publicKey)
       return damaged("a public key doesn't belong to its secret");
     opened.versions.push_back({version, std::move(secret)});

@@ -21,8 +21,9 @@
 // taken is written again as the same bytes. The payload is XChaCha20-Poly1305 of (be32 number, 32 secret bytes) for
 // each version whose secret is still kept, with every byte before `payload:` as additional data. The mac covers the
 // whole text before it. Both under keys that are derived from the file key. Of a key in a token the 32 secret bytes are
-// no key: they are random, the nonce keys are derived from them, and id and spelling say which object it is. A backup is the same text with the first
-// line `sallyport backup 1` and no `ledger:`, so that it can't be put in the place of a key file.
+// no key: they are random, the nonce keys are derived from them, and id and spelling say which object it is. A backup
+// is the same text with the first line `sallyport backup 1` and no `ledger:`, so that it can't be put in the place of a
+// key file.
 //
 // "sallyport key 1", of earlier releases, is still read: one version, one seal (key_format_1.cc). It is written as 2
 // when the key is changed next.
@@ -44,8 +45,8 @@
 namespace sallyport::vaultd {
 
 struct LongTermSecretTag;
-// A long-term secret on its way between a file and the arena: an X25519 scalar, an Ed25519 seed, or, of a key in a token,
-// the seed of its nonce keys.
+// A long-term secret on its way between a file and the arena: an X25519 scalar, an Ed25519 seed, or, of a key in a
+// token, the seed of its nonce keys.
 using LongTermSecret = SecretBytes<LongTermSecretTag, 32>;
 struct LedgerIdTag;
 // Which nonce state belongs to a key: all its versions share one ledger. A restored key gets another id, so that an old
