@@ -93,7 +93,7 @@ int pipeChannel(const Arguments& arguments) {
     const bool refused = ::access(config->net.socket.c_str(), W_OK) != 0 && errno == EACCES;
     return fail("netd " + client.error(), refused ? hintForUser(*config) : "start it with `sallyport up`");
   }
-  const auto network = (*client)->as<proto::Network>();
+  auto network = (*client)->as<proto::Network>();
   const uint32_t timeoutMs = config->limits.dialTimeoutMs + config->limits.handshakeTimeoutMs;
   // Message by message there is no difference: in the peer protocol a frame is one.
   if (peer && !options.messages) {
