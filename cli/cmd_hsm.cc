@@ -177,15 +177,12 @@ std::string advice(const Found& found) {
 }
 
 // The module's process begins anew with its PIN, and proves its keys: who waits for them wants to know when.
-int waitUntilUp(const KeyFolder& folder, const std::string& token) {
+int waitUntilUp(EventLoop& loop, proto::Admin::Client admin, const std::string& token) {
   constexpr int TRIES = 150;
   constexpr int PAUSE_MS = 100;
   std::string last = "its vault doesn't know it";
-  EventLoop loop;
-  auto client = DaemonClient::connect(loop, folder.adminSocket);
-  if (!client) return fail("the vault " + client.error());
   for (int i = 0; i < TRIES; ++i) {
-    auto answer = answerOf(loop, (*client)->as<proto::Admin>().statusRequest().send());
+    auto answer = answerOf(loop, admin.statusRequest().send());
     if (!answer) return fail("the vault " + answer.error());
     for (const auto each : answer->getStatus().getTokens()) {
       if (token != each.getName().cStr()) continue;
@@ -340,7 +337,7 @@ int hsmUnlock(const Arguments& arguments) {
   const auto outcome = answer->getOutcome();
   if (!outcome.isDone()) return fail(sanitized(outcome.getRefused().getProblem().cStr()));
   say(sanitized(outcome.getDone().cStr()));
-  return waitUntilUp(*folder, token);
+  return waitUntilUp(loop, (*client)->as<proto::Admin>(), token);
 }
 
 }  // namespace sallyport::cli
