@@ -80,11 +80,10 @@ void ChannelPump::onInput(ByteSpan bytes) {
 
 void ChannelPump::sendEnd() {
   ++sending_;
-  const auto sent = [this](auto&& answer) { onSent(answer.getOutcome(), true); };
   if (isPeer_)
-    tasks_.add(peerChannel_.finishRequest().send().then(sent));
+    tasks_.add(peerChannel_.finishRequest().send().then([this](auto&& answer) { onSent(answer.getOutcome(), true); }));
   else
-    tasks_.add(channel_.finishRequest().send().then(sent));
+    tasks_.add(channel_.finishRequest().send().then([this](auto&& answer) { onSent(answer.getOutcome(), true); }));
 }
 
 void ChannelPump::sendStream(ByteSpan bytes) {

@@ -18,6 +18,7 @@ bool isRefusal(DropReason reason) {
     case DropReason::VaultRefused:
     case DropReason::NonceUnavailable:
     case DropReason::HsmUnavailable:
+    case DropReason::BlockUsed:
     case DropReason::RateLimited: return true;
     default: return false;
   }

@@ -28,8 +28,8 @@ using wire::DropReason;
 
 namespace {
 
-constexpr size_t MAX_OBJECTS = 1024;       // of one client
-constexpr size_t MAX_QUESTIONS = 16;       // of one client, to the monitor; an answer is some kilobytes
+constexpr size_t MAX_OBJECTS = 1024;  // of one client
+constexpr size_t MAX_QUESTIONS = 16;  // of one client, to the monitor; an answer is some kilobytes
 
 NetRefusal refusalOf(DropReason reason) {
   switch (reason) {
@@ -40,6 +40,7 @@ NetRefusal refusalOf(DropReason reason) {
     case DropReason::VaultRefused:
     case DropReason::NonceUnavailable:
     case DropReason::HsmUnavailable:
+    case DropReason::BlockUsed:
     case DropReason::RateLimited:
     case DropReason::PeerNotAllowed: return NetRefusal::VAULT_REFUSED;
     default: return NetRefusal::HANDSHAKE_FAILED;

@@ -1,6 +1,6 @@
 // peer_link_fuzz.cc - netd's Link of the peer protocol. Goal: whatever a peer writes, in whatever pieces, the Link says
-// a reason or gives out genuine frames in order, and no byte of another. Method: the input is a script: frames of a peer
-// that holds the block, cut into pieces, some with a bit changed; what comes out is compared with what went in.
+// a reason or gives out genuine frames in order, and no byte of another. Method: the input is a script: frames of
+// a peer that holds the block, cut into pieces, some with a bit changed; what comes out is compared with what went in.
 #include <sys/socket.h>
 #include <unistd.h>
 
