@@ -26,8 +26,7 @@ constexpr std::string_view KEK_LABEL = "sallyport-kek";
 std::optional<KeyKind> kindIn(const Arguments& arguments) {
   if (!arguments.has("--kind")) return KeyKind::X25519;
   const auto kind = vaultd::keyKindOf(arguments.get("--kind"));
-  if (!kind)
-    failUsage("`--kind` is x25519 or ed25519, not `" + arguments.get("--kind") + "`", "sallyport hsm --help");
+  if (!kind) failUsage("`--kind` is x25519 or ed25519, not `" + arguments.get("--kind") + "`", "sallyport hsm --help");
   return kind;
 }
 
@@ -177,15 +176,12 @@ std::string advice(const Found& found) {
 }
 
 // The module's process begins anew with its PIN, and proves its keys: who waits for them wants to know when.
-int waitUntilUp(const KeyFolder& folder, const std::string& token) {
+int waitUntilUp(EventLoop& loop, DaemonClient& client, const std::string& token) {
   constexpr int TRIES = 150;
   constexpr int PAUSE_MS = 100;
   std::string last = "its vault doesn't know it";
-  EventLoop loop;
-  auto client = DaemonClient::connect(loop, folder.adminSocket);
-  if (!client) return fail("the vault " + client.error());
   for (int i = 0; i < TRIES; ++i) {
-    auto answer = answerOf(loop, (*client)->as<proto::Admin>().statusRequest().send());
+    auto answer = answerOf(loop, client.as<proto::Admin>().statusRequest().send());
     if (!answer) return fail("the vault " + answer.error());
     for (const auto each : answer->getStatus().getTokens()) {
       if (token != each.getName().cStr()) continue;
@@ -301,7 +297,8 @@ int hsmSeal(const Arguments& arguments) {
 int hsmStatus(const Arguments& arguments) {
   const auto folder = keyFolder(arguments);
   if (!folder) return EXIT_FAILED;
-  if (folder->adminSocket.empty()) return fail("no configuration names the vault's admin socket", "name one with -c FILE");
+  if (folder->adminSocket.empty())
+    return fail("no configuration names the vault's admin socket", "name one with -c FILE");
   EventLoop loop;
   auto client = DaemonClient::connect(loop, folder->adminSocket);
   if (!client) return fail("the vault " + client.error());
@@ -323,7 +320,8 @@ int hsmUnlock(const Arguments& arguments) {
   const auto& token = arguments.words[0];
   const auto folder = keyFolder(arguments);
   if (!folder) return EXIT_FAILED;
-  if (folder->adminSocket.empty()) return fail("no configuration names the vault's admin socket", "name one with -c FILE");
+  if (folder->adminSocket.empty())
+    return fail("no configuration names the vault's admin socket", "name one with -c FILE");
   const auto pin = askPin(arguments, token);
   if (!pin) return failProblem(pin.error());
   EventLoop loop;
@@ -340,7 +338,7 @@ int hsmUnlock(const Arguments& arguments) {
   const auto outcome = answer->getOutcome();
   if (!outcome.isDone()) return fail(sanitized(outcome.getRefused().getProblem().cStr()));
   say(sanitized(outcome.getDone().cStr()));
-  return waitUntilUp(*folder, token);
+  return waitUntilUp(loop, **client, token);
 }
 
 }  // namespace sallyport::cli

@@ -152,8 +152,7 @@ int keySlotList(const Arguments& arguments) {
   for (const auto& slot : key->header.slots) {
     std::string detail = "-";
     if (slot.kind == SealKind::SystemdCredential) detail = slot.credential;
-    if (slot.kind == SealKind::Token)
-      detail = slot.token + ", " + std::string(vaultd::describe(slot.tokenWrap.cipher));
+    if (slot.kind == SealKind::Token) detail = slot.token + ", " + std::string(vaultd::describe(slot.tokenWrap.cipher));
     if (slot.kind == SealKind::Shares)
       detail = std::to_string(slot.needed) + " of " + std::to_string(slot.total) + " needed";
     table.add({std::to_string(slot.number), std::string(vaultd::describe(slot.kind)), detail});

@@ -63,8 +63,8 @@ void inspectTokens(const Config& config, Findings& findings) {
     if (!fs::is_regular_file(token.module, failure) && !failure)
       findings.errors.push_back({"[token." + name + "]: there is no module " + token.module.string(), {}});
     if (std::holds_alternative<PinAsk>(token.pin) || std::holds_alternative<PinDescriptor>(token.pin))
-      findings.warnings.push_back("[token." + name + "]: its keys wait for `sallyport hsm unlock " + name +
-                                  "` after " + (std::holds_alternative<PinAsk>(token.pin) ? "each start" : "a panic"));
+      findings.warnings.push_back("[token." + name + "]: its keys wait for `sallyport hsm unlock " + name + "` after " +
+                                  (std::holds_alternative<PinAsk>(token.pin) ? "each start" : "a panic"));
     const auto* file = std::get_if<PinFile>(&token.pin);
     if (file != nullptr && !fs::is_regular_file(file->path, failure) && !failure)
       findings.errors.push_back({"[token." + name + "] pin: there is no file " + file->path.string(),
@@ -81,8 +81,8 @@ void inspectTokensOf(const vaultd::KeyHeader& header, const Config& config, Find
   for (const auto& slot : header.slots) {
     others |= slot.kind != vaultd::SealKind::Token;
     if (slot.kind == vaultd::SealKind::Token && !config.tokens.contains(slot.token))
-      findings.warnings.push_back("token `" + slot.token + "` opens key `" + header.name + "`, but there is no [token." +
-                                  slot.token + "]");
+      findings.warnings.push_back("token `" + slot.token + "` opens key `" + header.name +
+                                  "`, but there is no [token." + slot.token + "]");
   }
   if (!others && header.slots.size() == 1)
     findings.warnings.push_back("nothing but token `" + header.slots[0].token + "` opens key `" + header.name +

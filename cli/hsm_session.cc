@@ -77,9 +77,8 @@ HsmSession::HsmSession(EventLoop& loop, hsmlink::KeeperEnds ends, std::string to
   link_.emplace(loop, std::move(ends), static_cast<hsmlink::HsmLink::Events&>(*this));
 }
 
-HsmSession::OrProblem<std::unique_ptr<HsmSession>> HsmSession::open(const Arguments& arguments,
-                                                                    const KeyFolder& folder, const std::string& token,
-                                                                    bool asOperator) {
+HsmSession::OrProblem<std::unique_ptr<HsmSession>> HsmSession::open(const Arguments& arguments, const KeyFolder& folder,
+                                                                    const std::string& token, bool asOperator) {
   const auto config = findToken(folder, token);
   if (!config) return refuse(config.error());
   auto ends = hsmlink::startKeeper(hsmlink::startOf(**config, folder.configFile, asOperator));
@@ -109,8 +108,9 @@ Result<void, Problem> HsmSession::waitForWorker() {
   while (!up_ && !died_ && !ended_ && loop_.nowMs() < until) loop_.turn(100);
   if (up_) return {};
   if (died_ && died_->status != Status::Starting) return refuse(refused(token_, died_->status, 0));
-  if (died_) return refuse(Problem{"token " + token_ + ": its module's process ended while it started",
-                                   "a module that crashes or exits: its own log may tell more"});
+  if (died_)
+    return refuse(Problem{"token " + token_ + ": its module's process ended while it started",
+                          "a module that crashes or exits: its own log may tell more"});
   if (ended_) return refuse(Problem{"token " + token_ + ": hsmd has ended", "the lines above tell why"});
   return refuse(Problem{"token " + token_ + ": its module wasn't ready in time", {}});
 }
@@ -143,13 +143,11 @@ HsmSession::OrProblem<hsm::Reply> HsmSession::exchange(hsm::Ask ask, ByteSpan in
   }
   std::optional<hsmlink::Outcome> answer;
   link_->send(ask, slot, ANSWER_MS, [&](const hsmlink::Outcome& outcome) {
-    if (slot && out != nullptr && outcome)
-      std::ranges::copy(link_->page().slot(*slot), out->exposeMutable().begin());
+    if (slot && out != nullptr && outcome) std::ranges::copy(link_->page().slot(*slot), out->exposeMutable().begin());
     answer = outcome;
   });
   while (!answer) loop_.turn(100);
-  if (!*answer)
-    return refuse(Problem{"token " + token_ + ": " + std::string(hsmlink::describe(answer->error())), {}});
+  if (!*answer) return refuse(Problem{"token " + token_ + ": " + std::string(hsmlink::describe(answer->error())), {}});
   return **answer;
 }
 
@@ -177,9 +175,9 @@ Result<vaultd::TokenKey, Problem> usableKey(const hsm::KeyInfo& info, vaultd::Ke
   if (info.kind != (x25519 ? hsm::KeyKind::X25519 : hsm::KeyKind::Ed25519))
     return refuse(Problem{"the token made a key of another kind", {}});
   if (x25519 && info.proof != Status::Ok) {
-    return refuse(Problem{"the token made the key, but it gave no right answer: " +
-                              std::string(hsm::describe(info.proof)),
-                          "use the token to seal keys of files instead: `sallyport hsm seal`"});
+    return refuse(
+        Problem{"the token made the key, but it gave no right answer: " + std::string(hsm::describe(info.proof)),
+                "use the token to seal keys of files instead: `sallyport hsm seal`"});
   }
   const auto id = info.id.span();
   if (id.empty() || id.size() > vaultd::MAX_TOKEN_ID_BYTES)
@@ -220,8 +218,8 @@ Result<vaultd::SlotSecret, Problem> unwrapSlot(const Arguments& arguments, const
   const auto* key = wrappingKey(*keys, slot.tokenWrap);
   const auto blob = hsm::Blob::of(slot.tokenWrap.blob);
   if (key == nullptr || !blob)
-    return refuse(Problem{"token " + slot.token + " doesn't have the key that wraps what opens `" + header.name + "`",
-                          {}});
+    return refuse(
+        Problem{"token " + slot.token + " doesn't have the key that wraps what opens `" + header.name + "`", {}});
   hsm::Unwrap unwrap;
   unwrap.key = key->index;
   unwrap.algorithm = *hsm::wrapAlgorithmOf(vaultd::describe(slot.tokenWrap.cipher));

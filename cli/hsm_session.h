@@ -30,7 +30,8 @@ class HsmSession final : private hsmlink::HsmLink::Events {
                                                      const std::string& token, bool asOperator);
   ~HsmSession() noexcept(false) {}
 
-  // The answer, if it is the verb's own kind. `in` goes into a slot, 64 bytes of which come back in `out` if it is given.
+  // The answer, if it is the verb's own kind. `in` goes into a slot, 64 bytes of which come back in `out` if it is
+  // given.
   using SlotCopy = SecretBytes<struct CliSlotTag, hsm::SLOT_BYTES>;
   template <typename Answer>
   OrProblem<Answer> ask(hsm::Ask ask, ByteSpan in = {}, SlotCopy* out = nullptr) {

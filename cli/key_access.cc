@@ -122,8 +122,9 @@ std::optional<KeyFolder> keyFolder(const Arguments& arguments) {
       failConfig(config.error(), file);
       return std::nullopt;
     }
-    folder = {config->vault.keys, config->vault.passphraseFile, config->vault.adminSocket,
-              config->rotations,  config->tokens,               config->file};
+    folder = {
+        config->vault.keys, config->vault.passphraseFile, config->vault.adminSocket, config->rotations, config->tokens,
+        config->file};
   }
   if (arguments.has("--keys")) {
     if (folder.path != arguments.get("--keys")) folder.adminSocket.clear();

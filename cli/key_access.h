@@ -36,8 +36,8 @@ std::optional<int64_t> durationIn(const Arguments& arguments, const std::string&
 
 // --- opening ---
 
-// Opens a key: --shares FILE, --recovery, --credential NAME=FILE, --token NAME, a credential of systemd, a token if there
-// is no passphrase, --passphrase-file or that of [vault], or the terminal.
+// Opens a key: --shares FILE, --recovery, --credential NAME=FILE, --token NAME, a credential of systemd, a token if
+// there is no passphrase, --passphrase-file or that of [vault], or the terminal.
 vaultd::Unlocker unlocker(const Arguments& arguments, const KeyFolder& folder);
 
 // --- sealing ---

@@ -34,10 +34,7 @@ class AlarmClock {
 
  private:
   void start(uint64_t inMs) {
-    waiting_ = loop_.timer()
-                   .afterDelay(inMs * kj::MILLISECONDS)
-                   .then([this] { ring(); })
-                   .eagerlyEvaluate(nullptr);
+    waiting_ = loop_.timer().afterDelay(inMs * kj::MILLISECONDS).then([this] { ring(); }).eagerlyEvaluate(nullptr);
   }
   void ring() {
     set_ = false;

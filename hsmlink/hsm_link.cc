@@ -125,8 +125,8 @@ void HsmLink::readCalls() {
     const auto got = ::recv(calls_.get(), frame.data(), frame.size(), MSG_DONTWAIT | MSG_TRUNC);
     if (got < 0 && (errno == EAGAIN || errno == EINTR)) return;
     if (got <= 0) return end();
-    const auto reply = got == static_cast<ssize_t>(frame.size()) ? hsm::parseReply(frame)
-                                                                 : refuse(hsm::FrameProblem::Length);
+    const auto reply =
+        got == static_cast<ssize_t>(frame.size()) ? hsm::parseReply(frame) : refuse(hsm::FrameProblem::Length);
     if (reply) {
       take(*reply);
     } else {
@@ -164,8 +164,8 @@ void HsmLink::readControl() {
     const auto got = ::recv(control_.get(), frame.data(), frame.size(), MSG_DONTWAIT | MSG_TRUNC);
     if (got < 0 && (errno == EAGAIN || errno == EINTR)) return;
     if (got <= 0) return end();
-    const auto control = got == static_cast<ssize_t>(frame.size()) ? hsm::parseControl(frame)
-                                                                   : refuse(hsm::FrameProblem::Length);
+    const auto control =
+        got == static_cast<ssize_t>(frame.size()) ? hsm::parseControl(frame) : refuse(hsm::FrameProblem::Length);
     if (control) {
       takeControl(*control);
     } else {

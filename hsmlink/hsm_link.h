@@ -1,6 +1,6 @@
-// hsm_link.h - the client's end of an hsmd: requests out, replies and control frames in. Part of: hsmlink (vaultd, CLI).
-// docs/protocol.md §12. It knows which request a reply answers, whose slot is whose, and when a worker is late; what a
-// request means, its users know.
+// hsm_link.h - the client's end of an hsmd: requests out, replies and control frames in. Part of: hsmlink (vaultd,
+// CLI). docs/protocol.md §12. It knows which request a reply answers, whose slot is whose, and when a worker is late;
+// what a request means, its users know.
 //
 // Nothing that comes in is trusted. A reply to nobody's request, of another epoch, or twice, is counted and dropped. A
 // frame that can't be read, or a reply of the wrong kind, is a worker that is not ours any more: it is killed. A worker

@@ -31,8 +31,8 @@ struct KeeperStart {
   std::filesystem::path program;
   std::filesystem::path configFile;
   std::string token;
-  bool asOperator = false;      // may generate, import and probe
-  std::optional<int> pinFd{};   // of pin = "fd:N": goes to the keeper under its own number
+  bool asOperator = false;     // may generate, import and probe
+  std::optional<int> pinFd{};  // of pin = "fd:N": goes to the keeper under its own number
 };
 
 // Beside this program, or where packages put it. Empty if it isn't there.

@@ -135,10 +135,10 @@ void AdminService::fillTokens(proto::VaultStatus::Builder status) {
       copyInto(keys[j].initPublicKey(PublicKey::SIZE), facts.keys[j].key.span());
       keys[j].setProblem(text(facts.keys[j].problem));
     }
-    const std::pair<const char*, uint64_t> counts[] = {
-        {"derived", facts.derived}, {"signed", facts.signedTexts}, {"refused", facts.refused},
-        {"late", facts.late},       {"stale", facts.stale},        {"garbage", facts.garbage},
-        {"bad_results", facts.badResults}};
+    const std::pair<const char*, uint64_t> counts[] = {{"derived", facts.derived},       {"signed", facts.signedTexts},
+                                                       {"refused", facts.refused},       {"late", facts.late},
+                                                       {"stale", facts.stale},           {"garbage", facts.garbage},
+                                                       {"bad_results", facts.badResults}};
     auto counters = out.initCounters(std::size(counts));
     for (unsigned j = 0; j < counters.size(); ++j) {
       counters[j].setName(counts[j].first);

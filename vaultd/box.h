@@ -86,7 +86,7 @@ class LongTermBox {
                                             NonceSource<BoxRole::Vouch>& nonces,
                                             std::span<std::byte, wire::VOUCH_BYTES> out, bool& cached);
 
-  // --- the boxes of programs; `mayRemember`: keep the shared key of a box that was good (for peers of the configuration)
+  // --- the boxes of programs; `mayRemember`: keep the shared key of a box that was good, if it is of [peers]
 
   // NaCl's crypto_box of `text` to `peer`. `out` has the text's length + 16. Refuses lowOrderKey, nonceUnavailable.
   Result<AppNonceBytes, Refusal> sealText(const PublicKey& peer, ByteSpan text,

@@ -11,7 +11,8 @@
 //   ledger: <base64 of 32 bytes>
 //   export: no | yes
 //   backup: no | yes
-//   version: 1 public=<base64> active=<seconds> open-only=… retired=… deleted=… destroy=… [unused=yes | id=<hex> spelling=…]
+//   version: 1 public=<base64> active=<seconds> open-only=… retired=… deleted=… destroy=…
+//       (of a block: unused=yes; of a key in a token: id=<hex> spelling=…)
 //   nonce: <base64 of 24 bytes>
 //   payload: <base64>
 //   slot: 1 passphrase argon2id13 … wrapped=<base64 of 48 bytes>          (key_slot.h)
@@ -19,11 +20,12 @@
 //   mac: <base64 of 32 bytes>
 //
 // The lines stand in this order, each ends with one newline, nothing follows, and each value has one spelling: what is
-// taken is written again as the same bytes. The payload is XChaCha20-Poly1305 of (be32 number, 32 or 128 secret
-// bytes) for each version whose secret is still kept, with every byte before `payload:` as additional data. The mac covers the
+// taken is written again as the same bytes. The payload is XChaCha20-Poly1305 of (be32 number, 32 or 128 secret bytes)
+// for each version whose secret is still kept, with every byte before `payload:` as additional data. The mac covers the
 // whole text before it. Both under keys that are derived from the file key. Of a key in a token the 32 secret bytes are
-// no key: they are random, the nonce keys are derived from them, and id and spelling say which object it is. A backup is the same text with the first
-// line `sallyport backup 1` and no `ledger:`, so that it can't be put in the place of a key file.
+// no key: they are random, the nonce keys are derived from them, and id and spelling say which object it is. A backup
+// is the same text with the first line `sallyport backup 1` and no `ledger:`, so that it can't be put in the place of a
+// key file.
 //
 // "sallyport key 1", of earlier releases, is still read: one version, one seal (key_format_1.cc). It is written as 2
 // when the key is changed next.

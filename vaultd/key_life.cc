@@ -58,7 +58,8 @@ Result<void, Problem> mayRotate(const KeyHeader& header, int64_t nowUnix) {
     return refuse(Problem{"`" + header.name + "` has no active version to rotate",
                           "`sallyport key undelete " + header.name + "` if it is being deleted; or make a new key"});
   }
-  const bool room = header.versions.size() < MAX_VERSIONS || findState(header, VersionState::Destroyed, nowUnix) != nullptr;
+  const bool room =
+      header.versions.size() < MAX_VERSIONS || findState(header, VersionState::Destroyed, nowUnix) != nullptr;
   if (!room) {
     return refuse(Problem{"`" + header.name + "` has " + std::to_string(MAX_VERSIONS) + " versions, as many as fit",
                           "delete retired ones with `sallyport key delete " + header.name + " VERSION`"});
@@ -93,7 +94,8 @@ Result<void, Problem> addVersion(OpenedKey& key, KeyVersion added, LongTermSecre
 
 Result<void, Problem> rotate(OpenedKey& key, LongTermSecret secret, const Rotation& rotation, int64_t nowUnix) {
   if (!key.header.token.empty())
-    return refuse(Problem{"`" + key.header.name + "` lives in token " + key.header.token, "let the token make a version"});
+    return refuse(
+        Problem{"`" + key.header.name + "` lives in token " + key.header.token, "let the token make a version"});
   KeyVersion added;
   added.publicKey = publicKeyOf(secret, key.header.kind);
   return addVersion(key, std::move(added), std::move(secret), rotation, nowUnix);

@@ -162,17 +162,17 @@ std::unique_ptr<TokenBatch> KeyService::lookAt(Verb verb, KeyKind wanted, Items 
 }
 
 kj::Promise<void> KeyService::box(BoxContext context) {
-  auto batch = lookAt(Verb::Box, KeyKind::X25519, context.getParams().getItems(), [&](const Call& first, auto item, TokenBatch& need) -> Result<void, Refusal> {
-    const auto peer = peerOf(item.getPeer());
-    if (!peer) return refuse(peer.error());
-    const Use use{Verb::Box, &peer->key, item.getText().size(), {}};
-    if (auto may = permit(first, use); !may) return refuse(may.error());
-    need.box(*first.key, peer->key);
-    return {};
-  });
-  return whenReady(kj::mv(batch), [this, context](const Admissions& admissions) mutable {
-    return boxAll(context, admissions);
-  });
+  auto batch = lookAt(Verb::Box, KeyKind::X25519, context.getParams().getItems(),
+                      [&](const Call& first, auto item, TokenBatch& need) -> Result<void, Refusal> {
+                        const auto peer = peerOf(item.getPeer());
+                        if (!peer) return refuse(peer.error());
+                        const Use use{Verb::Box, &peer->key, item.getText().size(), {}};
+                        if (auto may = permit(first, use); !may) return refuse(may.error());
+                        need.box(*first.key, peer->key);
+                        return {};
+                      });
+  return whenReady(kj::mv(batch),
+                   [this, context](const Admissions& admissions) mutable { return boxAll(context, admissions); });
 }
 
 kj::Promise<void> KeyService::boxAll(BoxContext context, const Admissions& admissions) {
@@ -226,21 +226,21 @@ Result<void, Refusal> KeyService::boxOne(const Call& call, Admitted admitted, pr
 }
 
 kj::Promise<void> KeyService::open(OpenContext context) {
-  auto batch = lookAt(Verb::Open, KeyKind::X25519, context.getParams().getItems(), [&](const Call& first, auto item, TokenBatch& need) -> Result<void, Refusal> {
-    const auto peer = peerOf(item.getPeer());
-    if (!peer) return refuse(peer.error());
-    const auto nonce = AppNonceBytes::tryFrom(view(item.getNonce()));
-    if (!nonce || !isAppNonce(*nonce)) return refuse(Refusal::BAD_NONCE);
-    const size_t boxBytes = item.getBox().size();
-    if (boxBytes < wire::BOX_TAG_BYTES) return refuse(Refusal::BAD_SIZE);
-    const Use use{Verb::Open, &peer->key, boxBytes - wire::BOX_TAG_BYTES, {}};
-    if (auto may = permit(first, use); !may) return refuse(may.error());
-    need.open(*first.key, peer->key);
-    return {};
-  });
-  return whenReady(kj::mv(batch), [this, context](const Admissions& admissions) mutable {
-    return openAll(context, admissions);
-  });
+  auto batch = lookAt(Verb::Open, KeyKind::X25519, context.getParams().getItems(),
+                      [&](const Call& first, auto item, TokenBatch& need) -> Result<void, Refusal> {
+                        const auto peer = peerOf(item.getPeer());
+                        if (!peer) return refuse(peer.error());
+                        const auto nonce = AppNonceBytes::tryFrom(view(item.getNonce()));
+                        if (!nonce || !isAppNonce(*nonce)) return refuse(Refusal::BAD_NONCE);
+                        const size_t boxBytes = item.getBox().size();
+                        if (boxBytes < wire::BOX_TAG_BYTES) return refuse(Refusal::BAD_SIZE);
+                        const Use use{Verb::Open, &peer->key, boxBytes - wire::BOX_TAG_BYTES, {}};
+                        if (auto may = permit(first, use); !may) return refuse(may.error());
+                        need.open(*first.key, peer->key);
+                        return {};
+                      });
+  return whenReady(kj::mv(batch),
+                   [this, context](const Admissions& admissions) mutable { return openAll(context, admissions); });
 }
 
 kj::Promise<void> KeyService::openAll(OpenContext context, const Admissions& admissions) {
@@ -255,7 +255,9 @@ kj::Promise<void> KeyService::openAll(OpenContext context, const Admissions& adm
     AnswerRoom room(count, OPENED_WORDS);
     answerEach(
         context, items, call.refused ? count * OPENED_WORDS : std::min(words, MAX_ANSWER_WORDS),
-        [&](auto item, auto outcome) { return openOne(call, {admissions, place++}, item, outcome, room); },
+        [&](auto item, auto outcome) {
+          return openOne(call, {admissions, place++}, item, outcome, room);
+        },
         [&](auto refused) { countRefusal(refused); });
   });
 }
@@ -273,8 +275,7 @@ Result<void, Refusal> KeyService::openOne(const Call& call, Admitted admitted, p
     if (!nonce || !isAppNonce(*nonce)) return refuse(Refusal::BAD_NONCE);
     if (box.size() < wire::BOX_TAG_BYTES) return refuse(Refusal::BAD_SIZE);
     if (const auto refused = admitted.refused()) return refuse(*refused);
-    if (auto may = permit(call, {Verb::Open, &peer->key, bytes, {}}, admitted.uses()); !may)
-      return refuse(may.error());
+    if (auto may = permit(call, {Verb::Open, &peer->key, bytes, {}}, admitted.uses()); !may) return refuse(may.error());
     if (!room.take({bytes})) return refuse(Refusal::TOO_LONG);
 
     auto opened = outcome.initOpened();
@@ -292,13 +293,14 @@ Result<void, Refusal> KeyService::openOne(const Call& call, Admitted admitted, p
 }
 
 kj::Promise<void> KeyService::openSealed(OpenSealedContext context) {
-  auto batch = lookAt(Verb::Open, KeyKind::X25519, context.getParams().getBoxes(), [&](const Call& first, auto box, TokenBatch& need) -> Result<void, Refusal> {
-    if (box.size() < SEALED_BOX_BYTES) return refuse(Refusal::BAD_SIZE);
-    const Use use{Verb::Open, nullptr, box.size() - SEALED_BOX_BYTES, {}};
-    if (auto may = permit(first, use); !may) return refuse(may.error());
-    need.open(*first.key, PublicKey(view(box).first(PublicKey::SIZE)));
-    return {};
-  });
+  auto batch = lookAt(Verb::Open, KeyKind::X25519, context.getParams().getBoxes(),
+                      [&](const Call& first, auto box, TokenBatch& need) -> Result<void, Refusal> {
+                        if (box.size() < SEALED_BOX_BYTES) return refuse(Refusal::BAD_SIZE);
+                        const Use use{Verb::Open, nullptr, box.size() - SEALED_BOX_BYTES, {}};
+                        if (auto may = permit(first, use); !may) return refuse(may.error());
+                        need.open(*first.key, PublicKey(view(box).first(PublicKey::SIZE)));
+                        return {};
+                      });
   return whenReady(kj::mv(batch), [this, context](const Admissions& admissions) mutable {
     return openSealedAll(context, admissions);
   });
@@ -316,7 +318,9 @@ kj::Promise<void> KeyService::openSealedAll(OpenSealedContext context, const Adm
     AnswerRoom room(count, OPENED_WORDS);
     answerEach(
         context, boxes, call.refused ? count * OPENED_WORDS : std::min(words, MAX_ANSWER_WORDS),
-        [&](auto box, auto outcome) { return openSealedOne(call, {admissions, place++}, view(box), outcome, room); },
+        [&](auto box, auto outcome) {
+          return openSealedOne(call, {admissions, place++}, view(box), outcome, room);
+        },
         [&](auto refused) { countRefusal(refused); });
   });
 }
@@ -341,15 +345,15 @@ Result<void, Refusal> KeyService::openSealedOne(const Call& call, Admitted admit
 }
 
 kj::Promise<void> KeyService::sign(SignContext context) {
-  auto batch =
-      lookAt(Verb::Sign, KeyKind::Ed25519, context.getParams().getMessages(), [&](const Call& first, auto message, TokenBatch& need) -> Result<void, Refusal> {
-        if (auto may = permit(first, {Verb::Sign, nullptr, message.size(), {}}); !may) return refuse(may.error());
-        need.sign(*first.key, view(message));
-        return {};
-      });
-  return whenReady(kj::mv(batch), [this, context](const Admissions& admissions) mutable {
-    return signAll(context, admissions);
-  });
+  auto batch = lookAt(Verb::Sign, KeyKind::Ed25519, context.getParams().getMessages(),
+                      [&](const Call& first, auto message, TokenBatch& need) -> Result<void, Refusal> {
+                        if (auto may = permit(first, {Verb::Sign, nullptr, message.size(), {}}); !may)
+                          return refuse(may.error());
+                        need.sign(*first.key, view(message));
+                        return {};
+                      });
+  return whenReady(kj::mv(batch),
+                   [this, context](const Admissions& admissions) mutable { return signAll(context, admissions); });
 }
 
 kj::Promise<void> KeyService::signAll(SignContext context, const Admissions& admissions) {
@@ -361,7 +365,9 @@ kj::Promise<void> KeyService::signAll(SignContext context, const Admissions& adm
     const size_t words = bounded(messages.size()) * (SIGNED_WORDS + wordsFor(SIGNATURE_BYTES));
     answerEach(
         context, messages, words,
-        [&](auto message, auto outcome) { return signOne(call, {admissions, place++}, view(message), outcome); },
+        [&](auto message, auto outcome) {
+          return signOne(call, {admissions, place++}, view(message), outcome);
+        },
         [&](auto refused) { countRefusal(refused); });
   });
 }

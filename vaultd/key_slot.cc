@@ -201,8 +201,7 @@ Result<FileKey, Problem> stretch(const Slot& slot, const SecretText& secret) {
                           "make it from 32 random bytes, e.g. `head -c32 /dev/urandom | systemd-creds encrypt`"});
   }
   CHECK(crypto_generichash_blake2b_salt_personal(key.exposeData(), FileKey::SIZE, bytes, secret.size(), nullptr, 0,
-                                                 uchars(ByteSpan(slot.salt)),
-                                                 personalOf(slot.kind)) == 0);
+                                                 uchars(ByteSpan(slot.salt)), personalOf(slot.kind)) == 0);
   return key;
 }
 

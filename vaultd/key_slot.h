@@ -48,7 +48,7 @@ inline constexpr size_t MAX_TOKEN_ID_BYTES = 64;  // of a CKA_ID that we keep
 
 // How a token keeps the secret of a slot.
 enum class TokenCipher : uint8_t { AesGcm, OaepSha256, OaepSha1 };
-std::string_view describe(TokenCipher cipher);  // "aes-gcm", "rsa-oaep-sha256", "rsa-oaep-sha1": as in the file
+std::string_view describe(TokenCipher cipher);       // "aes-gcm", "rsa-oaep-sha256", "rsa-oaep-sha1": as in the file
 inline constexpr size_t MAX_TOKEN_BLOB_BYTES = 512;  // RSA of 4096 bits
 struct TokenWrap {
   TokenCipher cipher = TokenCipher::AesGcm;

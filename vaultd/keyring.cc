@@ -107,11 +107,12 @@ Result<void, Problem> Keyring::give(VaultKey& key, OpenedKey opened, int64_t now
     const auto version =
         std::ranges::find(versions, each.version.number, [](const VaultVersion& own) { return own.facts.number; });
     CHECK(version != versions.end());
-    version->secret = opened.header.token.empty()
-                          ? std::make_unique<VersionSecret>(*arena_, *cache_, version->id, opened.header.kind,
-                                                            each.secret, *key.ledger)
-                          : std::make_unique<VersionSecret>(*arena_, *cache_, version->id, opened.header.kind,
-                                                            each.version.publicKey, *results_, each.secret, *key.ledger);
+    version->secret =
+        opened.header.token.empty()
+            ? std::make_unique<VersionSecret>(*arena_, *cache_, version->id, opened.header.kind, each.secret,
+                                              *key.ledger)
+            : std::make_unique<VersionSecret>(*arena_, *cache_, version->id, opened.header.kind, each.version.publicKey,
+                                              *results_, each.secret, *key.ledger);
   }
   std::ranges::reverse(versions);
   key.header = std::move(opened.header);

@@ -1,5 +1,7 @@
 #include "vaultd/metrics.h"
 
+#include "vaultd/tokens.h"
+
 namespace sallyport::vaultd {
 
 namespace {
@@ -41,6 +43,19 @@ void addHistogram(Page& page, const std::string& name, Verb verb, const Log2Hist
   page.value(name + "_count", "{" + label + "}", total);
 }
 
+void addTokens(Page& page, const Tokens& tokens) {
+  const auto each = [&](std::string_view name, std::string_view kind, auto&& value) {
+    page.type(name, kind);
+    for (const auto& [token, facts] : tokens.all()) page.value(name, "{token=\"" + token + "\"}", value(*facts));
+  };
+  each("token_up", "gauge", [](const Token& token) { return uint64_t{token.up()}; });
+  each("token_restarts_total", "counter", [](const Token& token) { return token.facts().restarts; });
+  each("token_derived_total", "counter", [](const Token& token) { return token.facts().derived; });
+  each("token_refused_total", "counter", [](const Token& token) { return token.facts().refused; });
+  each("token_bad_results_total", "counter", [](const Token& token) { return token.facts().badResults; });
+  each("token_denied_calls_total", "counter", [](const Token& token) { return token.facts().denials; });
+}
+
 }  // namespace
 
 std::string metricsPage(const VaultState& state) {
@@ -72,6 +87,7 @@ std::string metricsPage(const VaultState& state) {
   for (const auto& [name, key] : state.keys.all()) {
     page.value("key_locked", "{key=\"" + name + "\"}", key->locked ? 1 : 0);
   }
+  if (state.tokens != nullptr) addTokens(page, *state.tokens);
   return page.take();
 }
 

@@ -124,6 +124,7 @@ void Token::onControl(const hsm::Control& control) {
   if (const auto* up = std::get_if<hsm::WorkerUp>(&control)) {
     facts_.epoch = up->epoch;
     facts_.pid = up->pid;
+    loggingOut_ = false;
     facts_.layers.clear();
     listed_.clear();
     failuresInARow_ = 0;
@@ -136,6 +137,11 @@ void Token::onControl(const hsm::Control& control) {
     if (up->login == Status::Ok) return sayHello();
     enter(TokenState::NoPin, std::string(hsm::describe(up->login)));
     if (isGone(up->login)) lose(why_);
+    if (heldLogin_) {
+      Wish login = std::move(*heldLogin_);
+      heldLogin_.reset();
+      ask(std::move(login));
+    }
   } else if (const auto* died = std::get_if<hsm::WorkerDied>(&control)) {
     ++facts_.restarts;
     facts_.pid = 0;
@@ -161,6 +167,7 @@ void Token::onControl(const hsm::Control& control) {
 
 void Token::onEnd() {
   facts_.pid = 0;
+  dropHeldLogin();
   enter(TokenState::Ended, "its hsmd has ended, and only a restart of vaultd brings it back");
   lose(why_);
 }
@@ -256,7 +263,10 @@ void Token::derive(const PublicKey& own, const PublicKey& peer, Derived done) {
     ++facts_.refused;
     return done(nullptr);
   }
-  enqueue({hsm::Derive{*key->second.index, 0, canonicalPoint(peer)}, Needs::Slot, {}, 0,
+  enqueue({hsm::Derive{*key->second.index, 0, canonicalPoint(peer)},
+           Needs::Slot,
+           {},
+           0,
            [this, own, done = std::move(done)](const Outcome& outcome, ByteSpan slot) {
              if (!isFailure(outcome)) {
                const auto result = slot.first<32>();
@@ -279,15 +289,15 @@ void Token::sign(const PublicKey& own, ByteSpan message, Signed done) {
     return done(nullptr);
   }
   const hsm::Sign ask{*key->second.index, static_cast<uint32_t>(message.size())};
-  enqueue({ask, Needs::Message, WipedBytes(message), 0,
-           [this, done = std::move(done)](const Outcome& outcome, ByteSpan) {
-             if (isFailure(outcome)) {
-               ++facts_.refused;
-               return done(nullptr);
-             }
-             ++facts_.signedTexts;
-             done(&std::get<hsm::SignReply>(outcome->answer).signature);  // who asked checks it
-           }});
+  enqueue(
+      {ask, Needs::Message, WipedBytes(message), 0, [this, done = std::move(done)](const Outcome& outcome, ByteSpan) {
+         if (isFailure(outcome)) {
+           ++facts_.refused;
+           return done(nullptr);
+         }
+         ++facts_.signedTexts;
+         done(&std::get<hsm::SignReply>(outcome->answer).signature);  // who asked checks it
+       }});
 }
 
 const hsm::KeyInfo* Token::wrappingKey(const TokenWrap& wrap) const {
@@ -302,7 +312,10 @@ void Token::unwrap(const TokenWrap& wrap, const hsm::Block32& bound, Unwrapped d
   const hsm::KeyInfo* key = wrappingKey(wrap);
   const auto blob = hsm::Blob::of(wrap.blob);
   if (!up() || key == nullptr || !blob) return done(nullptr);
-  enqueue({hsm::Unwrap{key->index, 0, algorithmOf(wrap.cipher), bound, *blob}, Needs::Slot, {}, 0,
+  enqueue({hsm::Unwrap{key->index, 0, algorithmOf(wrap.cipher), bound, *blob},
+           Needs::Slot,
+           {},
+           0,
            [done = std::move(done)](const Outcome& outcome, ByteSpan slot) {
              if (isFailure(outcome)) return done(nullptr);
              const auto result = slot.first<32>();
@@ -312,20 +325,32 @@ void Token::unwrap(const TokenWrap& wrap, const hsm::Block32& bound, Unwrapped d
 
 void Token::login(ByteSpan pin, bool force, std::function<void(Status)> done) {
   if (pin.empty() || pin.size() > hsm::MAX_PIN_BYTES) return done(Status::BadRequest);
-  ask({hsm::Login{0, static_cast<uint16_t>(pin.size()), force}, Needs::Slot, WipedBytes(pin), 0,
-       [this, done = std::move(done)](const Outcome& outcome, ByteSpan) {
-         const Status status = outcome ? outcome->status : Status::DeviceRemoved;
-         if (status == Status::Ok && !up()) {
-           sayHello();
-         } else if (status != Status::Ok && outcome && !up()) {
-           enter(TokenState::NoPin, std::string(hsm::describe(status)));
-         }
-         done(status);
-       }});
+  Wish wish{hsm::Login{0, static_cast<uint16_t>(pin.size()), force}, Needs::Slot, WipedBytes(pin), 0,
+            [this, done = std::move(done)](const Outcome& outcome, ByteSpan) {
+              const Status status = outcome ? outcome->status : Status::DeviceRemoved;
+              if (status == Status::Ok && !up()) {
+                sayHello();
+              } else if (status != Status::Ok && outcome && !up()) {
+                enter(TokenState::NoPin, std::string(hsm::describe(status)));
+              }
+              done(status);
+            }};
+  // Who forgets a PIN ends, and the next one has to get this one: it must not be lost with the first.
+  if (!loggingOut_ || !link_ || link_->ended()) return ask(std::move(wish));
+  dropHeldLogin();
+  heldLogin_.emplace(std::move(wish));
+}
+
+void Token::dropHeldLogin() {
+  if (!heldLogin_) return;
+  const Wish dropped = std::move(*heldLogin_);
+  heldLogin_.reset();
+  dropped.done(refuse(Failure::WorkerGone), {});
 }
 
 void Token::panic() {
   if (!link_) return;
+  loggingOut_ = link_->up();
   ask({hsm::Logout{}, Needs::Nothing, {}, 0, [](const Outcome&, ByteSpan) {}});
   for (auto& [own, key] : keys_) key.proved = false;
   link_->panic();

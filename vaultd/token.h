@@ -1,5 +1,5 @@
 // token.h - one hardware token as the vault sees it: its hsmd watched, its keys proved, what is asked of it bounded.
-// Process: vaultd alone. docs/protocol.md §12, docs/hsm.md, docs/decisions/0017-keys-in-tokens.md.
+// Process: vaultd alone. docs/protocol.md §12, docs/hsm.md, docs/decisions/0031-keys-in-tokens.md.
 //
 //   Starting --up--> Proving --all keys tried--> Up --proof failed--> Resting --pause over--> Proving
 //   any      --the worker died--> Down --up--> Proving        any --the keeper died--> Ended
@@ -43,10 +43,10 @@ class WipedBytes {
 
 class Token final : private hsmlink::HsmLink::Events {
  public:
-  static constexpr size_t MAX_WAITING = 1024;            // calls that no worker has yet
-  static constexpr size_t MAX_SIGNS_WAITING = 64;        // they hold their messages
-  static constexpr unsigned FAILURES_BEFORE_PROOF = 8;   // one after the other
-  static constexpr uint64_t LOST_AFTER_MS = 10'000;      // not up for so long: as good as removed
+  static constexpr size_t MAX_WAITING = 1024;           // calls that no worker has yet
+  static constexpr size_t MAX_SIGNS_WAITING = 64;       // they hold their messages
+  static constexpr unsigned FAILURES_BEFORE_PROOF = 8;  // one after the other
+  static constexpr uint64_t LOST_AFTER_MS = 10'000;     // not up for so long: as good as removed
   static constexpr uint64_t HEALTH_MS = 10'000;
   static constexpr uint64_t REST_MS = 1000, MAX_REST_MS = 60'000;
 
@@ -112,8 +112,8 @@ class Token final : private hsmlink::HsmLink::Events {
     std::string lastDenied;
     uint64_t rssKiB = 0;
     uint64_t derived = 0, signedTexts = 0, refused = 0, late = 0, stale = 0, garbage = 0, badResults = 0;
-    std::string module, token;     // what it says it is
-    std::string page;              // where secrets pass
+    std::string module, token;  // what it says it is
+    std::string page;           // where secrets pass
     std::vector<KeyFacts> keys;
     std::vector<std::string> layers;  // of the worker's sandbox: "seccomp active: ..."
   };
@@ -134,7 +134,7 @@ class Token final : private hsmlink::HsmLink::Events {
     std::vector<std::byte> id;
     std::optional<uint16_t> index;  // in this epoch
     bool proved = false;
-    bool wrong = false;  // gave a wrong answer: of no use in this epoch
+    bool wrong = false;                               // gave a wrong answer: of no use in this epoch
     SecretBytes<struct KnownAnswerTag, 32> expected;  // of the proof under way
     std::array<std::byte, 32> text{};                 // what it signs in it
     std::string problem = "not looked for yet";
@@ -149,6 +149,7 @@ class Token final : private hsmlink::HsmLink::Events {
 
   void enter(TokenState state, std::string why);
   void refuseWaiting();
+  void dropHeldLogin();
   void pump();
   void ask(Wish wish);  // past the queue
   void enqueue(Wish wish, bool first = false);
@@ -185,6 +186,8 @@ class Token final : private hsmlink::HsmLink::Events {
   std::deque<Wish> waiting_, signsWaiting_;
   size_t callsUnderWay_ = 0;
   size_t mostUnderWay_ = 8;
+  bool loggingOut_ = false;        // this worker is on its way out
+  std::optional<Wish> heldLogin_;  // for the worker to come
   unsigned failuresInARow_ = 0;
   unsigned proofsUnderWay_ = 0;
   uint64_t restMs_ = REST_MS;

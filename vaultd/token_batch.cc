@@ -32,8 +32,8 @@ const SecretSlot* TokenResults::derived(SharedKeyCache::KeyId own, const PublicK
 const std::array<std::byte, 64>* TokenResults::signature(SharedKeyCache::KeyId own, ByteSpan text) const {
   if (now_ == nullptr || now_->signatures.empty()) return nullptr;
   const auto hash = hashOf(text);
-  const auto found = std::ranges::find_if(
-      now_->signatures, [&](const Signed& each) { return each.own == own && each.textHash == hash; });
+  const auto found = std::ranges::find_if(now_->signatures,
+                                          [&](const Signed& each) { return each.own == own && each.textHash == hash; });
   return found == now_->signatures.end() ? nullptr : &found->signature;
 }
 

@@ -60,11 +60,15 @@ class TokenBatch {
 
   // When every token has answered, or refused. Once.
   kj::Promise<void> answered();
-  // Runs `answer(admissions)` with the results.
+  // Runs `answer(admissions)` with the results, which are gone afterwards.
   template <typename Answer>
   auto run(Answer&& answer) {
-    const TokenResults::Use use(keys_.tokenResults(), pending_->set);
-    return answer(std::as_const(admissions));
+    auto answered = [&] {
+      const TokenResults::Use use(keys_.tokenResults(), pending_->set);
+      return answer(std::as_const(admissions));
+    }();
+    pending_->set = {};
+    return answered;
   }
 
  private:

@@ -47,8 +47,8 @@ void Token::want(KeyKind kind, const KeyVersion& version) {
 }
 
 void Token::wantSeal(const TokenWrap& wrap, const hsm::Block32& bound) {
-  const bool known = std::ranges::any_of(
-      seals_, [&](const Seal& seal) { return seal.bound == bound && seal.wrap.blob == wrap.blob; });
+  const bool known =
+      std::ranges::any_of(seals_, [&](const Seal& seal) { return seal.bound == bound && seal.wrap.blob == wrap.blob; });
   if (!known) seals_.push_back({wrap, bound});
 }
 
@@ -86,7 +86,8 @@ void Token::listKeys(uint16_t index) {
          if (info.index != index) return rest("it listed another key than the one that was asked for");
          listed_.push_back(info);
          noteKey(info);
-         if (index + 1U < std::min<size_t>(info.count, hsm::MAX_KEYS)) return listKeys(static_cast<uint16_t>(index + 1));
+         if (index + 1U < std::min<size_t>(info.count, hsm::MAX_KEYS))
+           return listKeys(static_cast<uint16_t>(index + 1));
          proveAll();
        }});
 }

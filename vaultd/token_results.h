@@ -1,7 +1,7 @@
 // token_results.h - what tokens have done for the batch that is answered right now. Process: vaultd alone.
-// A key in a token can't be used within one turn of the loop, and batches are answered within one. So what a batch needs
-// is asked for first (token_batch.h), and while it is answered the results are here, in slots of the arena: only its
-// own, never another batch's, and gone with it.
+// A key in a token can't be used within one turn of the loop, and batches are answered within one. So what a batch
+// needs is asked for first (token_batch.h), and while it is answered the results are here, in slots of the arena: only
+// its own, never another batch's, and gone with it.
 #pragma once
 
 #include <array>

@@ -115,29 +115,29 @@ void Tokens::onTokenUp(Token& token) {
 }
 
 void Tokens::openBy(Token& token, const std::string& keyName, const Slot& slot) {
-  token.unwrap(slot.tokenWrap, tokenBound(keyName), [this, &token, keyName,
-                                                     slot](const std::span<const std::byte, 32>* unwrapped) {
-    VaultKey* key = state_->keys.find(keyName);
-    // Locked or opened by an operator meanwhile: theirs counts.
-    if (unwrapped == nullptr || key == nullptr || !key->awaitsToken || key->sealed == nullptr) return;
-    auto opened = openSealed(*key->sealed, secretOf(slot, *unwrapped));
-    Result<void, Problem> done;
-    if (!opened) {
-      done = refuse(opened.error());
-    } else {
-      done = state_->keys.unlock(*key, std::move(*opened), state_->nowUnix());
-    }
-    wipeDeadStack();
-    if (!done) {
-      logWarning("token " + token.name() + " doesn't open key " + keyName + ": " + done.error().message);
-      return onTokenEvent(token, "unlock", "bad_box", keyName + ": " + done.error().message);
-    }
-    key->openedBy = token.name();
-    state_->counters.add(Count::KeysUnlocked);
-    logInfo("key " + keyName + " is opened by token " + token.name());
-    onTokenEvent(token, "unlock", "ok", "key " + keyName + ", by token " + token.name());
-    want(*key);
-  });
+  token.unwrap(slot.tokenWrap, tokenBound(keyName),
+               [this, &token, keyName, slot](const std::span<const std::byte, 32>* unwrapped) {
+                 VaultKey* key = state_->keys.find(keyName);
+                 // Locked or opened by an operator meanwhile: theirs counts.
+                 if (unwrapped == nullptr || key == nullptr || !key->awaitsToken || key->sealed == nullptr) return;
+                 auto opened = openSealed(*key->sealed, secretOf(slot, *unwrapped));
+                 Result<void, Problem> done;
+                 if (!opened) {
+                   done = refuse(opened.error());
+                 } else {
+                   done = state_->keys.unlock(*key, std::move(*opened), state_->nowUnix());
+                 }
+                 wipeDeadStack();
+                 if (!done) {
+                   logWarning("token " + token.name() + " doesn't open key " + keyName + ": " + done.error().message);
+                   return onTokenEvent(token, "unlock", "bad_box", keyName + ": " + done.error().message);
+                 }
+                 key->openedBy = token.name();
+                 state_->counters.add(Count::KeysUnlocked);
+                 logInfo("key " + keyName + " is opened by token " + token.name());
+                 onTokenEvent(token, "unlock", "ok", "key " + keyName + ", by token " + token.name());
+                 want(*key);
+               });
 }
 
 void Tokens::onTokenLost(Token& token) {

@@ -96,8 +96,7 @@ kj::Promise<void> NetService::verifyVouches(VerifyVouchesContext context) {
           [&](auto request, auto outcome) {
             const unsigned at = place++;
             return recordedStep(state_, "verify_vouch", view(request.getEntry()), [&](StepRecord& record) {
-              auto done =
-                  orRefused(admissions, at, [&](bool paid) { return verifyVouch(request, outcome, paid); });
+              auto done = orRefused(admissions, at, [&](bool paid) { return verifyVouch(request, outcome, paid); });
               if (done) record.peer = view(outcome.asReader().getPeer());
               return done;
             });

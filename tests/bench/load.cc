@@ -253,6 +253,7 @@ void connections(const Options& options) {
   std::vector<Attempt> attempts(static_cast<size_t>(options.conns));
   uint64_t done = 0;
   uint64_t failed = 0;
+  std::vector<double> micros;
   const auto launch = [&](Attempt& attempt) {
     attempt = {startConnecting(options, SOCK_NONBLOCK), now(), false};
     watch(epoll, EPOLL_CTL_ADD, attempt.fd, EPOLLOUT, &attempt);
@@ -266,6 +267,7 @@ void connections(const Options& options) {
     const double time = now();
     if (began == 0 && time >= start) {
       done = failed = 0;
+      micros.clear();
       cpuBefore = cpuSeconds(options.pids);
       began = time;
     }
@@ -283,6 +285,7 @@ void connections(const Options& options) {
       char answer = 0;
       const bool ok = attempt.asked && recv(attempt.fd, &answer, 1, 0) == 1;
       ++(ok ? done : failed);
+      if (ok) micros.push_back((now() - attempt.since) * 1e6);
       close(attempt.fd);
       launch(attempt);
     }
@@ -297,6 +300,8 @@ void connections(const Options& options) {
   const double cpu = cpuSeconds(options.pids) - cpuBefore;
   report({{"per_s", static_cast<double>(done) / seconds},
           {"cpu_ms", done > 0 ? cpu * 1e3 / static_cast<double>(done) : 0},
+          {"p50_us", percentile(micros, 0.5)},
+          {"p99_us", percentile(micros, 0.99)},
           {"failed", static_cast<double>(failed)}});
 }
 

@@ -51,12 +51,19 @@ def bin_root():
 
 
 def binary(name):
-    folder = {"sallyport": "cli", "vaultd": "vaultd"}.get(name, "netd")
+    folder = {"sallyport": "cli", "vaultd": "vaultd", "hsmd": "hsmd"}.get(name, "netd")
     return str(bin_root() / folder / name)
 
 
 def b64(data):
     return base64.b64encode(data).decode()
+
+
+def toml_value(value):
+    """JSON's spelling is TOML's but for tables."""
+    if isinstance(value, dict):
+        return "{ " + ", ".join(f"{key} = {json.dumps(item)}" for key, item in value.items()) + " }"
+    return json.dumps(value)
 
 
 def full_run(name, quick, full):
@@ -154,7 +161,7 @@ class Site:
         self.limits = {}
         self.top = {}
         self.listens, self.connects, self.peers, self.signers = {}, {}, {}, {}
-        self.vault_sockets, self.grants, self.keys_options = {}, {}, {}
+        self.vault_sockets, self.grants, self.keys_options, self.tokens = {}, {}, {}, {}
         self.secrets = {}   # of keys we imported, for tests that decrypt
         self.publics = {}
         self.processes = []
@@ -174,6 +181,21 @@ class Site:
             self.cli("key", "import", name, stdin=b64(secret).encode() + b"\n")
         shown = self.cli("key", "show", name).stdout.decode().strip()
         self.publics[name] = base64.b64decode(shown, validate=True)
+        return self.publics[name]
+
+    def token(self, name, token, **more):
+        """A [token.NAME] of this fixture (tokens.py)."""
+        self.tokens[name] = token.config(**more)
+
+    def token_key(self, name, token, secret=None):
+        """A key that lives in the token of that name: made there, or brought into it. Returns its public half."""
+        self.write_config()
+        if secret is None:
+            self.cli("hsm", "init-key", name, "--token", token)
+        else:
+            self.secrets[name] = secret
+            self.cli("hsm", "import", name, "--token", token, stdin=b64(secret).encode() + b"\n")
+        self.publics[name] = base64.b64decode(self.cli("key", "show", name).stdout.decode().strip(), validate=True)
         return self.publics[name]
 
     def peer(self, name, public=None):
@@ -218,7 +240,7 @@ class Site:
 
     def config_text(self):
         def lines(table):
-            return [f"{key} = {json.dumps(value)}" for key, value in table.items()]
+            return [f"{key} = {toml_value(value)}" for key, value in table.items()]
 
         parts = lines(self.top)
         for title, table in (("[vault]", self.vault), ("[net]", self.net), ("[limits]", self.limits)):
@@ -228,8 +250,9 @@ class Site:
                                ("[[vault_socket]]", self.vault_sockets), ("[[grant]]", self.grants)):
             for entry in entries.values():
                 parts += ["", title] + lines(entry)
-        for name, options in self.keys_options.items():
-            parts += ["", f"[key.{name}]"] + lines(options)
+        for title, tables in (("key", self.keys_options), ("token", self.tokens)):
+            for name, options in tables.items():
+                parts += ["", f"[{title}.{name}]"] + lines(options)
         parts += ["", "[peers]"] + lines(self.peers)
         if self.signers:
             parts += ["", "[signers]"] + lines(self.signers)

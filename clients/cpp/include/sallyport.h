@@ -97,38 +97,38 @@ typedef struct sallyport_key sallyport_key;
 
 // The schema's name of a code, "notPermitted"; a sentence for people; and the sentence of this thread's last failure,
 // with its detail (a path, an errno). Never NULL, not to be freed; the last one is good until this thread's next call.
-const char *sallyport_error_name(int code);
-const char *sallyport_strerror(int code);
-const char *sallyport_last_error(void);
-const char *sallyport_version(void);
+const char* sallyport_error_name(int code);
+const char* sallyport_strerror(int code);
+const char* sallyport_last_error(void);
+const char* sallyport_version(void);
 
 // timeout_ms: how long a call waits for its next answer; 0: ten seconds.
-int sallyport_connect(const char *path, uint32_t timeout_ms, sallyport_vault **vault);
+int sallyport_connect(const char* path, uint32_t timeout_ms, sallyport_vault** vault);
 // Ends the connection and sets *vault to NULL; with NULL there already: nothing. Keys that are still open answer
 // SALLYPORT_CLOSED and have to be closed all the same.
-void sallyport_disconnect(sallyport_vault **vault);
-int sallyport_ping(sallyport_vault *vault);
-int sallyport_public_key(sallyport_vault *vault, const char *key, uint8_t public_key[SALLYPORT_PUBLIC_KEY_BYTES]);
+void sallyport_disconnect(sallyport_vault** vault);
+int sallyport_ping(sallyport_vault* vault);
+int sallyport_public_key(sallyport_vault* vault, const char* key, uint8_t public_key[SALLYPORT_PUBLIC_KEY_BYTES]);
 
 typedef struct sallyport_granted_key {
-  const char *name;
-  const char *kind;           // "x25519" or "ed25519"
-  const uint8_t *public_key;  // 32 bytes; NULL: no version is active
+  const char* name;
+  const char* kind;           // "x25519" or "ed25519"
+  const uint8_t* public_key;  // 32 bytes; NULL: no version is active
   unsigned verbs;             // enum sallyport_verb, or-ed
-  const char *const *grants;  // the [[grant]] sections that say so; ends with NULL
+  const char* const* grants;  // the [[grant]] sections that say so; ends with NULL
 } sallyport_granted_key;
 // What this caller may do: calls `each` for each key. What it is given is good until it returns. context may be NULL.
-int sallyport_keys(sallyport_vault *vault, void (*each)(const sallyport_granted_key *key, void *context),
-                   void *context);
+int sallyport_keys(sallyport_vault* vault, void (*each)(const sallyport_granted_key* key, void* context),
+                   void* context);
 
 // verbs: or-ed; 0: all that are granted. lease_ms: 0: the longest that policy allows.
-int sallyport_key_open(sallyport_vault *vault, const char *name, unsigned verbs, uint64_t lease_ms,
-                       sallyport_key **key);
+int sallyport_key_open(sallyport_vault* vault, const char* name, unsigned verbs, uint64_t lease_ms,
+                       sallyport_key** key);
 // Gives the key back and sets *key to NULL; with NULL there already: nothing.
-void sallyport_key_close(sallyport_key **key);
-int sallyport_key_verbs(sallyport_key *key, unsigned *verbs);        // what was granted
-int sallyport_key_lease(sallyport_key *key, uint64_t *lease_ms);     // what was given; 0: no end
-int sallyport_key_renew(sallyport_key *key, uint64_t lease_ms);
+void sallyport_key_close(sallyport_key** key);
+int sallyport_key_verbs(sallyport_key* key, unsigned* verbs);     // what was granted
+int sallyport_key_lease(sallyport_key* key, uint64_t* lease_ms);  // what was given; 0: no end
+int sallyport_key_renew(sallyport_key* key, uint64_t lease_ms);
 
 // --- items -----------------------------------------------------------------------------------------------------------
 //
@@ -138,34 +138,34 @@ int sallyport_key_renew(sallyport_key *key, uint64_t lease_ms);
 // A peer is a name of the vault's [peers] or a key: exactly one of the two is not NULL.
 
 typedef struct sallyport_box_item {
-  const char *peer_name;
-  const void *peer_key;
+  const char* peer_name;
+  const void* peer_key;
   size_t peer_key_size;
-  const void *text;  // may be NULL if text_size is 0
+  const void* text;  // may be NULL if text_size is 0
   size_t text_size;
   uint8_t nonce[SALLYPORT_NONCE_BYTES];  // out
-  void *box;                             // out
+  void* box;                             // out
   size_t box_size;                       // in: room; out: text_size + SALLYPORT_BOX_OVERHEAD
   uint32_t version;                      // out: of our key
   int code;                              // out
 } sallyport_box_item;
 
 typedef struct sallyport_open_item {
-  const char *peer_name;  // sealed boxes: peer and nonce are not looked at
-  const void *peer_key;
+  const char* peer_name;  // sealed boxes: peer and nonce are not looked at
+  const void* peer_key;
   size_t peer_key_size;
-  const void *nonce;
+  const void* nonce;
   size_t nonce_size;
-  const void *box;
+  const void* box;
   size_t box_size;
-  void *text;        // out; may be NULL if text_size is 0. It is a secret: wipe it (explicit_bzero) when it has served
+  void* text;        // out; may be NULL if text_size is 0. It is a secret: wipe it (explicit_bzero) when it has served
   size_t text_size;  // in: room; out: the text's length, box_size less the overhead
   uint32_t version;  // out
   int code;          // out
 } sallyport_open_item;
 
 typedef struct sallyport_sign_item {
-  const void *message;  // may be NULL if message_size is 0
+  const void* message;  // may be NULL if message_size is 0
   size_t message_size;
   uint8_t signature[SALLYPORT_SIGNATURE_BYTES];  // out
   uint32_t version;                              // out
@@ -173,22 +173,22 @@ typedef struct sallyport_sign_item {
 } sallyport_sign_item;
 
 typedef struct sallyport_verify_item {
-  const void *public_key;
+  const void* public_key;
   size_t public_key_size;
-  const void *message;  // may be NULL if message_size is 0
+  const void* message;  // may be NULL if message_size is 0
   size_t message_size;
-  const void *signature;
+  const void* signature;
   size_t signature_size;
   int code;  // out
 } sallyport_verify_item;
 
-int sallyport_box(sallyport_key *key, sallyport_box_item *items, size_t count);
-int sallyport_open(sallyport_key *key, sallyport_open_item *items, size_t count);
-int sallyport_open_sealed(sallyport_key *key, sallyport_open_item *items, size_t count);
-int sallyport_sign(sallyport_key *key, sallyport_sign_item *items, size_t count);
-int sallyport_verify(sallyport_vault *vault, sallyport_verify_item *items, size_t count);
+int sallyport_box(sallyport_key* key, sallyport_box_item* items, size_t count);
+int sallyport_open(sallyport_key* key, sallyport_open_item* items, size_t count);
+int sallyport_open_sealed(sallyport_key* key, sallyport_open_item* items, size_t count);
+int sallyport_sign(sallyport_key* key, sallyport_sign_item* items, size_t count);
+int sallyport_verify(sallyport_vault* vault, sallyport_verify_item* items, size_t count);
 // count values of 16 bytes, one behind the other, to `nonces`. At most 64.
-int sallyport_fresh_nonces(sallyport_key *key, const char *domain, uint32_t count, uint8_t *nonces);
+int sallyport_fresh_nonces(sallyport_key* key, const char* domain, uint32_t count, uint8_t* nonces);
 
 // --- channels of the peer protocol -----------------------------------------------------------------------------------
 //

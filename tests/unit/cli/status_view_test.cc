@@ -96,8 +96,9 @@ TEST_F(StatusView, TellsOfTokensAndOfKeysThatWaitForThem) {
   netEntry().setKey("server");
   netEntry().setProblem("");
   const auto text = statusText(both_);
-  for (const auto* part : {"hsm1", "always", "token hsm1: its process", "it has no such key", "proved", "2 (last socket)",
-                           "41", "memory that root can read", "key `server` is unavailable: token hsm1 is down"}) {
+  for (const auto* part :
+       {"hsm1", "always", "token hsm1: its process", "it has no such key", "proved", "2 (last socket)", "41",
+        "memory that root can read", "key `server` is unavailable: token hsm1 is down"}) {
     EXPECT_TRUE(contains(text, part)) << part << "\n" << text;
   }
   EXPECT_FALSE(contains(text, "\x1b"));

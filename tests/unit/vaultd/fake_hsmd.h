@@ -37,9 +37,7 @@ class FakeHsmd {
   ~FakeHsmd() { vanish(); }
 
   // For the Token; once.
-  hsmlink::KeeperEnds ends() {
-    return {std::move(ourCalls_), std::move(ourControl_), std::move(madePage_)};
-  }
+  hsmlink::KeeperEnds ends() { return {std::move(ourCalls_), std::move(ourControl_), std::move(madePage_)}; }
 
   // --- what it has ---
   std::vector<Held> keys;
@@ -128,9 +126,7 @@ class FakeHsmd {
     ours = kj::AutoCloseFd(fds[0]);
     return kj::AutoCloseFd(fds[1]);
   }
-  static void raw(int fd, ByteSpan bytes) {
-    static_cast<void>(::send(fd, bytes.data(), bytes.size(), MSG_NOSIGNAL));
-  }
+  static void raw(int fd, ByteSpan bytes) { static_cast<void>(::send(fd, bytes.data(), bytes.size(), MSG_NOSIGNAL)); }
   PublicKey add(Held held, std::string_view id) {
     held.info.id = hsm::KeyId::cut(id);
     held.info.index = static_cast<uint16_t>(keys.size());
@@ -150,7 +146,8 @@ class FakeHsmd {
   }
   void readControl() {
     hsm::ControlFrame frame;
-    while (control_ != nullptr && ::recv(control_.get(), frame.data(), frame.size(), 0) == ssize_t{hsm::CONTROL_BYTES}) {
+    while (control_ != nullptr &&
+           ::recv(control_.get(), frame.data(), frame.size(), 0) == ssize_t{hsm::CONTROL_BYTES}) {
       const auto control = hsm::parseControl(frame);
       CHECK(control.has_value());
       if (const auto* kill = std::get_if<hsm::KillWorker>(&*control)) {

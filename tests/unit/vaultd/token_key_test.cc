@@ -19,9 +19,7 @@ PublicKey publicKey(std::byte fill = std::byte{7}) {
   std::ranges::fill(key.mutableSpan(), fill);
   return key;
 }
-TokenKey inToken(std::byte fill = std::byte{7}) {
-  return {publicKey(fill), test::hex("00ff10"), "montgomery-oid"};
-}
+TokenKey inToken(std::byte fill = std::byte{7}) { return {publicKey(fill), test::hex("00ff10"), "montgomery-oid"}; }
 NewKey made(const Sealing& sealing = {}) {
   auto key = newTokenKey("server", KeyKind::X25519, "hsm1", inToken(), sealing, NOW);
   CHECK(key.has_value());

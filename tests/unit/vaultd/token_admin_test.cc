@@ -1,0 +1,144 @@
+// Goal: files that a token opens are open while it is there and locked by its loss; operators give PINs, bring versions
+// and see how it is. Method: as token_service_test.cc.
+#include "tests/unit/vaultd/token_service_fixture.h"
+
+namespace sallyport::vaultd::test {
+namespace {
+
+TEST_F(TokenServices, ACallerThatLeavesTakesItsResultsAlong) {
+  bringUp();
+  const size_t free = arena->freeBytes();
+  std::vector<hsm::Request> held;
+  hsmd->instead = [&](const hsm::Request& request) {
+    held.push_back(request);
+    return true;
+  };
+  auto pending = hellosRequest(active, 8).send();
+  until([&] { return held.size() >= 8; });
+  netClient.reset();
+  hsmd->instead = nullptr;
+  for (int i = 0; i < 20; ++i) loop.turn(0);
+  for (const auto& request : held) hsmd->answer(request);
+  until([&] { return token().facts().derived >= 8; });
+  for (int i = 0; i < 20; ++i) loop.turn(0);
+  EXPECT_EQ(arena->freeBytes(), free);
+}
+
+TEST_F(TokenServices, AFileThatTheTokenOpensIsOpenedWhenItIsUpAndLockedWhenItIsRemoved) {
+  VaultKey* sealed = keys->find("sealed");
+  ASSERT_TRUE(sealed->locked);
+  bringUp();
+  until([&] { return !sealed->locked; });
+  EXPECT_EQ(sealed->openedBy, "hsm1");
+  EXPECT_TRUE(box(key("sealed"), peer.publicKey.span(), "text").getOutcomes()[0].isBoxed());
+  hsmd->die(hsm::Status::DeviceRemoved);
+  until([&] { return sealed->locked; });
+  EXPECT_EQ(box(key("sealed"), peer.publicKey.span(), "text").getOutcomes()[0].getRefused(), Refusal::LOCKED);
+  bringUp();
+  until([&] { return !sealed->locked; });
+  EXPECT_TRUE(box(key("sealed"), peer.publicKey.span(), "text").getOutcomes()[0].isBoxed());
+}
+
+TEST_F(TokenServices, WhatAnOperatorLockedTheTokenDoesNotOpen) {
+  VaultKey* sealed = keys->find("sealed");
+  bringUp();
+  until([&] { return !sealed->locked; });
+  keys->lock(*sealed);
+  hsmd->die();
+  bringUp();
+  for (int i = 0; i < 20; ++i) loop.turn(0);
+  EXPECT_TRUE(sealed->locked);
+}
+
+TEST_F(TokenServices, ABlobOfAnotherKeyOpensNothing) {
+  hsmd->wrapped[0][0] ^= std::byte{1};
+  bringUp();
+  for (int i = 0; i < 20; ++i) loop.turn(0);
+  EXPECT_TRUE(keys->find("sealed")->locked);
+  EXPECT_TRUE(token().up());
+}
+
+TEST_F(TokenServices, StatusSaysWhyAKeyOfATokenCantBeUsed) {
+  const VaultKey* key = keys->find("tk");
+  EXPECT_TRUE(contains(tokens->problemOf(*key, key->versions[0].facts), "hsm1 is starting"));
+  bringUp();
+  EXPECT_EQ(tokens->problemOf(*key, key->versions[0].facts), "");
+  EXPECT_EQ(tokens->problemOf(*keys->find("k"), keys->find("k")->versions[0].facts), "");
+}
+
+TEST_F(TokenServices, AnOperatorGivesThePinAndStatusTellsHowItIs) {
+  hsmd->login = hsm::Status::NotLoggedIn;
+  hsmd->up();
+  until([&] { return token().state() == TokenState::NoPin; });
+  EXPECT_TRUE(contains(unlockToken("hsm1", "0000"), "refused the PIN"));
+  EXPECT_TRUE(contains(unlockToken("hsm2", "1234"), "not started with a token"));
+  EXPECT_FALSE(unlockToken("hsm1", "").empty());
+  EXPECT_EQ(unlockToken("hsm1", "1234"), "");
+  until([&] { return token().up(); });
+  const size_t logins = hsmd->count<hsm::Login>();
+  EXPECT_EQ(logins, 2u);
+  for (uint16_t slot = 0; slot < hsm::SLOT_COUNT; ++slot)
+    EXPECT_EQ(sodium_is_zero(uchars(ByteSpan(hsmd->page->slot(slot))), hsm::SLOT_BYTES), 1) << "no PIN stays there";
+
+  auto answer = loop.await(admin().statusRequest().send());
+  const auto status = answer.getStatus();
+  ASSERT_EQ(status.getTokens().size(), 1u);
+  EXPECT_STREQ(status.getTokens()[0].getState().cStr(), "up");
+  EXPECT_STREQ(status.getTokens()[0].getPresence().cStr(), "always");
+  EXPECT_EQ(status.getTokens()[0].getKeys().size(), 3u);
+  hsmd->die();
+  until([&] { return !token().up(); });
+  auto again = loop.await(admin().statusRequest().send());
+  for (const auto key : again.getStatus().getKeys()) {
+    if (std::string_view(key.getName().cStr()) != "tk") continue;
+    EXPECT_STREQ(key.getState().cStr(), "unavailable");
+    EXPECT_STREQ(key.getToken().cStr(), "hsm1");
+    EXPECT_TRUE(contains(key.getProblem().cStr(), "hsm1 is down"));
+  }
+}
+
+TEST_F(TokenServices, AVersionThatAnOperatorBringsIsProvedToo) {
+  bringUp();
+  const PublicKey next = hsmd->addX25519("next");
+  OpenedKey key;
+  key.header = keys->find("tk")->header;
+  key.header.created = "2026-11-18T11:06:40Z";
+  key.header.versions.back().openOnlyFrom = NOW;
+  key.header.versions.back().retiredFrom = NOW + 500;
+  key.versions.push_back(inToken(3, next, "next", NOW, 0));
+  key.header.versions.push_back(key.versions[0].version);
+  for (size_t i : {size_t{0}, size_t{1}}) key.versions.push_back({key.header.versions[i], LongTermSecret::random()});
+  std::ranges::sort(key.versions, {}, [](const OpenedVersion& each) { return each.version.number; });
+  const auto fileKey = renewFileKey(key, {});
+  ASSERT_TRUE(fileKey.has_value());
+  const SecretText text = keyText(key, *fileKey);
+  auto request = admin().unlockRequest();
+  request.setKeyFile(std::string(text.expose()));
+  request.setFileKey(raw(fileKey->expose()));
+  auto answer = loop.await(request.send());
+  ASSERT_TRUE(answer.getOutcome().isDone()) << answer.getOutcome().getRefused().getProblem().cStr();
+  until([&] { return token().up() && token().problemOf(next).empty(); });
+  EXPECT_EQ(hsmd->kills.size(), 1u) << "another worker has found it";
+  auto boxed = box(this->key("tk"), peer.publicKey.span(), "text");
+  EXPECT_EQ(boxed.getOutcomes()[0].getBoxed().getVersion(), 3u);
+}
+
+TEST_F(TokenServices, TheMetricsPageTellsOfTokens) {
+  EXPECT_TRUE(contains(metricsPage(*state), "sallyport_vault_token_up{token=\"hsm1\"} 0\n"));
+  bringUp();
+  static_cast<void>(hellos(active));
+  const std::string page = metricsPage(*state);
+  EXPECT_TRUE(contains(page, "sallyport_vault_token_up{token=\"hsm1\"} 1\n"));
+  EXPECT_TRUE(contains(page, "sallyport_vault_token_derived_total{token=\"hsm1\"} 2\n"));
+}
+
+TEST_F(TokenServices, APanicForgetsThePinsToo) {
+  bringUp();
+  keys->panic();
+  tokens->panic();
+  until([&] { return hsmd->count<hsm::Logout>() == 1; });
+  EXPECT_EQ(hellos(active).getOutcomes()[0].getRefused(), Refusal::LOCKED);
+}
+
+}  // namespace
+}  // namespace sallyport::vaultd::test
