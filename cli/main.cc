@@ -1,5 +1,6 @@
 // main.cc - sallyport, the program for people. Process: cli; it holds no socket of a peer, and a secret only in `key`.
 // The table below is the whole command line (docs/man/sallyport.1). Exit status: 0 done, 1 refused or failed, 2 usage.
+// lint: size: one table, a command after the other with its help; a split would only hide that
 #include <fcntl.h>
 
 #include <csignal>
