@@ -77,10 +77,11 @@ int Keeper::run() {
                                  {.fd = sockets_.birth, .events = POLLIN, .revents = 0},
                                  {.fd = listener_, .events = POLLIN, .revents = 0}}};
     if (poll(waits.data(), waits.size(), timeoutMs()) < 0 && errno != EINTR) return 1;
-    // First what a child has said, then its end: its last words come before it.
+    // First who a child is, then what it says: its WorkerUp names its pid. At its end the launcher's word waits for its
+    // last ones.
+    if (waits[1].revents != 0 && !hearLauncher()) return 1;
     if (waits[2].revents != 0) hearChild();
     if (waits[3].revents != 0) hearDenial();
-    if (waits[1].revents != 0 && !hearLauncher()) return 1;
     if (waits[0].revents != 0 && !hearClient()) return 0;
     checkTime();
   }
