@@ -53,20 +53,26 @@ void inspectKinds(const Entries& entries, std::string_view title, const vaultd::
   }
 }
 
+// Not there, or no file; false also if we may not look.
+bool isMissing(const fs::path& path) {
+  std::error_code failure;
+  const auto status = fs::status(path, failure);
+  return fs::status_known(status) && !fs::is_regular_file(status);
+}
+
 // What tokens need before a daemon can use them, and keys that need one.
 void inspectTokens(const Config& config, Findings& findings) {
   if (config.tokens.empty()) return;
   if (hsmlink::findHsmd().empty())
     findings.errors.push_back({"[token] needs hsmd, which isn't installed beside this program", {}});
   for (const auto& [name, token] : config.tokens) {
-    std::error_code failure;
-    if (!fs::is_regular_file(token.module, failure) && !failure)
+    if (isMissing(token.module))
       findings.errors.push_back({"[token." + name + "]: there is no module " + token.module.string(), {}});
     if (std::holds_alternative<PinAsk>(token.pin) || std::holds_alternative<PinDescriptor>(token.pin))
       findings.warnings.push_back("[token." + name + "]: its keys wait for `sallyport hsm unlock " + name + "` after " +
                                   (std::holds_alternative<PinAsk>(token.pin) ? "each start" : "a panic"));
     const auto* file = std::get_if<PinFile>(&token.pin);
-    if (file != nullptr && !fs::is_regular_file(file->path, failure) && !failure)
+    if (file != nullptr && isMissing(file->path))
       findings.errors.push_back({"[token." + name + "] pin: there is no file " + file->path.string(),
                                  "its content is the PIN, and its mode 0400"});
   }

@@ -167,6 +167,7 @@ int serve(const Config& config) {
   auto unlock = unlockerFor(config.vault.passphraseFile, owners);
   if (tokens) unlock = tokens->unlocker(std::move(unlock));
   auto keys = Keyring::load(config, **arena, cache, unlock, owners, nowMs(), warnings);
+  unlock = nullptr;  // it remembers the passphrase
   if (!keys) return fail(keys.error());
   for (const Problem& warning : warnings) warn(warning);
   if (keys->noneUsable()) return fail({"no key can be used", "see the warnings above"});

@@ -37,6 +37,8 @@ constexpr Entry ENTRIES[] = {
     {Code::badSignature, "badSignature", "the signature is not of this message and key"},
     {Code::badDomain, "badDomain", "policy lists no such domain for fresh nonces"},
     {Code::hsmUnavailable, "hsmUnavailable", "the key's token doesn't answer: try later, tell the operator"},
+    {Code::wrongProtocol, "wrongProtocol", "the entry speaks another protocol, or the same in another mode"},
+    {Code::blockUsed, "blockUsed", "a connection was opened with this block before"},
     {Code::unspecified, "unspecified", "refused without a reason"},
     {Code::cantConnect, "cantConnect", "can't connect to the vault"},
     {Code::disconnected, "disconnected", "the vault closed the connection before it answered"},
@@ -105,6 +107,8 @@ SAME(tooManyObjects, TOO_MANY_OBJECTS);
 SAME(badSignature, BAD_SIGNATURE);
 SAME(badDomain, BAD_DOMAIN);
 SAME(hsmUnavailable, HSM_UNAVAILABLE);
+SAME(wrongProtocol, WRONG_PROTOCOL);
+SAME(blockUsed, BLOCK_USED);
 #undef SAME
 
 }  // namespace

@@ -6,7 +6,7 @@ export const REFUSALS = [
   "unspecified", "unknownEntry", "unknownKey", "peerNotAllowed", "badBox", "badSize", "lowOrderKey", "rateLimited",
   "nonceUnavailable", "locked", "tooMany", "notPermitted", "badConfig", "badNonce", "tooLong", "expired", "wrongKind",
   "wrongVersion", "breakerOpen", "notRecorded", "tooManyObjects", "badSignature", "badDomain",
-  "hsmUnavailable",
+  "hsmUnavailable", "wrongProtocol", "blockUsed",
 ] as const;
 
 const SENTENCES = {
@@ -34,6 +34,8 @@ const SENTENCES = {
   badSignature: "the signature is not of this message and key",
   badDomain: "policy lists no such domain for fresh nonces",
   hsmUnavailable: "the key's token doesn't answer: try later, tell the operator",
+  wrongProtocol: "the entry speaks another protocol, or the same in another mode",
+  blockUsed: "a connection was opened with this block before",
   unknown: "refused for a reason that this package is too old to know",
   cantConnect: "can't connect to the vault",
   disconnected: "the vault closed the connection before it answered",

@@ -66,6 +66,8 @@ enum class Code : int {
   badSignature = 21,
   badDomain = 22,
   hsmUnavailable = 23,
+  wrongProtocol = 24,
+  blockUsed = 25,
   unspecified = 255,  // the vault gave no reason
 
   cantConnect = 256,     // nobody serves the socket, or this user may not connect to it
