@@ -353,8 +353,8 @@ Result<OpenedKey, Problem> openKey(const SealedKey& sealed, const FileKey& key) 
     }
     LongTermSecret secret(rest.subspan(NUMBER_BYTES, secretBytes(sealed.header.kind)));
     rest = rest.subspan(itemBytes(sealed.header.kind));
-    // A public key that doesn't belong to the secret would make us answer as somebody else. Of a key in a token the vault
-    // proves it by a known answer, and uses nothing before.
+    // A public key that doesn't belong to the secret would make us answer as somebody else. Of a key in a token the
+    // vault proves it by a known answer, and uses nothing before.
     if (sealed.header.token.empty() &&
         !reveal(equalsConstantTime(publicKeyOf(secret, sealed.header.kind).span(), version.publicKey.span())))
       return damaged("a public key doesn't belong to its secret");
