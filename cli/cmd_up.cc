@@ -17,6 +17,7 @@
 #include "cli/daemon_client.h"
 #include "cli/programs.h"
 #include "cli/terminal.h"
+#include "common/find_program.h"
 
 namespace sallyport::cli {
 namespace {
