@@ -9,7 +9,7 @@
 #include "cli/commands.h"
 #include "cli/daemon_client.h"
 #include "cli/passphrase_prompt.h"
-#include "cli/programs.h"
+#include "cli/load_config.h"
 #include "cli/terminal.h"
 #include "proto/vault_admin.capnp.h"
 #include "vaultd/private_file.h"

@@ -11,7 +11,7 @@
 #include "cli/key_access.h"
 #include "cli/pair_channel.h"
 #include "cli/passphrase_prompt.h"
-#include "cli/programs.h"
+#include "cli/load_config.h"
 #include "cli/terminal.h"
 #include "cli/vault_box.h"
 #include "vaultd/block_claims.h"

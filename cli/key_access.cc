@@ -11,7 +11,7 @@
 #include "cli/daemon_client.h"
 #include "cli/hsm_session.h"
 #include "cli/passphrase_prompt.h"
-#include "cli/programs.h"
+#include "cli/load_config.h"
 #include "cli/terminal.h"
 #include "common/config_key.h"
 #include "common/log.h"

@@ -1,5 +1,5 @@
-// programs.cc - see programs.h.
-#include "cli/programs.h"
+// load_config.cc - see load_config.h.
+#include "cli/load_config.h"
 
 #include "cli/terminal.h"
 

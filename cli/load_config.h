@@ -1,4 +1,4 @@
-// programs.h - which configuration is meant. Part of: cli.
+// load_config.h - which configuration is meant. Part of: cli.
 #pragma once
 
 #include <filesystem>
