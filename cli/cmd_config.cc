@@ -2,7 +2,7 @@
 #include "cli/commands.h"
 #include "cli/config_view.h"
 #include "cli/daemon_client.h"
-#include "cli/programs.h"
+#include "cli/load_config.h"
 #include "cli/terminal.h"
 
 namespace sallyport::cli {

@@ -9,9 +9,9 @@
 
 #include "cli/commands.h"
 #include "cli/key_access.h"
+#include "cli/load_config.h"
 #include "cli/pair_channel.h"
 #include "cli/passphrase_prompt.h"
-#include "cli/programs.h"
 #include "cli/terminal.h"
 #include "cli/vault_box.h"
 #include "vaultd/block_claims.h"

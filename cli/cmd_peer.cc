@@ -4,8 +4,8 @@
 
 #include "cli/commands.h"
 #include "cli/edited_file.h"
+#include "cli/load_config.h"
 #include "cli/peer_edit.h"
-#include "cli/programs.h"
 #include "cli/terminal.h"
 
 namespace sallyport::cli {

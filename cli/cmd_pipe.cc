@@ -7,7 +7,7 @@
 #include "cli/channel_pump.h"
 #include "cli/commands.h"
 #include "cli/daemon_client.h"
-#include "cli/programs.h"
+#include "cli/load_config.h"
 #include "cli/terminal.h"
 #include "cli/wire_pipe.h"
 

@@ -7,7 +7,7 @@
 #include <charconv>
 
 #include "cli/commands.h"
-#include "cli/programs.h"
+#include "cli/load_config.h"
 #include "cli/terminal.h"
 #include "common/accounts.h"
 #include "common/grants.h"

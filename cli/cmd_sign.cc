@@ -5,7 +5,7 @@
 #include "cli/commands.h"
 #include "cli/data_files.h"
 #include "cli/key_access.h"
-#include "cli/programs.h"
+#include "cli/load_config.h"
 #include "cli/terminal.h"
 #include "cli/vault_app.h"
 

@@ -1,7 +1,7 @@
 // cmd_status.cc - sallyport status: asks both daemons, and shows what it got. Part of: cli.
 #include "cli/commands.h"
 #include "cli/daemon_client.h"
-#include "cli/programs.h"
+#include "cli/load_config.h"
 #include "cli/status_view.h"
 #include "cli/terminal.h"
 

@@ -15,8 +15,9 @@
 #include "cli/commands.h"
 #include "cli/config_view.h"
 #include "cli/daemon_client.h"
-#include "cli/programs.h"
+#include "cli/load_config.h"
 #include "cli/terminal.h"
+#include "common/find_program.h"
 
 namespace sallyport::cli {
 namespace {

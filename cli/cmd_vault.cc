@@ -3,7 +3,7 @@
 #include "cli/commands.h"
 #include "cli/daemon_client.h"
 #include "cli/key_access.h"
-#include "cli/programs.h"
+#include "cli/load_config.h"
 #include "cli/terminal.h"
 #include "common/log.h"
 

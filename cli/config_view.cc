@@ -1,14 +1,14 @@
 // config_view.cc - see config_view.h.
 #include "cli/config_view.h"
 
-#include <algorithm>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <set>
 
+#include "common/find_program.h"
 #include "common/socket_group.h"
-#include "hsmlink/keeper.h"
 #include "vaultd/key_file.h"
 
 namespace sallyport::cli {
@@ -63,7 +63,7 @@ bool isMissing(const fs::path& path) {
 // What tokens need before a daemon can use them, and keys that need one.
 void inspectTokens(const Config& config, Findings& findings) {
   if (config.tokens.empty()) return;
-  if (hsmlink::findHsmd().empty())
+  if (findProgram("hsmd").empty())
     findings.errors.push_back({"[token] needs hsmd, which isn't installed beside this program", {}});
   for (const auto& [name, token] : config.tokens) {
     if (isMissing(token.module))

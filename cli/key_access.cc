@@ -10,8 +10,8 @@
 
 #include "cli/daemon_client.h"
 #include "cli/hsm_session.h"
+#include "cli/load_config.h"
 #include "cli/passphrase_prompt.h"
-#include "cli/programs.h"
 #include "cli/terminal.h"
 #include "common/config_key.h"
 #include "common/log.h"

@@ -234,10 +234,12 @@ void readListens(const Section& root, Config& config) {
                    section.fail("name", "is used by another [[listen]]");
                  entry.address =
                      section.address("address", section.required("address", "\"[::]:7001\"")).value_or(TcpAddress{});
-                 entry.protocol = section.protocol();
+                 const auto protocol = section.protocol();
+                 entry.protocol = protocol.value_or(Protocol::Curve);
                  entry.key = section.requiredName("key", "\"server\"");
-                 if (entry.protocol == Protocol::Curve) entry.allow = readAllow(section, config);
-                 readFraming(section, entry.protocol, "allow", entry.framing);
+                 if (!protocol) entry.key.clear();  // nobody can say whether it may serve others beside this
+                 if (protocol == Protocol::Curve) entry.allow = readAllow(section, config);
+                 if (protocol) readFraming(section, *protocol, "allow", entry.framing);
                  entry.service = readService(section);
                  const auto* target = std::get_if<Address>(&entry.service);
                  if (target != nullptr) refuseBaseTunnel(section, "service", entry.framing);
@@ -262,13 +264,15 @@ void readConnects(const Section& root, Config& config) {
         if (const auto listen = section.text("listen")) entry.listen = section.address("listen", *listen);
         entry.address =
             section.address("address", section.required("address", "\"db.example.com:7001\"")).value_or(TcpAddress{});
-        entry.protocol = section.protocol();
+        const auto protocol = section.protocol();
+        entry.protocol = protocol.value_or(Protocol::Curve);
         entry.key = section.requiredName("key", "\"alice\"");
-        if (entry.protocol == Protocol::Curve) {
+        if (!protocol) entry.key.clear();
+        if (protocol == Protocol::Curve) {
           entry.peer = section.required("peer", "\"server\"");
           checkPeer(section, "peer", entry.peer, config, section.line("peer"));
         }
-        readFraming(section, entry.protocol, "peer", entry.framing);
+        if (protocol) readFraming(section, *protocol, "peer", entry.framing);
         if (entry.listen) refuseBaseTunnel(section, "listen", entry.framing);
         if (entry.listen && !isLocal(*entry.listen)) {
           config.warnings.push_back("[[connect]] " + ticked(entry.name) + ": the plain side listens on " +

@@ -224,12 +224,15 @@ class Section {
     value = *given;
   }
 
-  Protocol protocol() const {
+  // Nothing where the word is wrong: then nobody knows which other keys belong here, and only the word is told of.
+  std::optional<Protocol> protocol() const {
+    if (find("protocol") == nullptr) return Protocol::Curve;
     const auto word = text("protocol");
-    if (!word || *word == "curve") return Protocol::Curve;
+    if (!word) return std::nullopt;
+    if (*word == "curve") return Protocol::Curve;
     if (*word == "peer") return Protocol::Peer;
     fail("protocol", "is " + ticked(*word), "one of \"curve\", \"peer\"");
-    return Protocol::Curve;
+    return std::nullopt;
   }
 
  private:

@@ -24,7 +24,7 @@ namespace sallyport {
 struct Caller {
   std::string socket{MAIN_SOCKET};
   uid_t uid = OVERFLOW_ID;
-  std::set<gid_t> gids;  // of the process, supplementary ones too
+  std::set<gid_t> gids;     // of the process, supplementary ones too
   gid_t gid = OVERFLOW_ID;  // the first of them, for the log
 };
 

@@ -10,6 +10,8 @@
 #include <csignal>
 #include <cstring>
 
+#include "common/find_program.h"
+
 namespace sallyport::hsmlink {
 
 namespace fs = std::filesystem;
@@ -74,21 +76,8 @@ class Spawn {
 
 }  // namespace
 
-fs::path findHsmd() {
-  std::error_code failure;
-  const auto self = fs::read_symlink("/proc/self/exe", failure);
-  if (failure) return {};
-  const auto here = self.parent_path();
-  const auto above = here.parent_path();
-  for (const auto& candidate :
-       {here / "hsmd", above / "hsmd" / "hsmd", above / "sbin" / "hsmd", above / "libexec/sallyport/hsmd"}) {
-    if (fs::is_regular_file(candidate, failure) && ::access(candidate.c_str(), X_OK) == 0) return candidate;
-  }
-  return {};
-}
-
 KeeperStart startOf(const TokenConfig& token, const fs::path& configFile, bool asOperator) {
-  KeeperStart start{findHsmd(), configFile, token.name, asOperator};
+  KeeperStart start{findProgram("hsmd"), configFile, token.name, asOperator};
   if (const auto* pin = std::get_if<PinDescriptor>(&token.pin)) start.pinFd = pin->fd;
   return start;
 }

@@ -35,8 +35,6 @@ struct KeeperStart {
   std::optional<int> pinFd{};  // of pin = "fd:N": goes to the keeper under its own number
 };
 
-// Beside this program, or where packages put it. Empty if it isn't there.
-std::filesystem::path findHsmd();
 // What has to be inherited for this token.
 KeeperStart startOf(const TokenConfig& token, const std::filesystem::path& configFile, bool asOperator);
 // The error is for people. A program that can't be run shows as the end of the control socket.

@@ -69,7 +69,8 @@ interface Net {
   peerKeys @5 (requests :List(PeerKeysRequest)) -> (outcomes :List(PeerKeysOutcome));
   # Hard mode: the secrets S of epoch 0 of both directions. Each salt that peerSalts gave works once and for its own
   # entry: keys of recorded connections can't be asked for. Refuses `expired` for a salt that is unknown, used up or too
-  # old. netd derives the later epochs itself (one-way), so an established connection doesn't need the vault. About 3 us.
+  # old. netd derives the later epochs itself (one-way), so an established connection doesn't need the vault. About
+  # 1.3 us.
 
   peerSession @6 (entry :PeerEntry) -> (outcome :PeerSessionOutcome);
   # Base mode: a capability that seals and opens the frames of one connection. The block is used up, durably, with the

@@ -55,6 +55,26 @@ void ask(Wire& wire, uint64_t interface, uint16_t method, std::optional<uint32_t
   wire.askAll({&call, 1}, patience);
 }
 
+// Asks for an object by its `name`, which a refusal is told with. `take` gets the outcome, the caller the object's id.
+template <typename Params, typename Results, typename Fill, typename Take>
+uint32_t askForObject(Wire& wire, uint64_t interface, uint16_t method, std::optional<uint32_t> target,
+                      milliseconds patience, const std::string& name, Fill fill, Take take) {
+  Code refusal = Code::ok;
+  uint32_t object = 0;
+  ask<Params, Results>(wire, interface, method, target, patience, fill, [&](auto results, std::optional<uint32_t> id) {
+    const auto outcome = results.getOutcome();
+    if (outcome.isRefused()) {
+      refusal = netCode(outcome.getRefused());
+      return;
+    }
+    if (!id) throw Error(Code::protocolError);
+    object = *id;
+    take(outcome);
+  });
+  if (refusal != Code::ok) throw Error(refusal, name);
+  return object;
+}
+
 void check(proto::SendOutcome::Reader outcome) {
   switch (outcome.which()) {
     case proto::SendOutcome::SENT: return;
@@ -97,22 +117,12 @@ struct PeerListener::Impl {
   Object next;  // the connection on which the next channel is waited for
 
   void begin() {
-    next.wire = std::make_unique<Wire>(path, options.timeout);
-    Code refusal = Code::ok;
-    ask<proto::Network::ListenParams, proto::Network::ListenResults>(
-        *next.wire, NETWORK, LISTEN, std::nullopt, {}, [&](auto params) { params.setName(toCapnp(name)); },
-        [&](auto results, std::optional<uint32_t> id) {
-          const auto outcome = results.getOutcome();
-          if (outcome.isRefused())
-            refusal = netCode(outcome.getRefused());
-          else if (!id)
-            throw Error(Code::protocolError);
-          else
-            next.id = *id;
-        });
-    if (refusal == Code::ok) return;
     next.wire = nullptr;
-    throw Error(refusal, name);
+    auto wire = std::make_unique<Wire>(path, options.timeout);
+    next.id = askForObject<proto::Network::ListenParams, proto::Network::ListenResults>(
+        *wire, NETWORK, LISTEN, std::nullopt, {}, name, [&](auto params) { params.setName(toCapnp(name)); },
+        [](auto) {});
+    next.wire = std::move(wire);
   }
 };
 
@@ -135,19 +145,9 @@ PeerChannel::~PeerChannel() = default;
 PeerChannel PeerChannel::connect(const std::string& path, std::string_view name, Options options) {
   auto impl = std::make_unique<Impl>();
   impl->object.wire = std::make_unique<Wire>(path, options.timeout);
-  Code refusal = Code::ok;
-  ask<proto::Network::ConnectPeerParams, proto::Network::ConnectPeerResults>(
-      *impl->object.wire, NETWORK, CONNECT_PEER, std::nullopt, {}, [&](auto params) { params.setName(toCapnp(name)); },
-      [&](auto results, std::optional<uint32_t> id) {
-        const auto outcome = results.getOutcome();
-        if (outcome.isRefused())
-          refusal = netCode(outcome.getRefused());
-        else if (!id)
-          throw Error(Code::protocolError);
-        else
-          impl->object.id = *id;
-      });
-  if (refusal != Code::ok) throw Error(refusal, std::string(name));
+  impl->object.id = askForObject<proto::Network::ConnectPeerParams, proto::Network::ConnectPeerResults>(
+      *impl->object.wire, NETWORK, CONNECT_PEER, std::nullopt, {}, std::string(name),
+      [&](auto params) { params.setName(toCapnp(name)); }, [](auto) {});
   return PeerChannel(std::move(impl));
 }
 
@@ -230,7 +230,6 @@ PeerReceived PeerChannel::receive(std::span<std::byte> buffer, milliseconds time
 void PeerChannel::finish() {
   if (!impl_) throw Error(Code::closed);
   const OneCaller caller(impl_->inCall);
-  std::optional<Error> failure;
   ask<proto::PeerChannel::FinishParams, proto::PeerChannel::FinishResults>(
       impl_->wire(), CHANNEL, FINISH, impl_->object.id, {}, [](auto) {},
       [&](auto results, std::optional<uint32_t>) { check(results.getOutcome()); });
@@ -270,21 +269,10 @@ PeerChannel PeerListener::accept(milliseconds timeout) {
   if (timeout.count() < 0 || timeout.count() > UINT32_MAX) throw Error(Code::badArgument, "timeout");
   if (!impl_->next.wire || !impl_->next.wire->alive()) impl_->begin();
   auto channel = std::make_unique<PeerChannel::Impl>();
-  Code refusal = Code::ok;
-  ask<proto::Listener::AcceptPeerParams, proto::Listener::AcceptPeerResults>(
+  channel->object.id = askForObject<proto::Listener::AcceptPeerParams, proto::Listener::AcceptPeerResults>(
       *impl_->next.wire, LISTENER, ACCEPT_PEER, impl_->next.id, timeout == FOR_EVER ? Wire::FOR_EVER : timeout,
-      [&](auto params) { params.setTimeoutMs(static_cast<uint32_t>(timeout.count())); },
-      [&](auto results, std::optional<uint32_t> id) {
-        const auto outcome = results.getOutcome();
-        if (outcome.isRefused()) {
-          refusal = netCode(outcome.getRefused());
-          return;
-        }
-        if (!id) throw Error(Code::protocolError);
-        channel->object.id = *id;
-        channel->address = outcome.getAccepted().getAddress().cStr();
-      });
-  if (refusal != Code::ok) throw Error(refusal, impl_->name);
+      impl_->name, [&](auto params) { params.setTimeoutMs(static_cast<uint32_t>(timeout.count())); },
+      [&](auto outcome) { channel->address = outcome.getAccepted().getAddress().cStr(); });
   // The channel keeps this connection, and its listener takes no more: the next channel gets one of its own.
   impl_->next.wire->release(impl_->next.id);
   channel->object.wire = std::move(impl_->next.wire);

@@ -1,3 +1,4 @@
+# lint: size: one module to import and to copy; its two halves (vault, channels) share all the ctypes below
 """Boxes, signatures and fresh nonces under keys that stay in Sallyport's vault.
 
     import sallyport

@@ -72,6 +72,7 @@ class Lints(unittest.TestCase):
                 ("netd/a.cc", "int x; \n", "trailing blanks"),
                 ("netd/a.cc", "int x;", "no newline"),
                 ("netd/a.cc", "int x;\n" * 501, "501 lines"),
+                ("netd/a.py", '"""A."""\n' * 501, "501 lines"),
                 ("netd/a.cc", "// " + "x" * 120 + "\n", "123 columns"),
                 ("netd/a.cc", "char* p = strcpy(q, r);\n", "no bounds"),
                 ("netd/a.cc", '#include "a.h"\n', "from the root of the tree"),

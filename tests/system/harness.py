@@ -1,5 +1,7 @@
 """Real daemons for tests: a Site is what one host runs, a vaultd and a netd from one sallyport.toml in a folder of its own.
 
+lint: size: one Site, and what every test asks of it
+
 The sandbox is on and nothing of the product is replaced. Binaries come from the build tree in $SALLYPORT_BIN_ROOT, keys from
 `sallyport key`, state from `status` over the daemons' own sockets. Everything stays on loopback. A Site cleans up whatever happens:
 its processes share a session of their own, found again in /proc, so that also a daemon whose parent was killed is ended.

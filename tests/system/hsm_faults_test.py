@@ -2,6 +2,8 @@
 """Goal: whatever a PKCS#11 module does, hsmd answers with a named refusal or restarts it, loses no key, spends no try of the PIN, and
 works again by itself when the module does.
 Method: our mock module with its faults changed while it runs, behind a real hsmd with the sandbox on.
+
+lint: size: a short test for each fault, and one fixture under all of them
 """
 
 import os

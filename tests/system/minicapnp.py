@@ -2,6 +2,8 @@
 
 Struct and List build one segment; Reader reads any. Rpc is one connection: bootstrap, call, release. Field positions come from
 `capnp compile -ocapnp proto/*.capnp`. Nothing here knows libcapnp, so it shows too that the schemas can be used without it.
+
+lint: size: the wire format, and a short class for each interface of ours
 """
 
 import socket

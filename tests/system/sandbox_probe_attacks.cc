@@ -48,7 +48,8 @@ sockaddr_in localhost(uint16_t port) {
   return address;
 }
 
-// A listener that is shut down is an ordinary socket again, and a fast open connects it: no call named connect is needed.
+// A listener that is shut down is an ordinary socket again, and a fast open connects it: no call named connect is
+// needed.
 long fastOpenByAddressInMemory() {
   auto to = localhost(service);
   iovec text{page, 1};

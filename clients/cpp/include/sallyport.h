@@ -201,11 +201,11 @@ typedef struct sallyport_peer_channel sallyport_peer_channel;
 typedef struct sallyport_peer_listener sallyport_peer_listener;
 
 enum sallyport_peer_status {
-  SALLYPORT_PEER_COMPLETE = 0,   // the whole buffer, or all whole frames of one code that fit
-  SALLYPORT_PEER_SLOW = 1,       // the time is over; what half a frame there is stays for the next call
-  SALLYPORT_PEER_TOO_BIG = 2,    // the first frame is larger than the buffer: `needed`. Nothing is lost
-  SALLYPORT_PEER_ENDED = 3,      // the peer's authenticated end, after `size` bytes
-  SALLYPORT_PEER_IS_BROKEN = 4   // after `size` bytes the connection failed: `reason`
+  SALLYPORT_PEER_COMPLETE = 0,  // the whole buffer, or all whole frames of one code that fit
+  SALLYPORT_PEER_SLOW = 1,      // the time is over; what half a frame there is stays for the next call
+  SALLYPORT_PEER_TOO_BIG = 2,   // the first frame is larger than the buffer: `needed`. Nothing is lost
+  SALLYPORT_PEER_ENDED = 3,     // the peer's authenticated end, after `size` bytes
+  SALLYPORT_PEER_IS_BROKEN = 4  // after `size` bytes the connection failed: `reason`
 };
 
 typedef struct sallyport_peer_received {
@@ -217,22 +217,22 @@ typedef struct sallyport_peer_received {
 } sallyport_peer_received;
 
 // timeout_ms of connect and listen: how long a call waits for netd's answer; 0: ten seconds.
-int sallyport_peer_connect(const char *path, const char *name, uint32_t timeout_ms, sallyport_peer_channel **channel);
-int sallyport_peer_listen(const char *path, const char *name, uint32_t timeout_ms, sallyport_peer_listener **listener);
+int sallyport_peer_connect(const char* path, const char* name, uint32_t timeout_ms, sallyport_peer_channel** channel);
+int sallyport_peer_listen(const char* path, const char* name, uint32_t timeout_ms, sallyport_peer_listener** listener);
 // timeout_ms of accept and receive: 0 waits for ever.
-int sallyport_peer_accept(sallyport_peer_listener *listener, uint32_t timeout_ms, sallyport_peer_channel **channel);
-void sallyport_peer_unlisten(sallyport_peer_listener **listener);
+int sallyport_peer_accept(sallyport_peer_listener* listener, uint32_t timeout_ms, sallyport_peer_channel** channel);
+void sallyport_peer_unlisten(sallyport_peer_listener** listener);
 // Any size, in frames of one code; size 0 is one empty frame (data may be NULL then).
-int sallyport_peer_send(sallyport_peer_channel *channel, const void *data, size_t size, uint32_t code);
+int sallyport_peer_send(sallyport_peer_channel* channel, const void* data, size_t size, uint32_t code);
 // SALLYPORT_OK whenever there is a status.
-int sallyport_peer_receive(sallyport_peer_channel *channel, void *buffer, size_t size, uint32_t timeout_ms,
-                           sallyport_peer_received *received);
+int sallyport_peer_receive(sallyport_peer_channel* channel, void* buffer, size_t size, uint32_t timeout_ms,
+                           sallyport_peer_received* received);
 // Our direction's authenticated end; receiving goes on.
-int sallyport_peer_finish(sallyport_peer_channel *channel);
+int sallyport_peer_finish(sallyport_peer_channel* channel);
 // Sends the end and closes; or closes without an end, so that the peer sees it broken. Both set *channel to NULL.
-void sallyport_peer_close(sallyport_peer_channel **channel);
-void sallyport_peer_abandon(sallyport_peer_channel **channel);
-const char *sallyport_peer_status_name(int status);
+void sallyport_peer_close(sallyport_peer_channel** channel);
+void sallyport_peer_abandon(sallyport_peer_channel** channel);
+const char* sallyport_peer_status_name(int status);
 
 #ifdef __cplusplus
 }

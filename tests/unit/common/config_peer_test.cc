@@ -120,6 +120,24 @@ TEST(ConfigPeer, AKeyOfAnotherProtocolIsRefused) {
   EXPECT_NE(config.error().message.find("with another protocol"), std::string::npos) << config.error().message;
 }
 
+TEST(ConfigPeer, AWrongProtocolIsTheOnlyErrorOfItsEntry) {
+  for (const auto* word : {"\"peeer\"", "\"\"", "1"}) {
+    const auto asked = "protocol = " + std::string(word);
+    const std::string wrong[] = {
+        peerText("protocol = \"peer\"", asked),
+        peerText("protocol = \"peer\"\nkey = \"block\"\nservice",
+                 asked + "\nkey = \"block\"\nmode = \"hard\"\nservice"),
+        peerText("7002\"\nprotocol = \"peer\"", "7002\"\n" + asked + "\nrotate_frames = 5"),
+    };
+    for (const auto& text : wrong) {
+      const auto config = parse(text);
+      ASSERT_FALSE(config.has_value()) << text;
+      EXPECT_NE(config.error().message.find("`protocol` in "), std::string::npos) << config.error().message;
+      for (const auto& further : config.error().further) ADD_FAILURE() << text << further.message;
+    }
+  }
+}
+
 TEST(ConfigPeer, ItsKeysBelongToNoOtherProtocol) {
   for (const auto* line : {"mode = \"base\"", "max_frame_bytes = 100000", "rotate_frames = 5"}) {
     const auto config = parse(curve("protocol = \"curve\"", std::string("protocol = \"curve\"\n") + line));
