@@ -196,7 +196,16 @@ void readTokens(const Section& root, Config& config) {
         root.reader(), *table, "[token." + name + "]",
         {"module", "uri", "pin", "init_args", "profile", "env", "user", "max_sessions", "workers", "deadline_ms",
          "memory_mib", "session_copy", "presence", "recheck_minutes", "read_paths", "write_paths"});
-    config.tokens.emplace(name, readToken(section, name));
+    auto token = readToken(section, name);
+    // It is read once, and its number is free then: for whatever is opened next.
+    const auto* pin = std::get_if<PinDescriptor>(&token.pin);
+    const auto sharesIt = [pin](const auto& other) {
+      const auto* its = std::get_if<PinDescriptor>(&other.second.pin);
+      return its != nullptr && its->fd == pin->fd;
+    };
+    if (pin != nullptr && std::ranges::any_of(config.tokens, sharesIt))
+      section.fail("pin", "is the descriptor of another token's PIN", "each is read once: give each token its own");
+    config.tokens.emplace(name, std::move(token));
   }
   if (config.tokens.size() > MAX_TOKENS)
     root.fail("token", "are more than " + std::to_string(MAX_TOKENS), "each has processes of its own");

@@ -81,7 +81,14 @@ int Keeper::run() {
     // last ones.
     if (waits[1].revents != 0 && !hearLauncher()) return 1;
     if (waits[2].revents != 0) hearChild();
-    if (waits[3].revents != 0) hearDenial();
+    // Only where a call waits: to ask for one when the worker is gone, which is a hang-up, would block for ever before
+    // Linux 6.11. And only if it is still this listener.
+    if (waits[3].fd >= 0 && waits[3].fd == listener_) {
+      if ((waits[3].revents & POLLIN) != 0)
+        hearDenial();
+      else if (waits[3].revents != 0)
+        closeListener();
+    }
     if (waits[0].revents != 0 && !hearClient()) return 0;
     checkTime();
   }

@@ -11,6 +11,7 @@
 
 #include <cerrno>
 #include <csignal>
+#include <fstream>
 
 #include "common/check.h"
 
@@ -100,14 +101,34 @@ class Launcher {
     close(ended_);
     ended_ = -1;
     child_ = 0;
-    while (waitpid(-1, nullptr, WNOHANG) > 0) continue;
+    endStrays();
     tell(Event::Ended, status);
+  }
+
+  // What has left the group is ours since its parent died, and still has the client's page: it must not see the next
+  // worker's secrets there. Without /proc nobody tells us of it.
+  void endStrays() const {
+    constexpr int ROUNDS = 200;
+    constexpr useconds_t PAUSE_US = 1000;
+    for (int round = 0; round < ROUNDS; ++round) {
+      while (waitpid(-1, nullptr, WNOHANG) > 0) continue;
+      bool any = false;
+      std::ifstream children("/proc/thread-self/children");
+      for (pid_t pid = 0; children >> pid;) {
+        if (pid == options_.keeper) continue;
+        kill(pid, SIGKILL);
+        any = true;
+      }
+      if (!any) return;
+      usleep(PAUSE_US);
+    }
   }
 
   void endGroup() {
     kill(-child_, SIGKILL);
     int status = 0;
     while (waitpid(child_, &status, 0) < 0 && errno == EINTR) continue;
+    endStrays();
   }
 
   void tell(Event event, int value) {

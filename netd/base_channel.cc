@@ -163,7 +163,7 @@ void BaseChannel::onSealed(Result<ByteSpan, DropReason> sealed) {
   if (!sealed->empty()) {
     switch (sendAll(socket_, std::span(&part, 1), toWire_, worker_.budget())) {
       case IoState::Done: break;
-      case IoState::Blocked: return;
+      case IoState::Blocked: return worker_.setWaiting(*this, true);
       case IoState::Failed: return breakOff(DropReason::TransportError);
     }
   }
@@ -203,12 +203,15 @@ void BaseChannel::linger() {
 }
 
 void BaseChannel::discard() {
-  while (true) {
+  // A peer that sends as fast as this reads must not have the worker for itself.
+  static constexpr int ROUNDS = 4;
+  for (int round = 0; round < ROUNDS; ++round) {
     const ssize_t got = recv(socket_, worker_.scratch().data(), BASE_PIECE_BYTES, MSG_DONTWAIT);
     if (got > 0 || (got < 0 && errno == EINTR)) continue;
     if (got == 0 || errno != EAGAIN) finish();
     return;
   }
+  worker_.yield(*this);
 }
 
 void echoFrames(const std::shared_ptr<ChannelState>& state) {

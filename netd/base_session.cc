@@ -35,52 +35,62 @@ void logFailure(kj::Exception&&) { logError("an answer of the vault could not be
 
 }  // namespace
 
-BaseSession::BaseSession(EventLoop& loop, proto::PeerSession::Client session)
-    : loop_(loop), session_(kj::mv(session)), alive_(std::make_shared<bool>(true)) {}
+BaseSession::BaseSession(std::shared_ptr<CallGate> gate, proto::PeerSession::Client session)
+    : gate_(std::move(gate)), session_(kj::mv(session)), alive_(std::make_shared<bool>(true)) {}
 
-BaseSession::~BaseSession() {
-  *alive_ = false;
-  // A vault that is gone has closed it already.
-  session_.closeRequest().send().ignoreResult().detach([](kj::Exception&&) {});
-}
+// That we let go of its object is what ends it there. A call to say so would be one more, outside the gate.
+BaseSession::~BaseSession() { *alive_ = false; }
 
 void BaseSession::seal(ByteSpan frames, OnSealed onSealed) {
-  auto request = session_.sealRequest(capnp::MessageSize{16 + frames.size() / sizeof(capnp::word), 0});
-  request.setFrames(toData(frames));
-  request.send()
-      .then(
-          [alive = alive_, onSealed](auto&& answer) {
-            if (!*alive) return;
-            const auto outcome = answer.getOutcome();
-            if (outcome.isRefused()) return onSealed(refuse(dropReasonOf(outcome.getRefused())));
-            onSealed(toBytes(outcome.getFrames()));
-          },
-          [alive = alive_, onSealed](kj::Exception&& failure) {
-            if (*alive) onSealed(refuse(reasonOf(failure)));
-          })
-      .detach(logFailure);
+  const capnp::MessageSize size{16 + frames.size() / sizeof(capnp::word), 0};
+  auto request = std::make_shared<decltype(session_.sealRequest())>(session_.sealRequest(size));
+  request->setFrames(toData(frames));
+  gate_->enter(alive_, [request, gate = gate_, weak = std::weak_ptr(alive_), onSealed] {
+    const auto alive = weak.lock();
+    request->send()
+        .then(
+            [gate, alive, onSealed](auto&& answer) {
+              gate->leave();
+              if (!*alive) return;
+              const auto outcome = answer.getOutcome();
+              if (outcome.isRefused()) return onSealed(refuse(dropReasonOf(outcome.getRefused())));
+              onSealed(toBytes(outcome.getFrames()));
+            },
+            [gate, alive, onSealed](kj::Exception&& failure) {
+              gate->leave();
+              if (*alive) onSealed(refuse(reasonOf(failure)));
+            })
+        .detach(logFailure);
+  });
 }
 
 void BaseSession::open(ByteSpan bytes, OnOpened onOpened) {
-  auto request = session_.openRequest(capnp::MessageSize{16 + bytes.size() / sizeof(capnp::word), 0});
-  request.setFrames(toData(bytes));
-  request.send()
-      .then(
-          [alive = alive_, onOpened](auto&& answer) {
-            if (!*alive) return;
-            const auto outcome = answer.getOutcome();
-            if (outcome.isRefused()) return onOpened(refuse(dropReasonOf(outcome.getRefused())));
-            const auto opened = outcome.getOpened();
-            const auto frames = toBytes(opened.getFrames());
-            Opened result{.frames = frames, .sanctified = opened.getSanctified(), .fault = {}};
-            if (result.sanctified > frames.size()) return onOpened(refuse(DropReason::VaultRefused));
-            if (opened.hasFault() && opened.getFault().size() > 0) result.fault = reasonNamed(opened.getFault().cStr());
-            onOpened(result);
-          },
-          [alive = alive_, onOpened](kj::Exception&& failure) {
-            if (*alive) onOpened(refuse(reasonOf(failure)));
-          })
-      .detach(logFailure);
+  const capnp::MessageSize size{16 + bytes.size() / sizeof(capnp::word), 0};
+  auto request = std::make_shared<decltype(session_.openRequest())>(session_.openRequest(size));
+  request->setFrames(toData(bytes));
+  gate_->enter(alive_, [request, gate = gate_, weak = std::weak_ptr(alive_), onOpened] {
+    const auto alive = weak.lock();
+    request->send()
+        .then(
+            [gate, alive, onOpened](auto&& answer) {
+              gate->leave();
+              if (!*alive) return;
+              const auto outcome = answer.getOutcome();
+              if (outcome.isRefused()) return onOpened(refuse(dropReasonOf(outcome.getRefused())));
+              const auto opened = outcome.getOpened();
+              const auto frames = toBytes(opened.getFrames());
+              Opened result{.frames = frames, .sanctified = opened.getSanctified(), .fault = {}};
+              if (result.sanctified > frames.size()) return onOpened(refuse(DropReason::VaultRefused));
+              if (opened.hasFault() && opened.getFault().size() > 0)
+                result.fault = reasonNamed(opened.getFault().cStr());
+              onOpened(result);
+            },
+            [gate, alive, onOpened](kj::Exception&& failure) {
+              gate->leave();
+              if (*alive) onOpened(refuse(reasonOf(failure)));
+            })
+        .detach(logFailure);
+  });
 }
 
 void BaseFrames::add(const BaseSession::Opened& opened) {

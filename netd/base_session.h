@@ -7,8 +7,8 @@
 #include <memory>
 
 #include "common/byte_queue.h"
-#include "common/event_loop.h"
 #include "common/result.h"
+#include "netd/call_gate.h"
 #include "netd/wire_io.h"
 #include "proto/vault.capnp.h"
 #include "proto/wire/drop_reason.h"
@@ -21,8 +21,8 @@ inline constexpr size_t BASE_PIECE_BYTES = 60 * 1024;
 
 class BaseSession {
  public:
-  BaseSession(EventLoop& loop, proto::PeerSession::Client session);
-  ~BaseSession();  // closes it
+  BaseSession(std::shared_ptr<CallGate> gate, proto::PeerSession::Client session);
+  ~BaseSession();  // the vault ends it
   BaseSession(const BaseSession&) = delete;
   BaseSession& operator=(const BaseSession&) = delete;
 
@@ -39,7 +39,7 @@ class BaseSession {
   void open(ByteSpan bytes, OnOpened onOpened);
 
  private:
-  EventLoop& loop_;
+  std::shared_ptr<CallGate> gate_;
   proto::PeerSession::Client session_;
   std::shared_ptr<bool> alive_;
 };

@@ -12,6 +12,11 @@ namespace sallyport::netd {
 
 using wire::DropReason;
 
+namespace {
+// Of a stranger, as long as not even a header was genuine: a call of the vault costs what is in it.
+constexpr size_t FIRST_PIECE_BYTES = 1024;
+}  // namespace
+
 IncomingBase::IncomingBase(Worker& worker, std::shared_ptr<const Entry> entry, kj::AutoCloseFd socket,
                            const sockaddr_storage& address, Sources::Ticket ticket)
     : Connection(worker, std::move(entry), {}), socket_(kj::mv(socket)), address_(address), ticket_(std::move(ticket)) {
@@ -57,7 +62,8 @@ void IncomingBase::onEvents(uint32_t) {
 }
 
 void IncomingBase::readSome() {
-  const auto scratch = worker_.scratch().first(BASE_PIECE_BYTES);
+  const auto scratch =
+      MutableByteSpan(worker_.scratch()).first(link_.received->size() > 0 ? BASE_PIECE_BYTES : FIRST_PIECE_BYTES);
   ssize_t got;
   do got = recv(socket_, scratch.data(), scratch.size(), MSG_DONTWAIT);
   while (got < 0 && errno == EINTR);

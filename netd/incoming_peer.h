@@ -13,6 +13,10 @@ class IncomingPeer final : public IncomingOf<PeerLink> {
   using IncomingOf::IncomingOf;
 
   wire::DropReason timeoutReason() const override;
+  // From the salt on: who is kept waiting with the keys of a block must not come in when it isn't in use any more.
+  std::optional<uint32_t> blockVersion() const override {
+    return own_ ? std::optional(own_->blockVersion) : std::nullopt;
+  }
 
  private:
   void onHandshakeEvents() override;

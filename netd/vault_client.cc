@@ -209,6 +209,7 @@ VaultClient::VaultClient(EventLoop& loop, Stats& stats, std::function<void()> on
       makes_(std::make_shared<Queue<MakeStep>>()),
       salts_(std::make_shared<Queue<PeerSaltStep>>()),
       keys_(std::make_shared<Queue<PeerKeysStep>>()),
+      gate_(std::make_shared<CallGate>()),
       alive_(std::make_shared<bool>(true)) {}
 
 VaultClient::~VaultClient() { *alive_ = false; }
@@ -279,12 +280,22 @@ std::unique_ptr<VaultClient::Question> VaultClient::openPeerSession(const std::s
   struct Asked final : Question {
     ~Asked() override { *answer = nullptr; }
     std::shared_ptr<OnAnswer<std::unique_ptr<BaseSession>>> answer;
+    std::shared_ptr<bool> wanted = std::make_shared<bool>(true);  // held by nobody else
   };
   auto asked = std::make_unique<Asked>();
   asked->answer = std::make_shared<OnAnswer<std::unique_ptr<BaseSession>>>(std::move(onAnswer));
-  const auto tell = [answer = asked->answer](Result<std::unique_ptr<BaseSession>, DropReason> result) {
+  const auto tell = [answer = asked->answer, gate = gate_](Result<std::unique_ptr<BaseSession>, DropReason> result) {
+    gate->leave();
     if (const auto callback = std::exchange(*answer, nullptr)) callback(std::move(result));
   };
+  gate_->enter(asked->wanted, [this, tell, entry, listen, alive = alive_] {
+    if (*alive) beginPeerSession(entry, listen, tell);
+  });
+  return asked;
+}
+
+void VaultClient::beginPeerSession(const std::string& entry, bool listen,
+                                   const std::function<void(Result<std::unique_ptr<BaseSession>, DropReason>)>& tell) {
   KJ_IF_MAYBE (net, net_) {
     auto request = net->peerSessionRequest();
     writePeerEntry(request.initEntry(), entry, listen);
@@ -292,11 +303,11 @@ std::unique_ptr<VaultClient::Question> VaultClient::openPeerSession(const std::s
     stats_.add(Counter::VaultItems);
     request.send()
         .then(
-            [tell, &loop = loop_, alive = alive_](auto&& response) {
+            [tell, gate = gate_, alive = alive_](auto&& response) {
               if (!*alive) return;
               auto outcome = response.getOutcome();
               if (outcome.isRefused()) return tell(refuse(dropReasonOf(outcome.getRefused())));
-              tell(std::make_unique<BaseSession>(loop, outcome.getBegun().getSession()));
+              tell(std::make_unique<BaseSession>(gate, outcome.getBegun().getSession()));
             },
             [tell, alive = alive_](kj::Exception&& failure) {
               if (!*alive) return;
@@ -305,9 +316,10 @@ std::unique_ptr<VaultClient::Question> VaultClient::openPeerSession(const std::s
             })
         .detach([](kj::Exception&&) { logError("an answer of the vault could not be handled"); });
   } else {
-    loop_.defer([tell] { tell(refuse(DropReason::VaultUnavailable)); });
+    loop_.defer([tell, alive = alive_] {
+      if (*alive) tell(refuse(DropReason::VaultUnavailable));
+    });
   }
-  return asked;
 }
 
 // The questions of one turn leave together.

@@ -96,6 +96,8 @@ class VaultClient {
                                 typename Step::Request request, OnAnswer<typename Step::Answer> onAnswer);
   template <typename Step>
   void pump(Queue<Step>& queue);
+  void beginPeerSession(const std::string& entry, bool listen,
+                        const std::function<void(Result<std::unique_ptr<BaseSession>, wire::DropReason>)>& tell);
   void schedule();
   void lost();
 
@@ -111,6 +113,7 @@ class VaultClient {
   std::shared_ptr<Queue<MakeStep>> makes_;
   std::shared_ptr<Queue<PeerSaltStep>> salts_;
   std::shared_ptr<Queue<PeerKeysStep>> keys_;
+  std::shared_ptr<CallGate> gate_;  // of base mode; its sessions may outlive us
   std::shared_ptr<bool> alive_;
 };
 

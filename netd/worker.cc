@@ -26,6 +26,7 @@ constexpr int MIN_DESCRIPTORS = 64;
 // A connection that waits this long for its slow reader may be dropped to make room for the others.
 constexpr uint64_t MIN_WAIT_MS = 1000;
 constexpr uint32_t ACCEPT_PAUSE_MS = 100;
+constexpr uint32_t RECHECK_MS = 500;
 // Dials that the monitor hasn't read yet; connections bound them.
 constexpr size_t MAX_WAITING_RECORDS = 65536;
 }  // namespace
@@ -323,9 +324,25 @@ void Worker::recheckBlocks() {
         vault_.drawPeerSalt(entry.name, {.listen = entry.isListen}, [this, id = entry.id](auto drawn) {
           const bool noVerdict =
               !drawn && (drawn.error() == DropReason::VaultUnavailable || drawn.error() == DropReason::RateLimited);
-          if (!noVerdict) onBlockVersion(id, drawn ? std::optional(drawn->blockVersion) : std::nullopt);
+          if (noVerdict) return recheckBlocksLater();
+          onBlockVersion(id, drawn ? std::optional(drawn->blockVersion) : std::nullopt);
         });
   }
+}
+
+// Who uses up the rate while the operator reloads must not stay for it.
+void Worker::recheckBlocksLater() {
+  if (recheckArmed_) return;
+  recheckArmed_ = true;
+  recheck_ = loop_.timer()
+                 .afterDelay(RECHECK_MS * kj::MILLISECONDS)
+                 .then([this] {
+                   soon([this] {
+                     recheckArmed_ = false;
+                     recheckBlocks();
+                   });
+                 })
+                 .eagerlyEvaluate(nullptr);
 }
 
 void Worker::onBlockVersion(uint32_t entryId, std::optional<uint32_t> version) {

@@ -105,6 +105,7 @@ class Worker {
   void handle(ControlChannel::Received& received);
   void onConfig(kj::AutoCloseFd fd);
   void recheckBlocks();
+  void recheckBlocksLater();
   void onBlockVersion(uint32_t entryId, std::optional<uint32_t> version);
   void onTick();
   void armTick();
@@ -136,6 +137,8 @@ class Worker {
   std::unordered_map<uint64_t, PendingRequest> requests_;
   uint64_t nextRequest_ = 1;
   std::map<uint32_t, std::unique_ptr<VaultClient::Question>> rechecks_;  // by entry
+  bool recheckArmed_ = false;
+  kj::Maybe<kj::Promise<void>> recheck_;
   std::unique_ptr<ChannelService> channels_;
   std::unique_ptr<TextPageServer> metrics_;
   std::vector<const Stats*> allStats_;

@@ -134,7 +134,13 @@ void Token::onControl(const hsm::Control& control) {
       key.proved = key.wrong = false;
       key.problem = "not proved yet";
     }
-    if (up->login == Status::Ok) return sayHello();
+    if (up->login == Status::Ok) {
+      if (!heldLogin_) return sayHello();
+      // It has no need of the PIN that waits. Who brought that one hears so, which says hello, too.
+      Wish login = std::move(*heldLogin_);
+      heldLogin_.reset();
+      return login.done(hsm::Reply{.epoch = facts_.epoch, .id = 0, .status = Status::Ok}, {});
+    }
     enter(TokenState::NoPin, std::string(hsm::describe(up->login)));
     if (isGone(up->login)) lose(why_);
     if (heldLogin_) {

@@ -144,7 +144,7 @@ void Tokens::onTokenLost(Token& token) {
   if (state_ == nullptr || !token.presenceAlways()) return;
   for (const auto& [name, key] : state_->keys.all()) {
     if (key->locked || key->openedBy != token.name()) continue;
-    state_->keys.lock(*key);
+    state_->lock(*key);  // a session in base mode sees the block where it lies: it must not outlive it
     key->awaitsToken = true;
     state_->counters.add(Count::KeysLocked);
     logWarning("key " + name + " is locked: token " + token.name() + " is lost");

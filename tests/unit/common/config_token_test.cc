@@ -129,6 +129,17 @@ TEST(TokenConfig, WrongOnesAreToldOf) {
   }
 }
 
+TEST(TokenConfig, NoTwoReadOneDescriptor) {
+  std::string first(GOOD);
+  first.replace(first.find("file:pin"), 8, "fd:7");
+  std::string second = first;
+  EXPECT_TRUE(parse(first + "[token.other]\n" + second.replace(second.find("fd:7"), 4, "fd:8")));
+  const auto config = parse(first + "[token.other]\n" + first);
+  ASSERT_FALSE(config);
+  EXPECT_NE(config.error().message.find("descriptor of another token's PIN"), std::string::npos)
+      << config.error().message;
+}
+
 TEST(TokenConfig, ThereAreNotMoreThanAFew) {
   std::string text(HEAD);
   text += GOOD;

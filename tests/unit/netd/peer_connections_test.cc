@@ -376,6 +376,27 @@ TEST_F(PeerConnections, EndWhenTheBlockWasRotatedAndAReloadTellsSo) {
   EXPECT_TRUE(dropped(R::PeerRevoked));
 }
 
+TEST_F(PeerConnections, EndWhenTheBlockWasRotatedThoughTheRateIsUsedUp) {
+  start();
+  Party party = connectedParty(PEER_ECHO_ENTRY);
+  vault.blockVersion = 2;
+  vault.saltsOverRate = 2;
+  configure({});
+  EXPECT_TRUE(closed(party.socket));
+  EXPECT_TRUE(dropped(R::PeerRevoked));
+}
+
+TEST_F(PeerConnections, AHalfOpenOneEndsLikewiseWhenTheBlockWasRotated) {
+  start();
+  Party party = dialParty(PEER_ECHO_ENTRY);
+  ASSERT_TRUE(exchange(party));
+  turns();
+  vault.blockVersion = 2;
+  configure({});
+  EXPECT_TRUE(closed(party.socket));
+  EXPECT_TRUE(dropped(R::PeerRevoked));
+}
+
 TEST_F(PeerConnections, SurviveAReloadThatChangesNothing) {
   start();
   Party party = connectedParty(PEER_ECHO_ENTRY);

@@ -49,6 +49,7 @@ struct TestVault {
   std::array<std::byte, wire::PEER_BLOCK_BYTES> block = randomBlock();
   std::vector<wire::PeerSalt> salts;  // drawn and not used
   uint32_t blockVersion = 1;
+  unsigned saltsOverRate = 0;  // so many are refused first
 
   static std::array<std::byte, wire::PEER_BLOCK_BYTES> randomBlock() {
     std::array<std::byte, wire::PEER_BLOCK_BYTES> block;

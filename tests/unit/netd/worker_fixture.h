@@ -89,6 +89,11 @@ class VaultServer final : public proto::Net::Server {
     auto outcomes = context.getResults().initOutcomes(asked.size());
     for (uint i = 0; i < asked.size(); ++i) {
       EXPECT_TRUE(asked[i].getListen());
+      if (vault_.saltsOverRate > 0) {
+        --vault_.saltsOverRate;
+        outcomes[i].setRefused(proto::Refusal::RATE_LIMITED);
+        continue;
+      }
       auto drawn = outcomes[i].initDrawn();
       drawn.setParty(proto::PeerParty::B);
       drawn.setSalt(toData(vault_.drawPeerSalt().span()));

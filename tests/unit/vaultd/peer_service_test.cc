@@ -6,10 +6,12 @@
 #include <unistd.h>
 
 #include "tests/unit/peer/peer_pair.h"
+#include "tests/unit/vaultd/fake_hsmd.h"
 #include "tests/unit/vaultd/support.h"
 #include "vaultd/admin_service.h"
 #include "vaultd/listeners.h"
 #include "vaultd/state_file.h"
+#include "vaultd/tokens.h"
 #include "vaultd/vault_service.h"
 
 namespace sallyport::vaultd {
@@ -529,6 +531,30 @@ TEST_F(Peers, StatusTellsPartyAndPast) {
   Begun one = begin();
   ASSERT_FALSE(seal(one.session, plainFrame("x")).refused);
   EXPECT_EQ(told("base-b"), "peer-block B used");
+}
+
+// The session reads the block where it lies: after the lock that place may be another block's.
+TEST_F(Peers, ALostTokenThatOpenedTheBlockEndsItsSession) {
+  test::FakeHsmd hsmd(loop);
+  const Config config = parse(std::string(CONFIG) + R"([token.hsm1]
+module = "/usr/lib/none.so"
+uri = "pkcs11:token=fake"
+pin = "ask"
+presence = "always"
+)");
+  Keepers keepers;
+  keepers.emplace("hsm1", hsmd.ends());
+  Tokens tokens(loop, config, std::move(keepers));
+  tokens.attach(*state);
+  keys->find("base-b")->openedBy = "hsm1";
+  auto begun = begin();
+  ASSERT_EQ(begun.refused, std::nullopt);
+  EXPECT_EQ(base->live(), 1u);
+  hsmd.vanish();
+  for (int i = 0; i < 1000 && !keys->find("base-b")->locked; ++i) loop.turn(5);
+  ASSERT_TRUE(keys->find("base-b")->locked);
+  EXPECT_EQ(base->live(), 0u);
+  EXPECT_EQ(seal(begun.session, plainFrame("text")).refused, Refusal::EXPIRED);
 }
 
 }  // namespace

@@ -183,6 +183,22 @@ TEST_F(TokenUse, APinThatComesWhileTheWorkerForgetsTheOldOneReachesTheNext) {
   EXPECT_TRUE(works(own, 0));
 }
 
+TEST_F(TokenUse, APinThatTheNextWorkerDoesNotNeedIsAnsweredToo) {
+  bringUp();
+  token->panic();
+  std::vector<hsm::Status> got;
+  token->login(asBytes("1234"), false, [&](hsm::Status status) { got.push_back(status); });
+  until([&] { return hsmd.count<hsm::Logout>() == 1; });
+  settle();
+  hsmd.die(hsm::Status::Ok);
+  hsmd.login = hsm::Status::Ok;  // a token that takes no PIN
+  hsmd.up();
+  until([&] { return token->up(); });
+  EXPECT_EQ(got, std::vector{hsm::Status::Ok});
+  EXPECT_EQ(hsmd.count<hsm::Login>(), 0u);
+  EXPECT_TRUE(works(own, 0));
+}
+
 TEST_F(TokenUse, SignsOneAfterTheOther) {
   bringUp();
   std::vector<std::optional<Token::Signature>> made(5);
