@@ -36,6 +36,8 @@ constexpr std::array<StatusWords, STATUS_COUNT> STATUS_WORDS{{
     {"keyExists", "the token has a key of this id or label already"},
     {"readOnly", "the token is write-protected"},
     {"starting", "the module's process ended while it started"},
+    {"saidTooMuch", "the module's process told its keeper more than it has to tell, and was ended"},
+    {"keeperDied", "the process that watches over the module's died; another one has taken its place"},
 }};
 
 constexpr std::array<std::string_view, KEY_KIND_COUNT> KEY_KINDS{"other", "x25519", "ed25519", "aes", "rsa"};

@@ -30,7 +30,8 @@ REPLY_TIMEOUT_S = 30
 
 STATUSES = ["ok", "noModule", "noToken", "ambiguousToken", "noKey", "pinWrong", "pinLocked", "pinLowRefused", "pinFinalTryRefused",
             "pinUnset", "notLoggedIn", "deviceRemoved", "sessionLimit", "moduleFailed", "badResult", "unsupported", "blobRejected",
-            "badRequest", "staleEpoch", "keyExists", "readOnly", "starting"]
+            "badRequest", "staleEpoch", "keyExists", "readOnly", "starting",
+            "saidTooMuch", "keeperDied"]
 KINDS = ["other", "x25519", "ed25519", "aes", "rsa"]
 SPELLINGS = ["none", "montgomery", "montgomery-name", "edwards-name", "edwards", "ec"]
 ALGORITHMS = [None, "aes-gcm", "rsa-oaep-sha256", "rsa-oaep-sha1"]
