@@ -167,6 +167,118 @@ TEST_F(TokenUse, ADeadWorkerRefusesWhatWasUnderWayAndWaiting) {
   EXPECT_EQ(watching.lost, 0u) << "it was back in time";
 }
 
+TEST_F(TokenUse, WhatAWorkerHasLeftInThePageIsWipedWhenItIsDead) {
+  bringUp();
+  std::optional<hsm::Request> held;
+  hsmd.instead = [&](const hsm::Request& request) {
+    held = request;
+    return true;
+  };
+  const auto answer = derive(own, peer());
+  until([&] { return held.has_value(); });
+  const auto dirty = [&] {
+    for (const uint16_t slot : {std::get<hsm::Derive>(held->ask).slot, uint16_t{50}})
+      hsmd.page->slot(slot)[63] = std::byte{7};
+    hsmd.page->message().back() = std::byte{7};
+  };
+  dirty();
+  hsmd.answer(*held);
+  until([&] { return answer->calls == 1; });
+  dirty();  // a worker that has been answered for, and goes on writing
+  hsmd.die();
+  until([&] { return token->state() == TokenState::Down; });
+  for (uint16_t slot = 0; slot < hsm::SLOT_COUNT; ++slot)
+    EXPECT_EQ(sodium_is_zero(uchars(ByteSpan(hsmd.page->slot(slot))), hsm::SLOT_BYTES), 1) << slot;
+  EXPECT_EQ(sodium_is_zero(uchars(ByteSpan(hsmd.page->message())), hsm::MESSAGE_BYTES), 1);
+}
+
+TEST_F(TokenUse, ARefusedTextIsNotLeftInThePage) {
+  bringUp();
+  hsmd.diesWhenKilled = false;
+  hsmd.rawReply(std::vector<std::byte>(3));
+  until([&] { return hsmd.kills.size() == 1; });
+  ASSERT_TRUE(token->up()) << "it isn't dead yet";
+  unsigned refused = 0;
+  token->sign(signer, asBytes("for nobody's eyes"),
+              [&](const Token::Signature* signature) { refused += signature == nullptr ? 1 : 0; });
+  EXPECT_EQ(refused, 1u);
+  EXPECT_EQ(sodium_is_zero(uchars(ByteSpan(hsmd.page->message())), hsm::MESSAGE_BYTES), 1);
+}
+
+TEST_F(TokenUse, NoSlotIsLostWithAWorkerThatAnswersGarbage) {
+  bringUp();
+  for (size_t i = 0; i <= hsm::SLOT_COUNT; ++i) {
+    hsmd.instead = [&](const hsm::Request& request) {
+      hsmd.reply(request, hsm::Status::Ok, hsm::PingReply{});
+      hsmd.instead = nullptr;
+      return true;
+    };
+    EXPECT_EQ(derived(own, peer()), std::nullopt);
+    until([&] { return hsmd.kills.size() == i + 1 && token->up(); });
+  }
+  EXPECT_TRUE(works(own, 0));
+}
+
+TEST_F(TokenUse, IsLostWhenItIsAwayForLong) {
+  start(config(), {.lostAfterMs = 50, .healthMs = 10'000});
+  wantAll();
+  hsmd.up();
+  until([&] { return token->up(); });
+  EXPECT_FALSE(token->lost());
+  hsmd.die();
+  until([&] { return watching.lost == 1; });
+  EXPECT_TRUE(token->lost());
+  hsmd.up();
+  until([&] { return token->up(); });
+  EXPECT_FALSE(token->lost());
+}
+
+TEST_F(TokenUse, AWorkerThatHasGrownIsReplaced) {
+  TokenConfig small = config();
+  small.memoryMiB = 64;
+  start(small, {.lostAfterMs = 10'000, .healthMs = 20});
+  wantAll();
+  hsmd.rssKiB = 64 * 1024 + 1;
+  hsmd.up();
+  until([&] { return !hsmd.kills.empty(); });
+  EXPECT_EQ(hsmd.kills[0].reason, hsm::KillReason::Memory);
+  hsmd.rssKiB = 64 * 1024;
+  until([&] { return token->up() && token->facts().rssKiB == 64 * 1024; });
+}
+
+TEST_F(TokenUse, PresenceIsProvedByTheSlotsThatThereAreNow) {
+  hsmd.addAes("kek");
+  hsmd.wrapped.push_back({std::byte{5}});
+  TokenConfig always = config();
+  always.presenceAlways = true;
+  always.recheckMinutes = 0;  // each time
+  start(always, {.lostAfterMs = 10'000, .healthMs = 20});
+  wantAll();
+  const auto slot = [](std::string_view blob) {
+    TokenWrap wrap{TokenCipher::AesGcm, {}, {}};
+    const auto id = asBytes("kek"), bytes = asBytes(blob);
+    wrap.keyId.assign(id.begin(), id.end());
+    wrap.blob.assign(bytes.begin(), bytes.end());
+    return wrap;
+  };
+  const hsm::Block32 one{std::byte{1}}, two{std::byte{2}};
+  // The second slot of `one` and all of `two` are of a key that the token has no more.
+  token->wantSeals(one, {slot("0"), slot("7")});
+  token->wantSeals(two, {slot("8")});
+  hsmd.up();
+  until([&] { return watching.lost == 1 && token->state() == TokenState::Resting; });
+  EXPECT_TRUE(contains(token->why(), "doesn't unwrap"));
+  // They are removed from the files.
+  token->wantSeals(one, {slot("0")});
+  token->wantSeals(two, {});
+  until([&] { return token->up(); });
+  const size_t before = hsmd.count<hsm::Unwrap>();
+  until([&] { return hsmd.count<hsm::Unwrap>() >= before + 10; });
+  settle();
+  EXPECT_TRUE(token->up());
+  EXPECT_EQ(watching.lost, 1u);
+}
+
 TEST_F(TokenUse, AGoneKeeperIsTheEnd) {
   bringUp();
   const auto answer = derive(own, peer());
@@ -175,7 +287,7 @@ TEST_F(TokenUse, AGoneKeeperIsTheEnd) {
   until([&] { return answer->calls == 1; });
   EXPECT_EQ(derived(own, peer()), std::nullopt);
   EXPECT_EQ(watching.lost, 1u);
-  EXPECT_TRUE(contains(token->problemOf(own), "restart of vaultd"));
+  EXPECT_TRUE(contains(token->problemOf(own), "restart vaultd"));
 }
 
 TEST_F(TokenUse, WithoutAKeeperItSaysWhy) {
