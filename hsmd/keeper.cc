@@ -193,7 +193,8 @@ void Keeper::childEnded(int waitStatus) {
     return workerDied(Status::SaidTooMuch, waitStatus, false);
   }
   if (state_ != State::Probing) {
-    const bool wanted = (words == Status::Ok && WIFEXITED(waitStatus)) || killedFor_ == hsm::KillReason::Memory;
+    const bool faulty = killedFor_ == hsm::KillReason::Deadline || killedFor_ == hsm::KillReason::Garbage;
+    const bool wanted = (words == Status::Ok && WIFEXITED(waitStatus)) || (killedFor_ && !faulty);
     const Status fault = state_ == State::Starting ? Status::Starting : Status::ModuleFailed;
     return workerDied(words.value_or(fault), waitStatus, wanted);
   }

@@ -181,7 +181,7 @@ void HsmLink::take(const hsm::Reply& reply) {
 
 void HsmLink::garbage() {
   ++counts_.garbage;
-  kill(hsm::KillReason::Operator);
+  kill(hsm::KillReason::Garbage);
 }
 
 void HsmLink::readControl() {
@@ -225,7 +225,7 @@ void HsmLink::end() {
 void HsmLink::kill(hsm::KillReason reason) {
   if (!up_ || killedEpoch_ == epoch_) return;
   killedEpoch_ = epoch_;
-  sendControl(hsm::KillWorker{epoch_, reason});
+  if (sendControl(hsm::KillWorker{epoch_, reason})) events_.onKill(reason);
 }
 
 void HsmLink::stop() { sendControl(hsm::Stop{}); }

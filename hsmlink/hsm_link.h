@@ -39,6 +39,8 @@ class HsmLink {
   class Events {
    public:
     virtual void onControl(const hsm::Control& control) = 0;
+    // The worker of this epoch is to die, and everything is refused from now on: but its end may be long in coming.
+    virtual void onKill(hsm::KillReason reason) = 0;
     virtual void onEnd() = 0;  // the keeper is gone, once
 
    protected:

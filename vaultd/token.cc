@@ -177,6 +177,12 @@ void Token::onControl(const hsm::Control& control) {
   }
 }
 
+// Not only when it is dead: a keeper that is stopped, or a host in trouble, may be long about that.
+void Token::onKill(hsm::KillReason reason) {
+  resting_.unset();
+  enter(TokenState::Down, "its process is being ended: " + std::string(hsm::describe(reason)));
+}
+
 void Token::onEnd() {
   facts_.pid = 0;
   dropHeldLogin();

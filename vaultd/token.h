@@ -2,7 +2,7 @@
 // Process: vaultd alone. docs/protocol.md §12, docs/hsm.md, docs/decisions/0031-keys-in-tokens.md.
 //
 //   Starting --up--> Proving --all keys tried--> Up --proof failed--> Resting --pause over--> Proving
-//   any      --the worker died--> Down --up--> Proving        any --the keeper died--> Ended
+//   any      --the worker died, or is to--> Down --up--> Proving        any --hsmd ended--> Ended
 //   Proving  --no PIN, or not this one--> NoPin --login--> Proving
 //
 // Only in Up is anything asked for callers: everything else refuses at once, and nothing waits for a token that may
@@ -149,6 +149,7 @@ class Token final : private hsmlink::HsmLink::Events {
     std::string problem = "not looked for yet";
   };
   void onControl(const hsm::Control& control) override;
+  void onKill(hsm::KillReason reason) override;
   void onEnd() override;
 
   void enter(TokenState state, std::string why);

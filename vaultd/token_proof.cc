@@ -43,7 +43,7 @@ void Token::want(KeyKind kind, const KeyVersion& version) {
   if (key.index) return prove(version.publicKey, key);
   // Made after this worker had looked around. Another one will find it, if it is there.
   logInfo("token " + name_ + ": started again to find a key that is new");
-  link_->kill(hsm::KillReason::Operator);
+  link_->kill(hsm::KillReason::NewKey);
 }
 
 void Token::wantSeals(const hsm::Block32& bound, std::vector<TokenWrap> wraps) {

@@ -327,9 +327,17 @@ struct Denials {
 };
 
 // The client's part.
-enum class KillReason : uint8_t { Deadline, Memory, Operator };
-inline constexpr size_t KILL_REASON_COUNT = 3;
-std::string_view name(KillReason reason);  // "deadline", "memory", "operator"
+enum class KillReason : uint8_t {
+  Deadline,  // a call took too long
+  Memory,    // it has grown too large
+  Operator,  // it has a PIN that was to be forgotten
+  Garbage,   // what it sent is no answer
+  NewKey,    // the token has a key that it hasn't looked for
+};
+inline constexpr size_t KILL_REASON_COUNT = 5;
+std::string_view name(KillReason reason);  // "deadline", "memory", "operator", "garbage", "newKey"
+// For people: "a call took too long".
+std::string_view describe(KillReason reason);
 // SIGKILL, then a new worker; ignored if another epoch is alive.
 struct KillWorker {
   uint32_t epoch = 0;

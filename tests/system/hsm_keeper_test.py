@@ -122,7 +122,7 @@ class BehindAVault(SystemTest):
         self.token = tokens.Mock()
         self.addCleanup(self.token.remove)
         self.site_ = site = self.site("hsm")
-        site.token("hsm", self.token)
+        site.token("hsm", self.token, deadline_ms=1000)
         site.token_key("server", "hsm")
         self.alice = site.peer("alice")
         self.port = site.listen("echo", ["alice"], "echo", key="server")
@@ -151,6 +151,24 @@ class BehindAVault(SystemTest):
         self.assertEqual(self.site_.vault_status()["pid"], vault)
         self.assertIn("its keeper was killed by SIGKILL", self.site_.log())
         self.assertIn("watches over the module's died", self.site_.log())
+
+    def test_all_of_hsmd_stopped_is_refused_by_name_and_resumes(self):
+        vault, before = self.site_.vault_status()["pid"], self.site_.drops()
+        stopped = self.roles()
+        self.assertEqual(set(stopped), {"launcher", "keeper", "worker"})
+        for pid in stopped.values():
+            os.kill(pid, signal.SIGSTOP)
+        self.assertFalse(self.works())
+        self.assertTrue(self.works(self.soft_port, "soft"), "another key suffers")
+        shown = self.site_.cli("hsm", "status", check=False)
+        self.assertEqual(shown.returncode, 1, "a token that answers nothing is shown as up")
+        self.assertIn(b"is being ended: a call took too long", shown.stdout + shown.stderr)
+        self.assertTrue(set(self.site_.drops_since(before)) & {"hsm_unavailable", "vault_unavailable"})
+        for role in ("keeper", "launcher"):  # which kill the worker as it is
+            os.kill(stopped[role], signal.SIGCONT)
+        wait_until(self.works, RESUME_S, "handshakes resume", step=0.1)
+        self.assertFalse(is_alive(stopped["worker"]))
+        self.assertEqual(self.site_.vault_status()["pid"], vault)
 
     def test_the_launchers_end_is_told_with_what_to_do_and_a_restart_mends_it(self):
         before = self.roles()

@@ -37,7 +37,7 @@ SPELLINGS = ["none", "montgomery", "montgomery-name", "edwards-name", "edwards",
 ALGORITHMS = [None, "aes-gcm", "rsa-oaep-sha256", "rsa-oaep-sha1"]
 TRIALS = ["untried", "works", "refused", "wrong result", "crashed", "timed out"]
 FORMS = ["raw", "octets"]
-KILLS = ["deadline", "memory", "operator"]
+KILLS = ["deadline", "memory", "operator", "garbage", "newKey"]
 
 # name, then (field, type): u8..u64 and i32 big-endian, flag, a number of bytes, "sN" for a bounded field of N, or a list of words.
 ASKS = [("hello",), ("list", ("index", "u16")),

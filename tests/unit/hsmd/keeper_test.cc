@@ -46,9 +46,9 @@ class KeeperTest : public testing::Test {
     if (thread.joinable()) thread.join();
     close(board);
   }
-  void start(uint32_t lastEpoch = 0) {
+  void start(uint32_t lastEpoch = 0, uint64_t stepMs = 60'000) {
     keeper.emplace(Keeper::Sockets{control.keepers, launcher.keepers, birth.keepers},
-                   std::move(*SharedMemory::map(board, BOARD_BYTES)), "hsm1", 60'000, lastEpoch);
+                   std::move(*SharedMemory::map(board, BOARD_BYTES)), "hsm1", stepMs, lastEpoch);
     thread = std::thread([this] { ended = keeper->run(); });
   }
 
@@ -163,6 +163,22 @@ TEST_F(KeeperTest, AProbeThatDoesNotStopTalkingIsEndedToo) {
   comeUp(2);
 }
 
+TEST_F(KeeperTest, OneThatIsEndedForAFaultWaitsAndOneForItsClientsWishDoesNot) {
+  start();
+  uint32_t epoch = 1;
+  comeUp(epoch);
+  for (const auto reason : {hsm::KillReason::NewKey, hsm::KillReason::Deadline, hsm::KillReason::Garbage}) {
+    const auto frame = hsm::writeControl(hsm::KillWorker{.epoch = epoch, .reason = reason});
+    ASSERT_EQ(send(control.tests, frame.data(), frame.size(), 0), static_cast<ssize_t>(frame.size()));
+    expectOrder(Order::Kill, epoch);
+    event(Event::Ended, SIGKILL);
+    const auto died = heard<hsm::WorkerDied>();
+    EXPECT_EQ(died.status, Status::ModuleFailed);
+    EXPECT_EQ(died.restartInMs > 0, reason != hsm::KillReason::NewKey) << hsm::name(reason);
+    comeUp(++epoch);
+  }
+}
+
 TEST_F(KeeperTest, WhatAWorkerHasToSayIsNotTooMuch) {
   start();
   comeUp(1);
@@ -173,6 +189,48 @@ TEST_F(KeeperTest, WhatAWorkerHasToSayIsNotTooMuch) {
   ASSERT_TRUE(says(hsm::WorkerDied{.epoch = 1, .status = Status::SessionLimit}));
   event(Event::Ended, W_EXITCODE(1, 0));
   EXPECT_EQ(heard<hsm::WorkerDied>().status, Status::SessionLimit);
+}
+
+TEST_F(KeeperTest, AProbeThatHangsInATrialIsEndedAndTheNextOneGoesOnBehindIt) {
+  auto memory = SharedMemory::map(board, BOARD_BYTES);
+  ASSERT_TRUE(memory.has_value());
+  auto& trials = memory->as<Board>();
+  start(0, 2000);
+  expectOrder(Order::Probe, 1);
+  event(Event::Started, 100);
+  ASSERT_TRUE(trials.begin("x25519"));
+  expectOrder(Order::Kill, 1);
+  event(Event::Ended, SIGKILL);
+  probe(2);  // without a word to the client: nothing has failed but the trial
+  EXPECT_EQ(trials.find("x25519")->trial, hsm::Trial::TimedOut);
+  expectOrder(Order::Serve, 2);
+  event(Event::Started, 101);
+  ASSERT_TRUE(says(hsm::WorkerUp{.epoch = 2, .pid = 101, .login = Status::Ok}));
+  EXPECT_EQ(heard<hsm::WorkerUp>().epoch, 2u);
+}
+
+TEST_F(KeeperTest, WhatSomebodyElseKilledIsTriedAgain) {
+  auto memory = SharedMemory::map(board, BOARD_BYTES);
+  ASSERT_TRUE(memory.has_value());
+  auto& trials = memory->as<Board>();
+  start();
+  expectOrder(Order::Probe, 1);
+  event(Event::Started, 100);
+  ASSERT_TRUE(trials.begin("x25519"));
+  event(Event::Ended, SIGKILL);
+  EXPECT_EQ(heard<hsm::WorkerDied>().status, Status::Starting);
+  EXPECT_EQ(trials.find("x25519")->trial, hsm::Trial::Untried);
+  comeUp(2);
+  // The same with a module that crashes in it: that one isn't tried again.
+  ASSERT_TRUE(says(hsm::WorkerDied{.epoch = 2, .status = Status::Ok}));
+  event(Event::Ended, 0);
+  heard<hsm::WorkerDied>();
+  expectOrder(Order::Probe, 3);
+  event(Event::Started, 102);
+  ASSERT_TRUE(trials.begin("x25519"));
+  event(Event::Ended, SIGSEGV);
+  probe(4);
+  EXPECT_EQ(trials.find("x25519")->trial, hsm::Trial::Crashed);
 }
 
 TEST_F(KeeperTest, AClientThatDidNotReadHearsHowTheWorkerIsWhenItReadsAgain) {

@@ -111,6 +111,7 @@ TEST_F(TokenUse, AFrameThatCantBeReadEndsTheWorker) {
     ++garbage;
     until([&] { return hsmd.kills.size() == garbage && token->up(); });
     EXPECT_EQ(token->facts().garbage, garbage);
+    EXPECT_EQ(hsmd.kills.back().reason, hsm::KillReason::Garbage);
   }
   EXPECT_TRUE(works(own, 0));
 }
@@ -193,16 +194,39 @@ TEST_F(TokenUse, WhatAWorkerHasLeftInThePageIsWipedWhenItIsDead) {
 }
 
 TEST_F(TokenUse, ARefusedTextIsNotLeftInThePage) {
-  bringUp();
-  hsmd.diesWhenKilled = false;
-  hsmd.rawReply(std::vector<std::byte>(3));
-  until([&] { return hsmd.kills.size() == 1; });
-  ASSERT_TRUE(token->up()) << "it isn't dead yet";
+  auto ends = hsmd.ends();
+  const int least = 0;  // the kernel makes it room for a few datagrams
+  ASSERT_EQ(setsockopt(ends.calls, SOL_SOCKET, SO_SNDBUF, &least, sizeof least), 0);
+  token.emplace(loop, config(), std::move(ends), watching);
+  wantAll();
+  hsmd.up();
+  until([&] { return token->up(); });
+  // No turn of the loop: nobody reads the socket, and it is full before the calls of its two sessions are under way.
+  for (int i = 0; i < 7; ++i) derive(own, peer());
   unsigned refused = 0;
   token->sign(signer, asBytes("for nobody's eyes"),
               [&](const Token::Signature* signature) { refused += signature == nullptr ? 1 : 0; });
-  EXPECT_EQ(refused, 1u);
+  ASSERT_EQ(refused, 1u);
   EXPECT_EQ(sodium_is_zero(uchars(ByteSpan(hsmd.page->message())), hsm::MESSAGE_BYTES), 1);
+}
+
+TEST_F(TokenUse, AWorkerThatIsToDieIsNotUpHoweverLongItTakes) {
+  start(config(), {.lostAfterMs = 50, .healthMs = 10'000});
+  wantAll();
+  hsmd.up();
+  until([&] { return token->up(); });
+  hsmd.diesWhenKilled = false;  // all of hsmd is stopped, say
+  hsmd.instead = [](const hsm::Request&) { return true; };
+  const auto answer = derive(own, peer());
+  until([&] { return answer->calls == 1; });
+  EXPECT_EQ(token->state(), TokenState::Down);
+  EXPECT_TRUE(contains(token->why(), "is being ended: a call took too long"));
+  until([&] { return watching.lost == 1; });
+  hsmd.instead = nullptr;
+  hsmd.die();
+  hsmd.up();
+  until([&] { return token->up(); });
+  EXPECT_TRUE(works(own, 0));
 }
 
 TEST_F(TokenUse, NoSlotIsLostWithAWorkerThatAnswersGarbage) {

@@ -120,7 +120,8 @@ TEST_F(TokenUse, AKeyMadeLaterIsFoundByAnotherWorker) {
   const PublicKey late = hsmd.addX25519("late");
   token->want(KeyKind::X25519, version(late, "late"));
   until([&] { return token->up() && token->problemOf(late).empty(); });
-  EXPECT_EQ(hsmd.kills.size(), 1u);
+  ASSERT_EQ(hsmd.kills.size(), 1u);
+  EXPECT_EQ(hsmd.kills[0].reason, hsm::KillReason::NewKey);
   EXPECT_TRUE(works(late, 3));
   // One that isn't there at all doesn't restart it for ever.
   const auto missing = version(peer(), "none");
