@@ -167,7 +167,8 @@ TokenConfig readToken(const Section& section, std::string name) {
   readPaths(section, "read_paths", token.readPaths);
   readPaths(section, "write_paths", token.writePaths);
   // softoken asks its database for each use of a key that lives there, and two threads that do so take longer than one.
-  if (section.find("workers") == nullptr && token.profile == ModuleProfile::Nss && !token.sessionCopy) token.workers = 1;
+  if (section.find("workers") == nullptr && token.profile == ModuleProfile::Nss && !token.sessionCopy)
+    token.workers = 1;
   // One session stays open for the login.
   if (token.workers + 1 > token.maxSessions && section.find("workers") != nullptr)
     section.fail("workers", "needs one session each, and one more for the login",

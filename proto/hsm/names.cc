@@ -47,8 +47,8 @@ constexpr std::array<std::string_view, 2> FORMS{"raw", "octets"};
 constexpr std::array<std::string_view, 3> WRAPS{"aes-gcm", "rsa-oaep-sha256", "rsa-oaep-sha1"};  // from 1 on
 constexpr std::array<std::string_view, TRIAL_COUNT> TRIALS{"untried",      "works",   "refused",
                                                            "wrong result", "crashed", "timed out"};
-constexpr std::array<std::string_view, KILL_REASON_COUNT> KILL_REASONS{"deadline", "memory", "operator",
-                                                                         "garbage", "newKey"};
+constexpr std::array<std::string_view, KILL_REASON_COUNT> KILL_REASONS{"deadline", "memory", "operator", "garbage",
+                                                                       "newKey"};
 constexpr std::array<std::string_view, KILL_REASON_COUNT> KILL_DESCRIPTIONS{
     "a call took too long", "it has grown too large", "it has a PIN that was to be forgotten",
     "what it sent is no answer", "the token has a new key"};

@@ -173,10 +173,9 @@ int main(int argc, char** argv) {
   const auto server = parsePublicKey(argv[3]);
   KJ_REQUIRE(server.has_value(), "not a public key");
   Options options{.listenEntry = argv[2], .connectEntry = argv[4], .server = *server, .pids = {}};
-  takeOptions(argc, argv, 5, options.secs, options.pids,
-              [&](const std::string& name, const char* value) {
-                if (name == "--width") options.width = std::strtoul(value, nullptr, 10);
-              });
+  takeOptions(argc, argv, 5, options.secs, options.pids, [&](const std::string& name, const char* value) {
+    if (name == "--width") options.width = std::strtoul(value, nullptr, 10);
+  });
   Vault vault(argv[1]);
   run(vault, options);
   std::_Exit(0);

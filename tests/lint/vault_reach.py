@@ -37,10 +37,12 @@ def check(root):
 
     def covered(rule, by):
         return any(other.call == rule.call and compile_policy.covers(other.condition, rule.condition) for other in by)
-    problems += [f"{POLICY}:{rule.line}: `{rule.call} {rule.condition}`".rstrip("` ") + f"` is not in {REVIEWED}: vaultd would reach further"
+
+    def ticked(rule):
+        return f"`{rule.call} {rule.condition}".rstrip() + "`"
+    problems += [f"{POLICY}:{rule.line}: {ticked(rule)} is not in {REVIEWED}: vaultd would reach further"
                  for rule in rules if not covered(rule, reach)]
-    problems += [f"{REVIEWED}: `{rule.call} {rule.condition}`".rstrip("` ") + f"` is wider than {POLICY}: take it out"
-                 for rule in reach if not covered(rule, rules)]
+    problems += [f"{REVIEWED}: {ticked(rule)} is wider than {POLICY}: take it out" for rule in reach if not covered(rule, rules)]
     others = sorted(path.name for path in (root / "sandbox").glob("vault*.policy") if path.name != pathlib.Path(POLICY).name)
     problems += [f"sandbox/{name}: vaultd has one policy, with and without tokens" for name in others]
     return problems
