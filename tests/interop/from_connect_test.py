@@ -4,19 +4,16 @@ Unix clients, message channels and `sallyport pipe`, bulk data, a server that sp
 isn't there shows as a reset, never as an empty success.
 """
 
-import fcntl
 import pathlib
 import socket
-import struct
 import subprocess
 import sys
-import termios
 import time
 import unittest
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "system"))
 from harness import Crowd, SystemTest, binary, ct, free_port, minicapnp, wait_until  # noqa: E402
-from traffic import patterned, plain, read_all, read_count, sha256  # noqa: E402
+from traffic import acknowledged, patterned, plain, read_all, read_count, sha256  # noqa: E402
 
 BULK_BYTES = 24 << 20
 
@@ -57,16 +54,6 @@ def source(session):
         session.send(data[at:at + 65503])
     session.finish()
     session.receive_stream()
-
-
-def acknowledged(sock, timeout):
-    """Whether the other kernel has all that was sent."""
-    deadline = time.monotonic() + timeout
-    while struct.unpack("i", fcntl.ioctl(sock, termios.TIOCOUTQ, bytes(4)))[0] > 0:
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.001)
-    return True
 
 
 class FromConnect(SystemTest):
@@ -196,7 +183,7 @@ class FromConnect(SystemTest):
             count, deadline = 0, time.monotonic() + 10
             while time.monotonic() < deadline:
                 session.send_many(patterned(4096, number) for number in range(count, count + 16))
-                if not acknowledged(session.sock, 1):
+                if not acknowledged(session.sock):
                     break
                 count += 16
             arrived.append(count)
