@@ -8,6 +8,7 @@ import pathlib
 import socket
 import subprocess
 import sys
+import threading
 import time
 import unittest
 
@@ -209,6 +210,34 @@ class FromConnect(SystemTest):
                 self.assertEqual((end, reason), (minicapnp.BROKEN, "transport_error"))
                 with self.assertRaises(BrokenPipeError):
                     channel.send([b"still nobody?"])
+
+    def test_a_send_that_waits_is_answered_when_the_server_resets(self):
+        full = threading.Event()
+
+        def resets(session):
+            session.send_many(b"%d" % number for number in range(100))
+            self.assertTrue(acknowledged(session.sock))
+            full.wait(20)
+            session.sock.close()  # with bytes unread
+
+        with ct.Server(self.server_key, {self.site.publics["client"]}, resets) as server:
+            self.site.connect_entry("resets", server.address, "server", listen=False)
+            self.site.reload()
+            with minicapnp.Network(self.site.dir / "run/net.sock") as network:
+                channel = network.connect("resets")
+                question = None
+                with self.assertRaises(TimeoutError):
+                    for _ in range(50):
+                        question = channel.start_send([bytes(65503)] * 30)
+                        channel.sent(network.rpc.wait(question, 0.5))
+                behind = channel.start_send([b"one more"])
+                full.set()
+                for waiting in (question, behind):
+                    with self.assertRaises(BrokenPipeError) as broken:
+                        channel.sent(network.rpc.wait(waiting, 10))
+                    self.assertEqual(str(broken.exception), "transport_error")
+                self.assertEqual(channel.receive_all(100), [b"%d" % number for number in range(100)])
+                self.assertEqual(channel.receive(), ([], minicapnp.BROKEN, "transport_error"))
 
     def test_channel_refusals(self):
         with minicapnp.Network(self.site.dir / "run/net.sock") as network:
