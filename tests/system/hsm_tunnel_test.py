@@ -262,7 +262,8 @@ class WithMock(Killed, HsmTest):
         site = self.token_site(self.token, deadline_ms=500)
         site.start()
         for fault in ("C_DeriveKey segfault", "C_DeriveKey hang", "C_DeriveKey zero", "C_DeriveKey wrong", "C_DeriveKey latency=2000",
-                      "C_DeriveKey return=CKR_DEVICE_ERROR", "C_GetAttributeValue length=100000", "token removed=1"):
+                      "C_DeriveKey return=CKR_DEVICE_ERROR", "C_DeriveKey lose-sessions\nC_OpenSession return=CKR_SESSION_COUNT",
+                      "C_GetAttributeValue length=100000", "token removed=1"):
             with self.subTest(fault):
                 self.assert_resumes(site, f"before {fault}")
                 before = site.drops()
