@@ -12,10 +12,11 @@ void setVerbs(capnp::List<proto::Verb>::Builder list, const std::vector<proto::V
 
 }  // namespace
 
-AppService::AppService(VaultState& state, Caller caller, pid_t pid)
+AppService::AppService(VaultState& state, Caller caller, pid_t pid, std::shared_ptr<LinkCharge> charge)
     : state_(state), session_(std::make_shared<AppSession>()) {
   session_->caller = std::move(caller);
   session_->pid = pid;
+  if (charge) session_->charge = std::move(charge);
 }
 
 kj::Promise<void> AppService::publicKey(PublicKeyContext context) {

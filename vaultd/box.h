@@ -32,7 +32,7 @@ using Refusal = proto::Refusal;
 
 // Overwrites the dead stack that crypto calls have left behind, below the caller's frame; once after each batch.
 void wipeDeadStack();
-// The same for the loading of keys, which goes deeper: their texts lie on the stack.
+// The same for the loading of keys, which goes deeper: their texts lie on the stack. Its memory is given back, too.
 void wipeDeadStackOfLoading();
 
 // One of the points whose product with any secret is all zeros: whoever multiplies refuses it.
