@@ -464,10 +464,10 @@ Result<LongTermSecret, Problem> parseSecret(std::string_view text, KeyKind kind)
                               std::to_string(2 * bytes) + " characters) are wanted",
                           {}});
   }
-  if (sodium_is_zero(secret.exposeData(), bytes)) return refuse(Problem{"the secret key is all zeros", {}});
+  if (reveal(sodium_is_zero(secret.exposeData(), bytes) == 1)) return refuse(Problem{"the secret key is all zeros", {}});
   // One pad in both directions: equal halves are what equal roles would be.
   if (kind == KeyKind::PeerBlock &&
-      equalsConstantTime(secret.expose().first(bytes / 2), secret.expose().last(bytes / 2)))
+      reveal(equalsConstantTime(secret.expose().first(bytes / 2), secret.expose().last(bytes / 2))))
     return refuse(Problem{"both halves of the block are the same", "make one with `sallyport pair`"});
   return secret;
 }

@@ -2,14 +2,15 @@
 
 #include <sodium.h>
 
-#include <algorithm>
 #include <charconv>
 
 namespace sallyport::vaultd {
 
 bool decodeExactly(std::string_view base64, MutableByteSpan out) {
   // libsodium 1.0.18 takes some bytes beyond ASCII for digits: a second spelling of the same file.
-  if (std::ranges::any_of(base64, [](char c) { return (static_cast<unsigned char>(c) & 0x80) != 0; })) return false;
+  unsigned char all = 0;
+  for (const char c : base64) all |= static_cast<unsigned char>(c);
+  if (reveal((all & 0x80) != 0)) return false;
   size_t size = 0;
   const char* end = nullptr;
   if (sodium_base642bin(uchars(out), out.size(), base64.data(), base64.size(), nullptr, &size, &end,
