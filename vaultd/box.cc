@@ -140,6 +140,7 @@ void LongTermBox::remember(const PublicKey& peer, SharedKeyView key) {
 }
 
 Result<LongNonceBytes, Refusal> LongTermBox::sealCookie(const HelloStep& step, NonceSource<BoxRole::Cookie>& nonces,
+                                                        NonceBatch& batch,
                                                         std::span<std::byte, wire::COOKIE_PACKET_BOX_BYTES> out) {
   // Never through the cache: an ephemeral key comes once.
   WipedAtEnd wiped(scratch_);
@@ -151,7 +152,7 @@ Result<LongNonceBytes, Refusal> LongTermBox::sealCookie(const HelloStep& step, N
   // "64 zero bytes": the original server demands exactly them. Constant time, as everything that comes out of a box.
   if (!reveal(sodium_is_zero(uchars(ByteSpan(zeros)), zeros.size()) == 1)) return refuse(Refusal::BAD_BOX);
 
-  auto nonce = nonces.draw();
+  auto nonce = nonces.draw(batch);
   if (!nonce) return refuse(Refusal::NONCE_UNAVAILABLE);
   const LongNonceBytes nonceBytes = std::move(*nonce).spend();
 
@@ -178,12 +179,12 @@ Result<void, Refusal> LongTermBox::verifyVouch(const VouchStep& step, bool mayRe
 }
 
 Result<LongNonceBytes, Refusal> LongTermBox::makeVouch(const PublicKey& server, const PublicKey& clientEphemeral,
-                                                       NonceSource<BoxRole::Vouch>& nonces,
+                                                       NonceSource<BoxRole::Vouch>& nonces, NonceBatch& batch,
                                                        std::span<std::byte, wire::VOUCH_BYTES> out, bool& cached) {
   WipedAtEnd wiped(scratch_);
   const auto key = sharedKey(server, cached);
   if (!key) return refuse(key.error());
-  auto nonce = nonces.draw();
+  auto nonce = nonces.draw(batch);
   if (!nonce) return refuse(Refusal::NONCE_UNAVAILABLE);
   const LongNonceBytes nonceBytes = std::move(*nonce).spend();
   seal(out, clientEphemeral.span(), nonceOf(BoxRole::Vouch, nonceBytes), *key);

@@ -69,7 +69,7 @@ class LongTermBox {
   // Opens the Hello's box (64 zero bytes under "CurveCP-client-H" 0), then seals ES, K to EC. One X25519 for both.
   // Refuses lowOrderKey, badBox, nonceUnavailable; a nonce is drawn only for a genuine Hello.
   Result<LongNonceBytes, Refusal> sealCookie(const HelloStep& step, NonceSource<BoxRole::Cookie>& nonces,
-                                             std::span<std::byte, wire::COOKIE_PACKET_BOX_BYTES> out);
+                                             NonceBatch& batch, std::span<std::byte, wire::COOKIE_PACKET_BOX_BYTES> out);
 
   struct VouchStep {
     PublicKey client;                                   // C
@@ -83,7 +83,7 @@ class LongTermBox {
 
   // Boxes EC to `server`. Its shared key is always remembered: servers come from the configuration alone.
   Result<LongNonceBytes, Refusal> makeVouch(const PublicKey& server, const PublicKey& clientEphemeral,
-                                            NonceSource<BoxRole::Vouch>& nonces,
+                                            NonceSource<BoxRole::Vouch>& nonces, NonceBatch& batch,
                                             std::span<std::byte, wire::VOUCH_BYTES> out, bool& cached);
 
   // --- the boxes of programs; `mayRemember`: keep the shared key of a box that was good, if it is of [peers]

@@ -70,7 +70,8 @@ class Flows {
     std::array<std::byte, wire::COOKIE_PACKET_BOX_BYTES> out;
     const auto attempt = [&](const PublicKey& key, const std::vector<std::byte>& box) {
       const auto exactly = std::span<const std::byte, wire::HELLO_BOX_BYTES>(box.data(), box.size());
-      return box_->sealCookie({key, exactly, server.publicKey, cookie}, nonces, out);
+      NonceBatch batch;
+      return box_->sealCookie({key, exactly, server.publicKey, cookie}, nonces, batch, out);
     };
     const Nonce nonce = nonceOf("CurveCP-client-H", {});
     const auto hello = boxOf(client, box_->publicKey(), nonce, zeros);
@@ -109,7 +110,8 @@ class Flows {
     for (const bool mustBeCached : {false, true}) {
       std::array<std::byte, wire::VOUCH_BYTES> out;
       bool cached = false;
-      const auto nonce = box_->makeVouch(server.publicKey, ephemeral.publicKey, nonces, out, cached);
+      NonceBatch batch;
+      const auto nonce = box_->makeVouch(server.publicKey, ephemeral.publicKey, nonces, batch, out, cached);
       expect(nonce.has_value() && cached == mustBeCached, "a vouch is made");
       expectSecret(nonce->span(), "its nonce");
       expectSecret(out, "its box");
