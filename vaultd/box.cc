@@ -91,7 +91,8 @@ void wipeDeadStackOfLoading() {
   const uintptr_t end = (here - DEAD_STACK_BYTES) & ~(PAGE - 1);
   const uintptr_t begin = (here - DEEPEST_STACK_BYTES) & ~(PAGE - 1);
   // ENOMEM: the stack was never so deep. What there is of it was given back all the same.
-  static_cast<void>(madvise(reinterpret_cast<void*>(begin), end - begin, MADV_DONTNEED));  // NOLINT(performance-no-int-to-ptr)
+  static_cast<void>(
+      madvise(reinterpret_cast<void*>(begin), end - begin, MADV_DONTNEED));  // NOLINT(performance-no-int-to-ptr)
 }
 
 LongTermBox::LongTermBox(SecretArena& arena, SharedKeyCache& cache, SharedKeyCache::KeyId id,

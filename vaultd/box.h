@@ -69,7 +69,8 @@ class LongTermBox {
   // Opens the Hello's box (64 zero bytes under "CurveCP-client-H" 0), then seals ES, K to EC. One X25519 for both.
   // Refuses lowOrderKey, badBox, nonceUnavailable; a nonce is drawn only for a genuine Hello.
   Result<LongNonceBytes, Refusal> sealCookie(const HelloStep& step, NonceSource<BoxRole::Cookie>& nonces,
-                                             NonceBatch& batch, std::span<std::byte, wire::COOKIE_PACKET_BOX_BYTES> out);
+                                             NonceBatch& batch,
+                                             std::span<std::byte, wire::COOKIE_PACKET_BOX_BYTES> out);
 
   struct VouchStep {
     PublicKey client;                                   // C

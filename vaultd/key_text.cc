@@ -3,6 +3,7 @@
 #include <sodium.h>
 
 #include <charconv>
+#include <ctime>
 
 namespace sallyport::vaultd {
 
@@ -50,6 +51,17 @@ std::optional<uint64_t> parseNumber(std::string_view digits) {
   const auto [end, error] = std::from_chars(digits.data(), digits.data() + digits.size(), value);
   if (error != std::errc() || end != digits.data() + digits.size() || digits.empty()) return std::nullopt;
   return value;
+}
+
+std::string utcText(int64_t unixSeconds, char between) {
+  const std::time_t time = unixSeconds;
+  std::tm parts{};
+  gmtime_r(&time, &parts);
+  char text[40];
+  std::strftime(text, sizeof text, "%Y-%m-%dT%H:%M:%SZ", &parts);
+  std::string result(text);
+  result[result.find('T')] = between;
+  return result;
 }
 
 std::string_view trimmed(std::string_view text) {

@@ -25,8 +25,8 @@ class NetService final : public proto::Net::Server {
 
  private:
   // `paid`: the rate was, in the first look at a batch that needs a token.
-  Result<void, Refusal> sealCookie(proto::Hello::Reader hello, proto::CookieOutcome::Builder outcome, NonceBatch& nonces,
-                                  bool paid);
+  Result<void, Refusal> sealCookie(proto::Hello::Reader hello, proto::CookieOutcome::Builder outcome,
+                                   NonceBatch& nonces, bool paid);
   Result<void, Refusal> verifyVouch(proto::Vouch::Reader vouch, proto::VouchOutcome::Builder outcome, bool paid);
   Result<void, Refusal> makeVouch(proto::VouchRequest::Reader request, proto::MadeVouchOutcome::Builder outcome,
                                   NonceBatch& nonces, bool paid);

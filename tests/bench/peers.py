@@ -203,8 +203,8 @@ def listens(port):
 
 
 def memory_kib(pids):
-    """(PSS, private, written) of all; None where the kernel doesn't tell: only root sees the memory of netd and vaultd. PSS falls when others
-    map the same files, private memory (USS) when they begin to, written (harness.own_memory_kib) doesn't."""
+    """(PSS, private, written) of all; None where the kernel doesn't tell: only root sees the memory of netd and vaultd.
+    PSS and private memory (USS) fall when others map the same files, written (harness.own_memory_kib) doesn't."""
     pss = private = written = 0
     for pid in pids:
         try:

@@ -1,5 +1,5 @@
-// The peer protocol's steps, through the vault's own services: the keys of hard mode's connections, the frames of base
-// mode. And the frames of hard mode, which are netd's: peer/ is both's. See secret_flow.cc.
+// block_flow.cc - the peer protocol's steps, through the vault's own services: the keys of hard mode's connections, the
+// frames of base mode. And the frames of hard mode, which are netd's: peer/ is both's. See secret_flow.cc.
 #include "common/event_loop.h"
 #include "tests/timing/flow.h"
 #include "tests/unit/vaultd/claims_disk.h"
@@ -100,9 +100,7 @@ class Blocks {
     CHECK(key.has_value());
     makeSecret(blockOf(name));
   }
-  peer::PeerBlockView blockOf(std::string_view name) {
-    return keys_.find(name)->versions[0].secret->block().view();
-  }
+  peer::PeerBlockView blockOf(std::string_view name) { return keys_.find(name)->versions[0].secret->block().view(); }
 
   std::array<Stream, 2> derive(ByteSpan own, ByteSpan peer) {
     auto request = net_->peerKeysRequest();

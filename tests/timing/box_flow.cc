@@ -1,4 +1,4 @@
-// The vault's boxes, signatures, nonces and audit records: see secret_flow.cc.
+// box_flow.cc - the vault's boxes, signatures, nonces and audit records: see secret_flow.cc.
 #include "tests/timing/flow.h"
 #include "tests/unit/vaultd/memory_disk.h"
 #include "vaultd/audit_record.h"

@@ -1,4 +1,4 @@
-// Key files, what opens them, and keys that come from elsewhere: see secret_flow.cc.
+// key_flow.cc - key files, what opens them, and keys that come from elsewhere: see secret_flow.cc.
 #include "tests/timing/flow.h"
 #include "vaultd/key_shares.h"
 #include "vaultd/key_text.h"
@@ -110,7 +110,8 @@ void backup() {
   CHECK(sealed.has_value());
   const auto restored = fromBackup(*sealed, right, sealingBy(right));
   expect(restored.has_value() && dependsOnASecret(restored->opened.versions[0].secret.expose()), "it is restored");
-  expect(!fromBackup(*sealed, marked(slotSecret(SealKind::SystemdCredential, 'w')), sealingBy(right)), "another secret");
+  expect(!fromBackup(*sealed, marked(slotSecret(SealKind::SystemdCredential, 'w')), sealingBy(right)),
+         "another secret");
 }
 
 void shares() {
@@ -139,8 +140,8 @@ void keyFlows() {
   step("public halves", newPair);
   for (const KeyKind kind : {KeyKind::X25519, KeyKind::Ed25519, KeyKind::PeerBlock})
     step("unsealing " + std::string(describe(kind)), [&] { unsealing(kind); });
-  for (const SealKind kind : {SealKind::Passphrase, SealKind::SystemdCredential, SealKind::Recovery, SealKind::Shares,
-                              SealKind::Token})
+  for (const SealKind kind :
+       {SealKind::Passphrase, SealKind::SystemdCredential, SealKind::Recovery, SealKind::Shares, SealKind::Token})
     step("slot: " + std::string(describe(kind)), [&] { slotOf(kind); });
   for (const KeyKind kind : {KeyKind::X25519, KeyKind::PeerBlock})
     step("import " + std::string(describe(kind)), [&] { import(kind); });

@@ -1,8 +1,8 @@
 // Goal: no branch and no memory index of the vault depends on a secret but where docs/threat-model.md says so.
 // Method: ctgrind's. Secrets are marked as undefined for valgrind's memcheck, which follows what is computed from them
 // bit by bit and reports each branch and each index that depends on it. The points at which a bit may become public are
-// reveal(), those in libsodium, and the header of a frame: declassified.supp and block_flow.cc have all of them. After a
-// step its results are asked whether they depend on the secret, so a step that used something else can't pass; and
+// reveal(), those in libsodium, and the header of a frame: declassified.supp and block_flow.cc have all of them. After
+// a step its results are asked whether they depend on the secret, so a step that used something else can't pass; and
 // steps that break the rule must be found.
 #include <cstdio>
 
