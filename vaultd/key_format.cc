@@ -4,7 +4,6 @@
 
 #include <algorithm>
 #include <limits>
-#include <ranges>
 
 #include "vaultd/key_text.h"
 
@@ -206,9 +205,9 @@ const KeyVersion* activeVersion(const KeyHeader& header, int64_t nowUnix) {
 
 std::vector<const KeyVersion*> openingVersions(const KeyHeader& header, int64_t nowUnix) {
   std::vector<const KeyVersion*> result;
-  for (const KeyVersion& version : header.versions | std::views::reverse) {
-    const VersionState state = stateOf(version, nowUnix);
-    if (state == VersionState::Active || state == VersionState::OpenOnly) result.push_back(&version);
+  for (auto version = header.versions.rbegin(); version != header.versions.rend(); ++version) {
+    const VersionState state = stateOf(*version, nowUnix);
+    if (state == VersionState::Active || state == VersionState::OpenOnly) result.push_back(&*version);
   }
   return result;
 }

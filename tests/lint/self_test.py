@@ -75,6 +75,7 @@ class Lints(unittest.TestCase):
                 ("netd/a.py", '"""A."""\n' * 501, "501 lines"),
                 ("netd/a.cc", "// " + "x" * 120 + "\n", "123 columns"),
                 ("netd/a.cc", "char* p = strcpy(q, r);\n", "no bounds"),
+                ("netd/a.cc", "for (int x : all | std::views::reverse) {}\n", "clang 14"),
                 ("netd/a.cc", '#include "a.h"\n', "from the root of the tree"),
                 ("netd/a.h", "#pragma once\n", "first line"),
                 ("netd/a.h", "// a.h - a thing.\nint x;\n", "no #pragma once"),
