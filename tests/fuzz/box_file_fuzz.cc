@@ -36,7 +36,10 @@ void tryArmor(fuzz::Input& script) {
   }
   const auto again = pieces.finish(onward);
   CHECK(done.has_value() == again.has_value() && (done || done.error() == again.error()) && atOnce == onward);
-  if (!done) return CHECK(!file::describe(done.error()).empty());
+  if (!done) {
+    CHECK(!file::describe(done.error()).empty());
+    return;
+  }
   file::ArmorWriter writer;
   std::string written = writer.write(atOnce);
   written += writer.finish();
