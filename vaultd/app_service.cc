@@ -165,7 +165,7 @@ Result<void, Refusal> AppService::verifyOne(proto::VerifyItem::Reader item, prot
   const auto key = exactly<PublicKey::SIZE>(item.getPublicKey());
   const auto signature = exactly<SIGNATURE_BYTES>(item.getSignature());
   if (!key || !signature) return refuse(Refusal::BAD_SIZE);
-  if (!state_.verifyRate.take(state_.nowMs())) return refuse(Refusal::RATE_LIMITED);
+  if (!state_.mayVerify(session_->caller.uid)) return refuse(Refusal::RATE_LIMITED);
   if (auto good = verifySignature(PublicKey(*key), view(item.getMessage()), *signature); !good) {
     return refuse(good.error());
   }
