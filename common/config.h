@@ -233,7 +233,7 @@ struct TokenConfig {
   std::map<std::string, std::string, std::less<>> environment;
   std::string user = "sallyport-hsm";  // when started as root
   uint32_t maxSessions = 4;
-  uint32_t workers = 2;        // threads with a session each
+  uint32_t workers = 2;        // threads with a session each; 1 for NSS without copies
   uint32_t deadlineMs = 5000;  // of one call; then the module's process is ended and started again
   uint32_t memoryMiB = 64;     // the same when it has grown beyond this
   bool sessionCopy = false;    // work with a copy of each key in the session: NSS is faster so
