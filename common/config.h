@@ -193,7 +193,7 @@ struct LimitsConfig {
   uint32_t bufferMiB = 256;
   uint32_t drainTimeoutMs = 10000;
   uint32_t keepaliveS = 60;         // TCP keepalive idle time; 0: off
-  uint32_t userTimeoutMs = 120000;  // TCP user timeout; 0: the kernel's default
+  uint32_t userTimeoutMs = 120000;  // of a peer that acknowledges nothing; 0: as long as the kernel tries
 };
 
 // [key.NAME]: how long a version of the key is active, and how long it still opens after that.

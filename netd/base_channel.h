@@ -15,6 +15,7 @@ class BaseChannel final : public Connection, public ChannelWire, EventLoop::Watc
   ~BaseChannel() noexcept(false) override;
 
   void resume() override { pump(); }
+  int wireFd() const override { return socket_; }
 
   void send(std::span<const OutgoingMessage> messages) override;
   void sendEnd() override;

@@ -111,6 +111,7 @@ class ChannelConnectionOf final : public Connection, public ChannelWire, EventLo
   ~ChannelConnectionOf() noexcept(false) override;
 
   void resume() override { pump(); }
+  int wireFd() const override { return socket_; }
   std::optional<uint32_t> blockVersion() const override { return link_.blockVersion(); }
 
   void send(std::span<const OutgoingMessage> messages) override;

@@ -288,7 +288,7 @@ void Token::derive(const PublicKey& own, const PublicKey& peer, Derived done) {
            [this, own, done = std::move(done)](const Outcome& outcome, ByteSpan slot) {
              if (!isFailure(outcome)) {
                const auto result = slot.first<32>();
-               if (sodium_is_zero(uchars(ByteSpan(result)), result.size()) == 0) {
+               if (!reveal(sodium_is_zero(uchars(ByteSpan(result)), result.size()) == 1)) {
                  ++facts_.derived;
                  return done(&result);
                }

@@ -219,6 +219,14 @@ def files():
     write("box_file", "head-cut", bytes([1]) + head[:-1])
     write("box_file", "head-many", bytes([1]) + head[:52] + b"\x40" + head[53:])
     write("box_file", "head-format", bytes([1]) + b"sallyport box 2\n" + bytes(60))
+    lines = [base64.b64encode(bytes(range(48))) + b"\n", base64.b64encode(bytes(7)) + b"\n"]
+    begin, end = b"-----BEGIN SALLYPORT BOX-----\n", b"-----END SALLYPORT BOX-----\n"
+    armor = begin + b"".join(lines) + end
+    for name, text in {"good": armor, "empty": begin + end, "mail": armor.replace(b"\n", b"\r\n"), "cut": armor[:-20],
+                       "behind": armor + b"\n", "no-end-of-line": armor[:-1], "spelling": armor.replace(b"AAA==", b"AAB=="),
+                       "short-line": begin + lines[1] + armor, "long-line": begin + lines[0][:-1] + lines[0] + end,
+                       "padding": armor.replace(b"=", b"")}.items():
+        write("box_file", f"armor-{name}", bytes([3, 4]) + text)
     signature = (b"sallyport signature 1\nkey: " + base64.b64encode(bytes(range(32))) + b"\nsignature: "
                  + base64.b64encode(bytes(range(64))) + b"\n")
     for name, text in {"good": signature, "cut": signature[:-1], "spelling": signature.replace(b"Pj8=", b"Pj9="),

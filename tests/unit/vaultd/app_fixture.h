@@ -115,6 +115,7 @@ class Apps : public testing::Test {
   std::optional<RpcServer> server;
   std::optional<RpcClient> client;
   Caller caller{"main", 1001, {1001}};
+  std::shared_ptr<LinkCharge> charge;  // of the last connection
   Refusing recorder;
   Pair peer;
   // Public keys of k: 1 retired, 2 open-only, 3 active, 4 from NOW + 100 on.
@@ -161,8 +162,9 @@ class Apps : public testing::Test {
     configure(std::string(CONFIG));
     server.emplace(
         loop, listenUnix(temporary.path() / "app.sock", 0600),
-        [this](const PeerCredentials&) -> kj::Maybe<capnp::Capability::Client> {
-          return capnp::Capability::Client(kj::heap<AppService>(*state, caller, 7));
+        [this](const PeerCredentials& program) -> kj::Maybe<capnp::Capability::Client> {
+          charge = program.charge;
+          return capnp::Capability::Client(kj::heap<AppService>(*state, caller, 7, program.charge));
         },
         LinkLimits());
     connect();
