@@ -84,8 +84,7 @@ int Keeper::run() {
                                  {.fd = sockets_.birth, .events = POLLIN, .revents = 0},
                                  {.fd = listener_, .events = POLLIN, .revents = 0}}};
     if (poll(waits.data(), waits.size(), timeoutMs()) < 0 && errno != EINTR) return 1;
-    // First who a child is, then what it says: its WorkerUp names its pid. At its end the launcher's word waits for its
-    // last ones.
+    // At a child's end the launcher's word waits for its last ones.
     if (waits[1].revents != 0 && !hearLauncher()) return 1;
     if (waits[2].revents != 0) hearChild();
     // Only where a call waits: to ask for one when the worker is gone, which is a hang-up, would block for ever before
@@ -246,6 +245,8 @@ bool Keeper::hearChild() {
 // True if the descriptor that came with it was taken.
 bool Keeper::takeWord(const hsm::Control& word, int fd) {
   if (const auto* up = std::get_if<hsm::WorkerUp>(&word)) {
+    // Who it is, the launcher has said before; both may have come since we looked there. That it is gone shows again.
+    if (pid_ == 0) (void)hearLauncher();
     if (up->epoch != epoch_ || state_ != State::Starting) return false;
     state_ = State::Serving;
     plan_.cameUp(nowMs());
