@@ -21,7 +21,13 @@ void setLiveness(int fd, const WorkerLimits& limits) {
     setOption(fd, IPPROTO_TCP, TCP_KEEPINTVL, 10);
     setOption(fd, IPPROTO_TCP, TCP_KEEPCNT, 6);
   }
-  if (limits.userTimeoutMs != 0) setOption(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, static_cast<int>(limits.userTimeoutMs));
+}
+
+Hearing hearingOf(int fd) {
+  tcp_info info{};
+  socklen_t length = sizeof info;
+  if (getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &length) != 0) return {};
+  return {.asked = info.tcpi_retransmits > 0 || info.tcpi_probes > 0, .silentMs = info.tcpi_last_ack_recv};
 }
 
 void setAbruptClose(int fd) {

@@ -1,6 +1,10 @@
 // vault.cc - what a vault does per second, asked as netd asks it. Part of: tests/bench.
 //
 //   vault NET_SOCKET LISTEN_ENTRY SERVER_KEY_BASE64 CONNECT_ENTRY [--secs S] [--pids P,P]
+//   vault NET_SOCKET LISTEN_ENTRY SERVER_KEY_BASE64 - --width N [--secs S] [--pids P,P]
+//
+// The second form asks for cookies alone, one a call, N calls under way all the time: with a key in a token each of
+// them is one derive.
 //
 // The vault's LISTEN_ENTRY has the key SERVER_KEY and allows the key of CONNECT_ENTRY, whose peer is SERVER_KEY: so the
 // vouches that it makes are good ones to verify. Hellos are made beforehand, each with an ephemeral key of its own: a
@@ -26,6 +30,7 @@ struct Options {
   PublicKey server;
   double secs = 1.0;
   std::vector<int> pids;
+  size_t width = 0;  // not 0: cookies alone
 };
 
 struct Vault {
@@ -86,6 +91,16 @@ void run(Vault& vault, const Options& options) {
       requireAll(response, items, [](auto outcome) { return outcome.isSealed(); });
     });
   };
+  if (options.width != 0) {
+    const double ownBefore = ownCpuSeconds();
+    const Rate rate = bench::measure(vault.loop, options.secs, options.pids, options.width, 1, sealCookies);
+    const double calls = rate.perSecond * options.secs;
+    return report({{"per_s", rate.perSecond},
+                   {"p50_us", rate.p50},
+                   {"p99_us", rate.p99},
+                   {"cpu_us", rate.cpuMicros},
+                   {"own_cpu_us", (ownCpuSeconds() - ownBefore) * 1e6 / calls}});
+  }
   const auto makeVouches = [&](uint items) {
     auto request = vault.net.makeVouchesRequest();
     for (auto to : request.initRequests(items)) {
@@ -157,7 +172,9 @@ int main(int argc, char** argv) {
   const auto server = parsePublicKey(argv[3]);
   KJ_REQUIRE(server.has_value(), "not a public key");
   Options options{.listenEntry = argv[2], .connectEntry = argv[4], .server = *server, .pids = {}};
-  takeOptions(argc, argv, 5, options.secs, options.pids, [](const std::string&, const char*) {});
+  takeOptions(argc, argv, 5, options.secs, options.pids, [&](const std::string& name, const char* value) {
+    if (name == "--width") options.width = std::strtoul(value, nullptr, 10);
+  });
   Vault vault(argv[1]);
   run(vault, options);
   std::_Exit(0);

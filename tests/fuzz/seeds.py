@@ -324,6 +324,8 @@ def hsm_frames():
     write("hsm_frames", "signature", answer + head + b"\0" + bytes(4) + b"\3" + bytes(range(64)))
     write("hsm_frames", "refusal-with-result", answer + head + b"\5" + bytes(4) + b"\3" + bytes(range(64)))
     write("hsm_frames", "up", control + b"\0" + struct.pack(">IIB", 1, 4242, 0))
+    write("hsm_frames", "died-of-a-flood", control + b"\1" + struct.pack(">IIBiI", 1, 4242, 22, 9, 100))
+    write("hsm_frames", "keeper-died", control + b"\1" + struct.pack(">IIBiI", 7, 0, 23, 0, 0))
     write("hsm_frames", "kill", control + b"\4" + struct.pack(">IB", 1, 1))
 
 

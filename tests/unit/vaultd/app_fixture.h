@@ -87,8 +87,11 @@ inline OpenedVersion version(uint32_t number, int64_t activeFrom, int64_t openOn
 class Refusing final : public UseRecorder {
  public:
   bool admits() const override { return true; }
-  void step(const StepRecord&) override {}
-  void event(AuditRecord) override {}
+  void step(const StepRecord& step) override {
+    steps.push_back(std::string(step.verb) + " " +
+                    (step.refused ? std::string(Counters::nameOf(static_cast<size_t>(*step.refused))) : "ok"));
+  }
+  void event(AuditRecord event) override { events.push_back(event.verb + " " + event.outcome + " " + event.note); }
   kj::Maybe<kj::Promise<bool>> settled() override { return nullptr; }
   bool record(const UseRecord& use) override {
     seen.push_back(std::string(use.key) + " " + std::string(name(use.verb)) + " " + std::to_string(use.version) + " " +
@@ -96,7 +99,7 @@ class Refusing final : public UseRecorder {
     return works;
   }
   bool works = true;
-  std::vector<std::string> seen;
+  std::vector<std::string> seen, steps, events;
 };
 
 class Apps : public testing::Test {
