@@ -195,12 +195,13 @@ TEST_F(TokenUse, WhatAWorkerHasLeftInThePageIsWipedWhenItIsDead) {
 
 TEST_F(TokenUse, ARefusedTextIsNotLeftInThePage) {
   auto ends = hsmd.ends();
-  const int least = 0;  // the kernel makes it room for a few datagrams
-  ASSERT_EQ(setsockopt(ends.calls, SOL_SOCKET, SO_SNDBUF, &least, sizeof least), 0);
+  const kj::AutoCloseFd socket(::dup(ends.calls));
   token.emplace(loop, config(), std::move(ends), watching);
   wantAll();
   hsmd.up();
   until([&] { return token->up(); });
+  const int least = 0;  // the kernel makes it room for a few datagrams
+  ASSERT_EQ(setsockopt(socket, SOL_SOCKET, SO_SNDBUF, &least, sizeof least), 0);
   // No turn of the loop: nobody reads the socket, and it is full before the calls of its two sessions are under way.
   for (int i = 0; i < 7; ++i) derive(own, peer());
   unsigned refused = 0;
