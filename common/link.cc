@@ -364,7 +364,8 @@ void Link::updateInterest() {
   const bool full = out_.size() > limits_.maxQueuedBytes;
   const bool undelivered = message_.get() != nullptr ? message_->whole() : in_.size() >= READ_CHUNK;
   if (!eof_ && !broken_ && !full && !undelivered) wanted |= EPOLLIN;
-  if (!broken_ && !out_.empty()) wanted |= EPOLLOUT;
+  // What leaves at the end of this turn needs no event to leave.
+  if (!broken_ && !out_.empty() && !flushScheduled_) wanted |= EPOLLOUT;
   if (interest_ == PARKED) {
     if (wanted == 0) return;
     loop_.add(fd_, wanted, *this);
