@@ -19,9 +19,20 @@ void setLiveness(int fd, const WorkerLimits& limits) {
     setOption(fd, SOL_SOCKET, SO_KEEPALIVE, 1);
     setOption(fd, IPPROTO_TCP, TCP_KEEPIDLE, static_cast<int>(limits.keepaliveS));
     setOption(fd, IPPROTO_TCP, TCP_KEEPINTVL, 10);
-    setOption(fd, IPPROTO_TCP, TCP_KEEPCNT, 6);
+    // With a user timeout that decides how many go unanswered (tcp(7)).
+    if (limits.userTimeoutMs == 0) setOption(fd, IPPROTO_TCP, TCP_KEEPCNT, 6);
   }
   if (limits.userTimeoutMs != 0) setOption(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, static_cast<int>(limits.userTimeoutMs));
+}
+
+void setForAccepted(int listener, bool wire, const WorkerLimits& limits) {
+  setNoDelay(listener);
+  if (!wire) return setAbruptClose(listener);
+  // Of a configuration before this one.
+  setOption(listener, SOL_SOCKET, SO_KEEPALIVE, 0);
+  setOption(listener, IPPROTO_TCP, TCP_USER_TIMEOUT, 0);
+  setOption(listener, IPPROTO_TCP, TCP_KEEPCNT, 6);
+  setLiveness(listener, limits);
 }
 
 void setAbruptClose(int fd) {

@@ -12,6 +12,9 @@ namespace sallyport::netd {
 void setNoDelay(int fd);
 // Keepalive and user timeout: a dead peer's session ends.
 void setLiveness(int fd, const WorkerLimits& limits);
+// The same for all that will be accepted on a listener, which inherit it (Linux): so no accepted connection pays for
+// it. `wire`: they get what setNoDelay() and setLiveness() set; else setNoDelay() and setAbruptClose().
+void setForAccepted(int listener, bool wire, const WorkerLimits& limits);
 // From here on a close, also the one of a killed process, is a reset for the program at the other end (TCP; a Unix
 // socket has no such thing). setGentleClose() takes it back.
 void setAbruptClose(int fd);
