@@ -33,6 +33,7 @@ class BaseChannel final : public Connection, public ChannelWire, EventLoop::Watc
   void sealSome();
   void onSealed(Result<ByteSpan, wire::DropReason> sealed);
   void afterSending();
+  void noteWaiting();
   void discard();
   void linger();
 
@@ -40,7 +41,7 @@ class BaseChannel final : public Connection, public ChannelWire, EventLoop::Watc
   BaseLink link_;
   Sources::Ticket ticket_;
   std::shared_ptr<ChannelState> state_;
-  ByteQueue plain_{BASE_PIECE_BYTES};  // frames that are still to be sealed
+  ByteQueue plain_{BASE_PIECE_BYTES};  // frames that are still to be sealed; counted in the budget
   Stash toWire_;                       // sealed
   bool sealing_ = false;               // a piece is with the vault
   bool opening_ = false;
