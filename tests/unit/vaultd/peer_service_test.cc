@@ -320,10 +320,7 @@ TEST_F(Peers, AnAcceptanceIsOfTheVersionBeforeAndOfOneThatWaitsToo) {
         },
         state->nowUnix());
     ASSERT_TRUE(changed.has_value()) << changed.error().message;
-    netClient.reset();
-    adminClient.reset();
-    netServer.reset();
-    adminServer.reset();
+    stop();
     state.reset();
     base.reset();
     keys.reset();
