@@ -107,7 +107,12 @@ Result<void, Problem> storeBlock(const Target& target, const NewSeal& seal, cons
     return vaultd::addBlock(key, LongTermSecret(block.expose()), graceOf(target), awaits, vaultd::unixNow());
   });
   if (!changed) return refuse(changed.error());
-  if (!awaits) tellVault(*target.loop, target.folder, *changed);
+  if (!awaits) {
+    tellVault(*target.loop, target.folder, *changed);
+  } else if (target.exists) {
+    // The other host may use it before we do: it is let in with it meanwhile.
+    tellVault(*target.loop, target.folder, *changed, "the running vault lets the other host in with it from now on");
+  }
   return {};
 }
 

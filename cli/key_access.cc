@@ -240,7 +240,7 @@ void tellVault(const KeyFolder& folder, const vaultd::ChangedKey& key) {
   tellVault(loop, folder, key);
 }
 
-void tellVault(EventLoop& loop, const KeyFolder& folder, const vaultd::ChangedKey& key) {
+void tellVault(EventLoop& loop, const KeyFolder& folder, const vaultd::ChangedKey& key, const char* whatItMeans) {
   const std::string& name = key.header.name;
   std::error_code failure;
   if (folder.adminSocket.empty() || !fs::exists(folder.adminSocket, failure)) return;
@@ -260,7 +260,7 @@ void tellVault(EventLoop& loop, const KeyFolder& folder, const vaultd::ChangedKe
   }
   const auto given = give(loop, folder.adminSocket, key.text.expose(), key.fileKey);
   if (!given) return warn("the vault " + given.error() + "; restart it to use the change");
-  say("the running vault uses it from now on");
+  say(whatItMeans);
 }
 
 std::string timeText(int64_t unixSeconds) {

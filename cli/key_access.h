@@ -65,7 +65,8 @@ Result<vaultd::Rewrite, vaultd::Problem> addSlot(vaultd::EditedKey& key, const v
 // command: the file is changed already.
 void tellVault(const KeyFolder& folder, const vaultd::ChangedKey& key);
 // The same for a command that has a loop already: a thread has one.
-void tellVault(EventLoop& loop, const KeyFolder& folder, const vaultd::ChangedKey& key);
+void tellVault(EventLoop& loop, const KeyFolder& folder, const vaultd::ChangedKey& key,
+               const char* whatItMeans = "the running vault uses it from now on");
 // Hands over the text of a file and what opens it. What was done, or why not, for people.
 Result<std::string, std::string> giveToVault(const std::filesystem::path& adminSocket, std::string_view text,
                                              const vaultd::FileKey& key);

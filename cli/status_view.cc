@@ -223,10 +223,10 @@ std::string netText(const BothStatus& both) {
   add("monitor", status.getMonitor());
   for (unsigned i = 0; i < status.getWorkers().size(); ++i) add("worker " + std::to_string(i), status.getWorkers()[i]);
   result += processes.render("  ");
-  Table entries({"ENTRY", "DIRECTION", "ADDRESS", "ACCEPTED", "HANDSHAKES", "DROPS", "STATE"});
+  Table entries({"ENTRY", "DIRECTION", "PROTOCOL", "ADDRESS", "ACCEPTED", "HANDSHAKES", "DROPS", "STATE"});
   for (const auto entry : status.getEntries()) {
     const auto problem = problemOf(entry, both);
-    entries.add({text(entry.getName()), text(entry.getDirection()), text(entry.getAddress()),
+    entries.add({text(entry.getName()), text(entry.getDirection()), text(entry.getProtocol()), text(entry.getAddress()),
                  std::to_string(entry.getAccepted()), std::to_string(entry.getHandshakes()),
                  std::to_string(entry.getDrops()), problem.empty() ? "ready" : problem});
   }
@@ -375,6 +375,7 @@ void writeNet(JsonWriter& json, const BothStatus& both) {
     json.beginObject()
         .member("name", text(entry.getName()))
         .member("direction", text(entry.getDirection()))
+        .member("protocol", text(entry.getProtocol()))
         .member("address", text(entry.getAddress()))
         .member("problem", problemOf(entry, both))
         .member("key", text(entry.getKey()))

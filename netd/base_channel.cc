@@ -8,7 +8,6 @@
 #include <cstring>
 
 #include "netd/channel_life.h"
-#include "netd/socket_options.h"
 
 namespace sallyport::netd {
 
@@ -31,7 +30,6 @@ BaseChannel::BaseChannel(Worker& worker, std::shared_ptr<const Entry> entry, Wir
       ticket_(std::move(wire.ticket)),
       state_(std::move(state)) {
   takeChannel(*state_, *this, worker_, this->entry());
-  setNoDelay(socket_);
   worker_.loop().add(socket_, EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET, *this);
 }
 
@@ -40,6 +38,7 @@ BaseChannel::~BaseChannel() noexcept(false) = default;
 void BaseChannel::release(bool failed) {
   worker_.loop().remove(socket_, *this);
   toWire_.clear(worker_.budget());
+  worker_.budget().give(plain_.size());
   plain_.clear();
   socket_ = nullptr;
   link_.session = nullptr;
@@ -71,7 +70,13 @@ void BaseChannel::pump() {
   if (lingering_) return discard();
   deliver();
   if (!over()) readSome();
-  if (!over()) worker_.setWaiting(*this, !toWire_.empty() || link_.received->size() > 0 || !state_->inbox.empty());
+  if (!over()) noteWaiting();
+}
+
+// Whoever holds memory, for a slow reader, a slow vault or a frame that isn't whole, may be the one to go.
+void BaseChannel::noteWaiting() {
+  worker_.setWaiting(*this,
+                     !toWire_.empty() || !plain_.empty() || link_.received->size() > 0 || !state_->inbox.empty());
 }
 
 // --- wire to program -------------------------------------------------------------------------------------------------
@@ -134,6 +139,7 @@ void BaseChannel::send(std::span<const OutgoingMessage> messages) {
   CHECK(!sending());
   if (messages.empty() || deaf_ || over()) return;
   touch();
+  const size_t before = plain_.size();
   for (const auto& [text, code] : messages) {
     std::array<std::byte, wire::PEER_HEADER_BYTES> header{};
     put32(header.data(), static_cast<uint32_t>(text.size()));
@@ -144,7 +150,9 @@ void BaseChannel::send(std::span<const OutgoingMessage> messages) {
     worker_.stats().add(Counter::MessagesSealed);
     worker_.stats().add(Counter::BytesSealed, text.size());
   }
+  worker_.budget().take(plain_.size() - before);
   sealSome();
+  noteWaiting();
 }
 
 void BaseChannel::sealSome() {
@@ -152,6 +160,7 @@ void BaseChannel::sealSome() {
   const ByteSpan piece = plain_.bytes().first(std::min(plain_.size(), BASE_PIECE_BYTES));
   sealing_ = true;
   link_.session->seal(piece, [this](auto sealed) { onSealed(std::move(sealed)); });
+  worker_.budget().give(piece.size());
   plain_.consume(piece.size());
 }
 
@@ -163,7 +172,7 @@ void BaseChannel::onSealed(Result<ByteSpan, DropReason> sealed) {
   if (!sealed->empty()) {
     switch (sendAll(socket_, std::span(&part, 1), toWire_, worker_.budget())) {
       case IoState::Done: break;
-      case IoState::Blocked: return worker_.setWaiting(*this, true);
+      case IoState::Blocked: return noteWaiting();
       case IoState::Failed: return onWriteFailed();
     }
   }

@@ -35,6 +35,7 @@ class BaseChannel final : public Connection, public ChannelWire, EventLoop::Watc
   void onSealed(Result<ByteSpan, wire::DropReason> sealed);
   void afterSending();
   void onWriteFailed();
+  void noteWaiting();
   void discard();
   void linger();
 
@@ -42,7 +43,7 @@ class BaseChannel final : public Connection, public ChannelWire, EventLoop::Watc
   BaseLink link_;
   Sources::Ticket ticket_;
   std::shared_ptr<ChannelState> state_;
-  ByteQueue plain_{BASE_PIECE_BYTES};  // frames that are still to be sealed
+  ByteQueue plain_{BASE_PIECE_BYTES};  // frames that are still to be sealed; counted in the budget
   Stash toWire_;                       // sealed
   bool sealing_ = false;               // a piece is with the vault
   bool opening_ = false;

@@ -75,15 +75,7 @@ void BaseSession::open(ByteSpan bytes, OnOpened onOpened) {
             [gate, alive, onOpened](auto&& answer) {
               gate->leave();
               if (!*alive) return;
-              const auto outcome = answer.getOutcome();
-              if (outcome.isRefused()) return onOpened(refuse(dropReasonOf(outcome.getRefused())));
-              const auto opened = outcome.getOpened();
-              const auto frames = toBytes(opened.getFrames());
-              Opened result{.frames = frames, .sanctified = opened.getSanctified(), .fault = {}};
-              if (result.sanctified > frames.size()) return onOpened(refuse(DropReason::VaultRefused));
-              if (opened.hasFault() && opened.getFault().size() > 0)
-                result.fault = reasonNamed(opened.getFault().cStr());
-              onOpened(result);
+              onOpened(read(answer.getOutcome()));
             },
             [gate, alive, onOpened](kj::Exception&& failure) {
               gate->leave();
@@ -91,6 +83,16 @@ void BaseSession::open(ByteSpan bytes, OnOpened onOpened) {
             })
         .detach(logFailure);
   });
+}
+
+Result<BaseSession::Opened, DropReason> BaseSession::read(proto::OpenedOutcome::Reader outcome) {
+  if (outcome.isRefused()) return refuse(dropReasonOf(outcome.getRefused()));
+  const auto opened = outcome.getOpened();
+  const auto frames = toBytes(opened.getFrames());
+  Opened result{.frames = frames, .sanctified = opened.getSanctified(), .fault = {}};
+  if (result.sanctified > frames.size()) return refuse(DropReason::VaultRefused);
+  if (opened.hasFault() && opened.getFault().size() > 0) result.fault = reasonNamed(opened.getFault().cStr());
+  return result;
 }
 
 void BaseFrames::add(const BaseSession::Opened& opened) {

@@ -35,6 +35,8 @@ class BaseSession {
     size_t sanctified = 0;
     std::optional<wire::DropReason> fault;  // after them
   };
+  // Of an answer of the vault; its bytes are the answer's.
+  static Result<Opened, wire::DropReason> read(proto::OpenedOutcome::Reader outcome);
   using OnOpened = std::function<void(Result<Opened, wire::DropReason>)>;
   void open(ByteSpan bytes, OnOpened onOpened);
 

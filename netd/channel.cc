@@ -4,7 +4,6 @@
 #include <sys/socket.h>
 
 #include "netd/channel_life.h"
-#include "netd/socket_options.h"
 
 namespace sallyport::netd {
 
@@ -50,7 +49,6 @@ ChannelConnectionOf<Link>::ChannelConnectionOf(Worker& worker, std::shared_ptr<c
       ticket_(std::move(wire.ticket)),
       state_(std::move(state)) {
   takeChannel(*state_, *this, worker_, this->entry());
-  setNoDelay(socket_);
   worker_.loop().add(socket_, EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET, *this);
 }
 
@@ -258,7 +256,7 @@ template <typename Link>
 void ChannelConnectionOf<Link>::sendEnd() {
   CHECK(!sending());
   if (deaf_ || over() || state_->sentEnd) return;
-  state_->sentEnd = Link::CHANNELS_END;
+  state_->sentEnd = true;
   touch();
   if (auto fault = link_.sealEnd(worker_.ciphers(), MutableByteSpan(worker_.scratch()).first(Link::AROUND_BYTES)))
     return breakOff(*fault);

@@ -26,7 +26,7 @@ class ChannelWire {
  public:
   // Seals all `messages` and starts to send them. Only when nothing waits (see sending()).
   virtual void send(std::span<const OutgoingMessage> messages) = 0;
-  // Sends the end of our direction of a stream. Likewise.
+  // Sends the end of our direction of a stream, once. Likewise.
   virtual void sendEnd() = 0;
   virtual bool sending() const = 0;
   // The inbox has room again.

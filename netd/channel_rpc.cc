@@ -43,7 +43,7 @@ class ChannelImpl final : public proto::Channel::Server {
   }
 
   kj::Promise<void> send(SendContext context) override {
-    if (closed_ || state_->sentEnd) return refuseSend(context, NetRefusal::CLOSED);
+    if (closed_ || sends_.over()) return refuseSend(context, NetRefusal::CLOSED);
     for (auto message : context.getParams().getMessages()) {
       if (message.getData().size() > state_->maxMessageBytes) return refuseSend(context, NetRefusal::TOO_BIG);
     }
@@ -59,7 +59,8 @@ class ChannelImpl final : public proto::Channel::Server {
       context.getResults().initOutcome().setRefused(NetRefusal::CLOSED);
       return kj::READY_NOW;
     }
-    return sends_.enqueue(kj::mv(context), [](ChannelWire& connection, FinishContext&) { connection.sendEnd(); });
+    return sends_.enqueue(
+        kj::mv(context), [](ChannelWire& connection, FinishContext&) { connection.sendEnd(); }, true);
   }
 
   kj::Promise<void> receive(ReceiveContext context) override {

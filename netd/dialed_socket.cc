@@ -1,11 +1,24 @@
 // dialed_socket.cc - see dialed_socket.h.
 #include "netd/dialed_socket.h"
 
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <sys/socket.h>
+
+#include <cstddef>
 
 #include "netd/worker.h"
 
 namespace sallyport::netd {
+
+namespace {
+// A host that is near has answered by now: then there is nothing to wait for.
+bool isConnected(int fd) {
+  tcp_info info{};
+  socklen_t length = offsetof(tcp_info, tcpi_ca_state);  // the state alone
+  return getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &length) == 0 && info.tcpi_state == TCP_ESTABLISHED;
+}
+}  // namespace
 
 DialedSocket::DialedSocket(Worker& worker, uint32_t entryId, OnDone onDone)
     : worker_(worker),
@@ -58,6 +71,7 @@ void DialedSocket::onAnswer(ControlChannel::Received& received) {
   }
   if (received.fds[0].get() >= worker_.descriptorCeiling()) return done(nullptr);
   socket_ = kj::mv(received.fds[0]);
+  if (isConnected(socket_)) return done(kj::mv(socket_));
   watching_ = true;
   worker_.loop().add(socket_, EPOLLOUT, *this);
 }

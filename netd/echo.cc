@@ -1,7 +1,6 @@
 // echo.cc - see echo.h.
 #include "netd/echo.h"
 
-#include "netd/socket_options.h"
 #include "netd/worker.h"
 
 namespace sallyport::netd {
@@ -15,7 +14,6 @@ EchoSessionOf<Link>::EchoSessionOf(Worker& worker, std::shared_ptr<const Entry> 
       socket_(kj::mv(wire.socket)),
       link_(std::move(wire.link)),
       ticket_(std::move(wire.ticket)) {
-  setNoDelay(socket_);
   worker_.loop().add(socket_, EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET, *this);
   worker_.stats().add(Counter::Echoes);
   worker_.stats().add(Counter::Connections);

@@ -72,7 +72,6 @@ void IncomingOf<Link>::established(Link link, const PublicKey& peer, const std::
   ticket_.settle();
   peer_ = peer;
   link_.emplace(std::move(link));
-  setLiveness(socket_, worker_.limits());
   if (entry().service == EntryService::Target) {
     dial_ = std::make_unique<DialedSocket>(worker_, entry().id,
                                            [this](kj::Maybe<kj::AutoCloseFd> target) { onDialed(kj::mv(target)); });
@@ -93,6 +92,8 @@ void IncomingOf<Link>::established(Link link, const PublicKey& peer, const std::
 template <typename Link>
 void IncomingOf<Link>::onDialed(kj::Maybe<kj::AutoCloseFd> target) {
   KJ_IF_MAYBE (local, target) {
+    setNoDelay(*local);
+    setAbruptClose(*local);
     worker_.own(std::make_unique<TunnelOf<Link>>(worker_, entry_, peer_, takeSession(), kj::mv(*local)));
     // Not now: `dial_` is the caller.
     worker_.soon([this] { finish(); });

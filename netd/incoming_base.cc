@@ -5,7 +5,6 @@
 
 #include "netd/base_channel.h"
 #include "netd/channel_service.h"
-#include "netd/socket_options.h"
 #include "netd/worker.h"
 
 namespace sallyport::netd {
@@ -23,7 +22,7 @@ IncomingBase::IncomingBase(Worker& worker, std::shared_ptr<const Entry> entry, k
   ticket_.heldBy(*this);
   worker_.stats().add(Counter::HalfOpen);
   worker_.stats().add(Counter::Connections);
-  worker_.loop().add(socket_, EPOLLIN | EPOLLET, *this);
+  worker_.loop().add(socket_, EPOLLIN | EPOLLRDHUP | EPOLLET, *this);
 }
 
 IncomingBase::~IncomingBase() noexcept(false) = default;
@@ -50,20 +49,40 @@ Dropped IncomingBase::describe(DropReason reason) const {
   return dropped;
 }
 
-void IncomingBase::onEvents(uint32_t) {
+void IncomingBase::onEvents(uint32_t events) {
   if (question_ != nullptr || opening_) return;  // what comes meanwhile is read when the vault has answered
   if (link_.session != nullptr) return readSome();
-  question_ = worker_.vault().openPeerSession(entry().name, true, [this](auto session) {
-    question_ = nullptr;
-    if (!session) return fail(session.error());
-    link_ = {std::move(*session), std::make_unique<BaseFrames>(worker_.sharedBudget())};
-    readSome();
-  });
+  begin(events);
+}
+
+// Less than a header proves nothing, and the vault isn't asked about it: it stays in the socket.
+void IncomingBase::begin(uint32_t events) {
+  const auto first = MutableByteSpan(worker_.scratch()).first(FIRST_PIECE_BYTES);
+  ssize_t got;
+  do got = recv(socket_, first.data(), first.size(), MSG_DONTWAIT | MSG_PEEK);
+  while (got < 0 && errno == EINTR);
+  if (got < 0 && errno == EAGAIN) return;
+  if (got <= 0) return fail(DropReason::ClosedInHandshake);
+  if (static_cast<size_t>(got) < wire::PEER_HEADER_BYTES) {
+    // Who closes its half behind that never completes it; a peek alone wouldn't tell.
+    if ((events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR)) != 0) fail(DropReason::ClosedInHandshake);
+    return;
+  }
+  if (!worker_.sources().mayTry(sourceOf(address_), worker_.loop().nowMs())) return fail(DropReason::SourceLimit);
+  got = recv(socket_, first.data(), first.size(), MSG_DONTWAIT);
+  if (got < static_cast<ssize_t>(wire::PEER_HEADER_BYTES)) return fail(DropReason::ClosedInHandshake);
+  question_ =
+      worker_.vault().openPeerSession(entry().name, true, first.first(static_cast<size_t>(got)), [this](auto begun) {
+        question_ = nullptr;
+        if (!begun) return fail(begun.error());
+        link_ = {std::move(begun->session), std::make_unique<BaseFrames>(worker_.sharedBudget())};
+        if (!begun->opened) return fail(DropReason::VaultRefused);
+        onOpened(*begun->opened);
+      });
 }
 
 void IncomingBase::readSome() {
-  const auto scratch =
-      MutableByteSpan(worker_.scratch()).first(link_.received->size() > 0 ? BASE_PIECE_BYTES : FIRST_PIECE_BYTES);
+  const auto scratch = MutableByteSpan(worker_.scratch()).first(BASE_PIECE_BYTES);
   ssize_t got;
   do got = recv(socket_, scratch.data(), scratch.size(), MSG_DONTWAIT);
   while (got < 0 && errno == EINTR);
@@ -87,9 +106,9 @@ void IncomingBase::onOpened(Result<BaseSession::Opened, DropReason> opened) {
 void IncomingBase::established() {
   worker_.stats().add(Counter::ServerHandshakes);
   worker_.stats().add(entry().id, EntryCounter::Handshakes);
+  worker_.sources().proved(sourceOf(address_));
   waitingHook.unlink();
   ticket_.settle();
-  setLiveness(socket_, worker_.limits());
   worker_.loop().remove(socket_, *this);
   worker_.stats().subtract(Counter::Connections);  // the next owner counts it again
   const auto open = [this](std::shared_ptr<ChannelState> state) {

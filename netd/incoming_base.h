@@ -1,7 +1,8 @@
 // incoming_base.h - an accepted connection of the peer protocol's base mode until its first good frame. Part of:
 // netd-worker (edge). docs/protocol.md §13.3. There is no preamble: the first byte is a frame's. The vault is asked
-// when the first bytes are there, and it uses the block up only for bytes that are genuine: who merely connects uses
-// nothing.
+// when a whole header is there, and judges it in the same step: who holds the block has it from then on, and who
+// doesn't leaves nothing behind. It uses the block up only for bytes that are genuine. A source whose connections prove
+// nothing has a bounded number of questions a second, so that it doesn't use up the key's rate.
 #pragma once
 
 #include <kj/io.h>
@@ -25,6 +26,7 @@ class IncomingBase final : public Connection, EventLoop::Watcher {
  private:
   void onEvents(uint32_t events) override;
   void release(bool failed) override;
+  void begin(uint32_t events);
   void readSome();
   void onOpened(Result<BaseSession::Opened, wire::DropReason> opened);
   void established();

@@ -1,6 +1,7 @@
 // incoming_peer.cc - see incoming_peer.h.
 #include "netd/incoming_peer.h"
 
+#include <algorithm>
 #include <cerrno>
 
 #include "netd/worker.h"
@@ -19,9 +20,10 @@ void IncomingPeer::release(bool failed) {
 }
 
 void IncomingPeer::onHandshakeEvents() {
-  if (question_ != nullptr) return;
-  if (opening_)
-    readFirstFrame();
+  missedEvents_ = question_ != nullptr;
+  if (missedEvents_) return;
+  if (opening_ || !candidates_.empty())
+    readFirst();
   else
     readPreamble();
 }
@@ -36,41 +38,66 @@ void IncomingPeer::readPreamble() {
     }
     if (got == 0) return fail(DropReason::ClosedInHandshake);
     have_ += static_cast<size_t>(got);
-    // Garbage is told by its first byte. Which party may speak is the vault's to say: not yet.
+    // Garbage is told by its first byte. Which party may speak is the vault's to say.
     const auto beginning = ByteSpan(preamble_).first(have_);
     if (wire::checkPeerPreamble(beginning, wire::PeerParty::A) &&
         wire::checkPeerPreamble(beginning, wire::PeerParty::B))
       return fail(DropReason::BadPreamble);
   }
-  question_ = worker_.vault().drawPeerSalt(entry().name, {.listen = true}, [this](auto drawn) {
+  const auto ofA = wire::parsePeerPreamble(preamble_, wire::PeerParty::B);
+  const auto theirs = ofA ? ofA : wire::parsePeerPreamble(preamble_, wire::PeerParty::A);
+  theirParty_ = ofA ? wire::PeerParty::A : wire::PeerParty::B;
+  askedUnder_ = worker_.configNumber();
+  question_ = worker_.vault().acceptPeer(entry().name, {.peerSalt = *theirs}, [this](auto accepted) {
     question_ = nullptr;
-    if (!drawn) return fail(drawn.error());
-    onSalt(*drawn);
+    if (!accepted) return fail(accepted.error());
+    onAccepted(*accepted);
   });
 }
 
-void IncomingPeer::onSalt(const PeerSaltDrawn& drawn) {
-  const auto theirs = wire::parsePeerPreamble(preamble_, drawn.party);
-  if (!theirs) return fail(theirs.error());
-  own_ = drawn;
-  const auto ours = wire::writePeerPreamble(drawn.party, drawn.salt);
+void IncomingPeer::onAccepted(PeerAccepted& accepted) {
+  if (accepted.party == theirParty_) return fail(DropReason::SameParty);
+  const auto ours = wire::writePeerPreamble(accepted.party, accepted.ownSalt);
   // A fresh socket takes 40 bytes at once; one that doesn't has failed.
   if (send(socket_, ours.data(), ours.size(), MSG_NOSIGNAL | MSG_DONTWAIT) != static_cast<ssize_t>(ours.size()))
     return fail(DropReason::TransportError);
-  question_ = worker_.vault().derivePeerKeys(entry().name, {.listen = true, .ownSalt = drawn.salt, .peerSalt = *theirs},
-                                             [this](auto secrets) {
-                                               question_ = nullptr;
-                                               if (!secrets) return fail(secrets.error());
-                                               onSecrets(*secrets);
-                                             });
+  candidates_ = std::move(accepted.others);
+  candidates_.insert(candidates_.begin(), std::move(accepted.secrets));
+  if (candidates_.size() == 1) choose(candidates_[0]);
+  if (askedUnder_ != worker_.configNumber()) worker_.recheckBlocksSoon();
+  if (missedEvents_) readFirst();
 }
 
-void IncomingPeer::onSecrets(PeerSecrets& secrets) {
+void IncomingPeer::choose(PeerSecrets& secrets) {
   const EntryFraming& framing = *entry().framing;
-  opening_.emplace(
-      peer::hardSealer(std::move(secrets.send), own_->party, framing.rotateFrames),
-      peer::hardOpener(std::move(secrets.receive), own_->party, framing.maxFrameBytes, framing.rotateFrames),
-      own_->blockVersion);
+  const wire::PeerParty own = wire::otherParty(theirParty_);
+  opening_.emplace(peer::hardSealer(std::move(secrets.send), own, framing.rotateFrames),
+                   peer::hardOpener(std::move(secrets.receive), own, framing.maxFrameBytes, framing.rotateFrames),
+                   secrets.blockVersion);
+  candidates_.clear();
+}
+
+// protocol §14: while a block is being rotated the first header tells which version the peer has.
+bool IncomingPeer::chooseByHeader() {
+  wire::PeerHeaderBytes header;
+  ssize_t got;
+  do got = recv(socket_, header.data(), header.size(), MSG_DONTWAIT | MSG_PEEK);
+  while (got < 0 && errno == EINTR);
+  if (got == 0 || (got < 0 && errno != EAGAIN)) return fail(DropReason::ClosedInHandshake), false;
+  if (got < static_cast<ssize_t>(header.size())) return false;
+  const EntryFraming& framing = *entry().framing;
+  const auto opens = [&](const PeerSecrets& secrets) {
+    auto opener = peer::hardOpener(peer::ReceiveSecret(secrets.receive.expose()), wire::otherParty(theirParty_),
+                                   framing.maxFrameBytes, framing.rotateFrames);
+    return opener.openHeader(worker_.ciphers().frame, header).has_value();
+  };
+  const auto found = std::ranges::find_if(candidates_, opens);
+  choose(found == candidates_.end() ? candidates_.front() : *found);
+  return true;
+}
+
+void IncomingPeer::readFirst() {
+  if (!opening_ && !chooseByHeader()) return;
   readFirstFrame();
 }
 

@@ -13,23 +13,29 @@ class IncomingPeer final : public IncomingOf<PeerLink> {
   using IncomingOf::IncomingOf;
 
   wire::DropReason timeoutReason() const override;
-  // From the salt on: who is kept waiting with the keys of a block must not come in when it isn't in use any more.
+  // Who is kept waiting with the keys of a block must not come in when it isn't in use any more.
   std::optional<uint32_t> blockVersion() const override {
-    return own_ ? std::optional(own_->blockVersion) : std::nullopt;
+    if (!candidates_.empty()) return candidates_.front().blockVersion;  // the one in use: ends when that is another
+    return opening_ ? opening_->blockVersion() : IncomingOf::blockVersion();
   }
 
  private:
   void onHandshakeEvents() override;
   void release(bool failed) override;
   void readPreamble();
-  void onSalt(const PeerSaltDrawn& drawn);
-  void onSecrets(PeerSecrets& secrets);
+  void onAccepted(PeerAccepted& accepted);
+  void choose(PeerSecrets& secrets);
+  bool chooseByHeader();
+  void readFirst();
   void readFirstFrame();
 
   wire::PeerPreambleBytes preamble_;
   size_t have_ = 0;
-  std::optional<PeerSaltDrawn> own_;
-  std::optional<PeerLink> opening_;  // with its keys, until the first frame
+  bool missedEvents_ = false;            // while the vault was asked
+  wire::PeerParty theirParty_{};         // as their preamble says
+  uint64_t askedUnder_ = 0;              // which configuration was in force then
+  std::vector<PeerSecrets> candidates_;  // until it is known which version of the block the peer has
+  std::optional<PeerLink> opening_;      // with its keys, until the first frame
 };
 
 }  // namespace sallyport::netd

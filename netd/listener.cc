@@ -26,6 +26,7 @@ constexpr uint32_t REST_MS = 100;
 
 Listener::Listener(Worker& worker, Kind kind, uint32_t entryId, kj::AutoCloseFd socket)
     : worker_(worker), kind_(kind), entryId_(entryId), socket_(kj::mv(socket)) {
+  onConfig();
   // Exclusive: a Unix listener is shared by all workers, and one is to wake up.
   worker_.loop().add(socket_, EPOLLIN | EPOLLEXCLUSIVE, *this);
 }
@@ -33,6 +34,8 @@ Listener::Listener(Worker& worker, Kind kind, uint32_t entryId, kj::AutoCloseFd 
 Listener::~Listener() {
   if (!resting_) worker_.loop().remove(socket_, *this);
 }
+
+void Listener::onConfig() { setForAccepted(socket_, kind_ == Kind::Wire, worker_.limits()); }
 
 void Listener::rest(bool resting) {
   if (resting == resting_) return;
@@ -106,7 +109,6 @@ void Listener::acceptWire(kj::AutoCloseFd socket, const sockaddr_storage& addres
     if (Connection* oldest = worker_.oldestHalfOpen()) oldest->fail(DropReason::HalfOpenLimit);
   }
   if (stats.get(Counter::Connections) >= limits.connections) return drop(DropReason::ConnectionLimit);
-  setNoDelay(socket);
   std::unique_ptr<Connection> connection;
   auto ticket = worker_.sources().take(source);
   if (entry->isBase())

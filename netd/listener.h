@@ -17,6 +17,8 @@ class Listener final : EventLoop::Watcher {
   ~Listener();
 
   Kind kind() const { return kind_; }
+  // The limits may be others: what it accepts from now on has the options that they ask for.
+  void onConfig();
   // Back-pressure: while it rests, connections wait in the kernel's queue.
   void rest(bool resting);
 

@@ -14,10 +14,10 @@ class OutgoingBase final : public OutgoingOf<BaseLink> {
 
  private:
   void start() override {
-    question_ = worker_.vault().openPeerSession(entry().name, false, [this](auto session) {
+    question_ = worker_.vault().openPeerSession(entry().name, false, {}, [this](auto begun) {
       question_ = nullptr;
-      if (!session) return drop(session.error());
-      established(BaseLink{std::move(*session), std::make_unique<BaseFrames>(worker_.sharedBudget())});
+      if (!begun) return drop(begun.error());
+      established(BaseLink{std::move(begun->session), std::make_unique<BaseFrames>(worker_.sharedBudget())});
     });
   }
   void onReadable() override {}

@@ -12,13 +12,19 @@ namespace sallyport::netd {
 using wire::DropReason;
 
 void OutgoingPeer::start() {
+  if (const auto ready = worker_.vault().takePeerSalt(entry().name, worker_.limits().handshakeTimeoutMs))
+    return onSalt(*ready);
   question_ = worker_.vault().drawPeerSalt(entry().name, {.listen = false}, [this](auto drawn) {
     question_ = nullptr;
     if (!drawn) return drop(drawn.error());
-    own_ = *drawn;
-    if (!sendWhole(wire::writePeerPreamble(own_->party, own_->salt))) return drop(DropReason::TransportError);
-    onReadable();  // a peer that spoke first
+    onSalt(*drawn);
+    if (!over()) onReadable();  // a peer that spoke first
   });
+}
+
+void OutgoingPeer::onSalt(const PeerSaltDrawn& drawn) {
+  own_ = drawn;
+  if (!sendWhole(wire::writePeerPreamble(own_->party, own_->salt))) drop(DropReason::TransportError);
 }
 
 void OutgoingPeer::onReadable() {
@@ -40,6 +46,7 @@ void OutgoingPeer::onReadable() {
 void OutgoingPeer::onPreamble() {
   const auto theirs = wire::parsePeerPreamble(preamble_, own_->party);
   if (!theirs) return drop(theirs.error());
+  askedUnder_ = worker_.configNumber();
   question_ = worker_.vault().derivePeerKeys(
       entry().name, {.listen = false, .ownSalt = own_->salt, .peerSalt = *theirs}, [this](auto secrets) {
         question_ = nullptr;
@@ -52,10 +59,11 @@ void OutgoingPeer::onSecrets(PeerSecrets& secrets) {
   const EntryFraming& framing = *entry().framing;
   PeerLink link(peer::hardSealer(std::move(secrets.send), own_->party, framing.rotateFrames),
                 peer::hardOpener(std::move(secrets.receive), own_->party, framing.maxFrameBytes, framing.rotateFrames),
-                own_->blockVersion);
+                secrets.blockVersion);
   std::array<std::byte, PeerLink::AROUND_BYTES> open;
   if (auto fault = link.sealOpen(worker_.ciphers(), open)) return drop(*fault);
   if (!sendWhole(open)) return drop(DropReason::TransportError);
+  if (askedUnder_ != worker_.configNumber()) worker_.recheckBlocksSoon();
   established(std::move(link));
 }
 

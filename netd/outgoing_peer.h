@@ -14,12 +14,14 @@ class OutgoingPeer final : public OutgoingOf<PeerLink> {
  private:
   void start() override;
   void onReadable() override;
+  void onSalt(const PeerSaltDrawn& drawn);
   void onPreamble();
   void onSecrets(PeerSecrets& secrets);
 
   std::optional<PeerSaltDrawn> own_;
   wire::PeerPreambleBytes preamble_;
   size_t have_ = 0;
+  uint64_t askedUnder_ = 0;  // which configuration was in force when the keys were asked for
 };
 
 }  // namespace sallyport::netd

@@ -42,7 +42,7 @@ class PeerChannelImpl final : public proto::PeerChannel::Server {
   }
 
   kj::Promise<void> send(SendContext context) override {
-    if (closed_ || state_->sentEnd) return refuseSend(context, NetRefusal::CLOSED);
+    if (closed_ || sends_.over()) return refuseSend(context, NetRefusal::CLOSED);
     if (wire::isReservedPeerCode(context.getParams().getCode())) return refuseSend(context, NetRefusal::RESERVED_CODE);
     const size_t most = std::min(SENT_FRAME_BYTES, state_->maxMessageBytes);
     return sends_.enqueue(kj::mv(context), [most](ChannelWire& connection, SendContext& call) {
@@ -62,7 +62,8 @@ class PeerChannelImpl final : public proto::PeerChannel::Server {
       context.getResults().initOutcome().setRefused(NetRefusal::CLOSED);
       return kj::READY_NOW;
     }
-    return sends_.enqueue(kj::mv(context), [](ChannelWire& connection, FinishContext&) { connection.sendEnd(); });
+    return sends_.enqueue(
+        kj::mv(context), [](ChannelWire& connection, FinishContext&) { connection.sendEnd(); }, true);
   }
 
   kj::Promise<void> receive(ReceiveContext context) override {

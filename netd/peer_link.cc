@@ -45,7 +45,9 @@ WireRead PeerLink::read(int fd, std::span<std::byte, SCRATCH_BYTES> scratch, siz
 WireRead PeerLink::readOneFrame(int fd, std::span<std::byte, SCRATCH_BYTES> scratch, BufferBudget& budget) {
   if (block_ != nullptr) return readBlock(fd, SCRATCH_BYTES, false, budget);
   const size_t before = (opener_.header() ? HEAD_BYTES : 0) + held_.rest().size();
-  return readInto(fd, scratch.subspan(before, std::min(missing(), scratch.size() - before)), false, !partial());
+  // The shortest frame is a head and a tag: so much belongs to it in any case.
+  const size_t least = partial() ? missing() : AROUND_BYTES;
+  return readInto(fd, scratch.subspan(before, std::min(least, scratch.size() - before)), false, !partial());
 }
 
 WireRead PeerLink::readBlock(int fd, size_t room, bool untilEof, BufferBudget& budget) {

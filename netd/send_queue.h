@@ -3,6 +3,7 @@
 // queue as long as its caller waits for it, and no longer: its context dies with it.
 #pragma once
 
+#include <algorithm>
 #include <deque>
 #include <functional>
 #include <memory>
@@ -24,22 +25,26 @@ class SendQueue {
  public:
   explicit SendQueue(std::shared_ptr<ChannelState> state) : state_(std::move(state)) {}
 
-  // `start` hands what the call holds to the connection.
+  // `start` hands what the call holds to the connection. `isEnd`: nothing may go out behind it, see over().
   template <typename Context, typename Start>
-  kj::Promise<void> enqueue(Context context, Start start) {
+  kj::Promise<void> enqueue(Context context, Start start, bool isEnd = false) {
     if (sends_.empty() && state_->connection != nullptr && !state_->connection->sending()) {
       start(*state_->connection, context);
       if (state_->connection == nullptr || !state_->connection->sending()) {
         answer(context);
         return kj::READY_NOW;
       }
-      return wait(kj::mv(context), std::optional<Start>());
+      return wait(kj::mv(context), std::optional<Start>(), false);
     }
     if (state_->connection == nullptr) {
       answer(context);
       return kj::READY_NOW;
     }
-    return wait(kj::mv(context), std::optional(std::move(start)));
+    return wait(kj::mv(context), std::optional(std::move(start)), isEnd);
+  }
+  // Our direction has its end, or it waits here for what comes before it: whoever wants to send more is too late.
+  bool over() const {
+    return state_->sentEnd || std::ranges::any_of(sends_, [](const auto& waiting) { return waiting->isEnd; });
   }
 
   // What was given to the connection has left, or the connection is gone.
@@ -75,6 +80,7 @@ class SendQueue {
     std::function<void()> start;  // empty: done, or given up
     std::function<void()> answer;
     std::function<void()> fail;
+    bool isEnd = false;
   };
 
   template <typename Context>
@@ -89,7 +95,7 @@ class SendQueue {
   }
 
   template <typename Context, typename Start>
-  kj::Promise<void> wait(Context context, std::optional<Start> start) {
+  kj::Promise<void> wait(Context context, std::optional<Start> start, bool isEnd) {
     KJ_REQUIRE(sends_.size() < MAX_CALLS_WAITING, "too many calls wait");
     context.allowCancellation();
     auto paf = kj::newPromiseAndFulfiller<void>();
@@ -99,6 +105,7 @@ class SendQueue {
     };
     auto shared = std::make_shared<State>(State{kj::mv(context), kj::mv(paf.fulfiller)});
     auto waiting = std::make_shared<Waiting>();
+    waiting->isEnd = isEnd;
     if (start) waiting->start = [this, shared, start] { (*start)(*state_->connection, shared->context); };
     waiting->answer = [this, shared] {
       answer(shared->context);

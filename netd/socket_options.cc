@@ -30,6 +30,13 @@ Hearing hearingOf(int fd) {
   return {.asked = info.tcpi_retransmits > 0 || info.tcpi_probes > 0, .silentMs = info.tcpi_last_ack_recv};
 }
 
+void setForAccepted(int listener, bool wire, const WorkerLimits& limits) {
+  setNoDelay(listener);
+  if (!wire) return setAbruptClose(listener);
+  setOption(listener, SOL_SOCKET, SO_KEEPALIVE, 0);  // of a configuration before this one
+  setLiveness(listener, limits);
+}
+
 void setAbruptClose(int fd) {
   const linger now{.l_onoff = 1, .l_linger = 0};
   setsockopt(fd, SOL_SOCKET, SO_LINGER, &now, sizeof now);

@@ -65,6 +65,26 @@ Sources::Ticket Sources::take(const SourceAddress& source) {
   return ticket;
 }
 
+bool Sources::mayTry(const SourceAddress& source, uint64_t nowMs) {
+  if (nowMs >= triesSinceMs_ + 1000) {
+    tries_.clear();
+    triesSinceMs_ = nowMs;
+  }
+  const auto found = tries_.find(source);
+  if (found == tries_.end()) {
+    if (tries_.size() < MAX_TRIERS) tries_.emplace(source, 1);
+    return true;
+  }
+  if (found->second >= TRIES_PER_SECOND) return false;
+  ++found->second;
+  return true;
+}
+
+void Sources::proved(const SourceAddress& source) {
+  const auto found = tries_.find(source);
+  if (found != tries_.end() && found->second > 0) --found->second;
+}
+
 void Sources::Ticket::settle() {
   if (!halfOpen_) return;
   halfOpen_ = false;

@@ -1,5 +1,6 @@
 // sources.h - how many connections each address holds. Part of: netd-worker.
-// IPv4 counts by address, IPv6 by /64 (an attacker owns at least that much); Unix sockets count together.
+// IPv4 counts by address, IPv6 by /64 (an attacker owns at least that much); Unix sockets count together. And how often
+// lately one had the vault asked for nothing.
 #pragma once
 
 #include <sys/socket.h>
@@ -69,11 +70,24 @@ class Sources {
   Connection* oldestHalfOpen(const SourceAddress& source) const;
   Ticket take(const SourceAddress& source);  // a half-open connection
 
+  // Of connections that have the vault asked and prove nothing (base mode): so many a second, then the source's others
+  // aren't worth a question until the second is over.
+  static constexpr uint32_t TRIES_PER_SECOND = 20;
+  // Counts one, or says that there were too many.
+  [[nodiscard]] bool mayTry(const SourceAddress& source, uint64_t nowMs);
+  // That one was worth it.
+  void proved(const SourceAddress& source);
+  size_t triers() const { return tries_.size(); }
+
  private:
   struct Hash {
     size_t operator()(const SourceAddress& source) const;
   };
+  // More addresses than that in one second aren't told apart any more: the newest go uncounted.
+  static constexpr size_t MAX_TRIERS = 4096;
   std::unordered_map<SourceAddress, Source, Hash> table_;
+  std::unordered_map<SourceAddress, uint32_t, Hash> tries_;  // in the second of `triesSinceMs_`
+  uint64_t triesSinceMs_ = 0;
 };
 
 }  // namespace sallyport::netd

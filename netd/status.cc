@@ -83,6 +83,7 @@ void writeStatus(Worker& worker, ControlChannel::Received& received, proto::NetS
     entries[i].setAddress(reported[i].getAddress());
     entries[i].setProblem(reported[i].getProblem());
     entries[i].setKey(reported[i].getKey());
+    entries[i].setProtocol(reported[i].getProtocol());
     writeEntryCounts(reported[i].getId(), pages, worker.loop().nowMs(), entries[i]);
   }
   status.setLimits(report.getLimits());

@@ -46,6 +46,11 @@ void writeLimits(const LimitsConfig& limits, unsigned workers, proto::StatusRepo
   }
 }
 
+const char* protocolOf(Protocol protocol, PeerMode mode) {
+  if (protocol == Protocol::Curve) return "curve";
+  return mode == PeerMode::Base ? "peer base" : "peer hard";
+}
+
 }  // namespace
 
 std::vector<std::byte> encodeStatusReport(const MonitorStatus& status) {
@@ -65,6 +70,7 @@ std::vector<std::byte> encodeStatusReport(const MonitorStatus& status) {
     to.setDirection(isListen ? "listen" : "connect");
     to.setAddress(toString(entry.address));
     to.setKey(entry.key);
+    to.setProtocol(protocolOf(entry.protocol, entry.framing.mode));
     to.setProblem(known.problem);
   };
   for (const ListenEntry& entry : config.listens) write(true, entry);

@@ -38,11 +38,8 @@ TunnelOf<Link>::TunnelOf(Worker& worker, std::shared_ptr<const Entry> entry, con
       link_(std::move(wire.link)),
       ticket_(std::move(wire.ticket)) {
   wire_.fd = kj::mv(wire.socket);
-  wire_.readable = true;  // something may be kept that came before
+  wire_.readable = link_.partial();  // something may be kept that came before; what else is there the loop will tell
   local_.fd = kj::mv(local);
-  setNoDelay(local_.fd);  // the wire's was set when its handshake began
-  // A worker that is killed in the middle must not look like the end of the stream.
-  setAbruptClose(local_.fd);
   static constexpr uint32_t EVENTS = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET;
   worker_.loop().add(wire_.fd, EVENTS, wire_);
   worker_.loop().add(local_.fd, EVENTS, local_);

@@ -12,6 +12,8 @@ namespace sallyport::netd {
 template <typename Link>
 class TunnelOf final : public Connection {
  public:
+  // `local` has TCP_NODELAY, and setAbruptClose(): a worker that is killed in the middle must not look like the end of
+  // the stream.
   TunnelOf(Worker& worker, std::shared_ptr<const Entry> entry, const PublicKey& peer, WireSessionOf<Link> wire,
            kj::AutoCloseFd local);
   ~TunnelOf() noexcept(false) override;

@@ -2,7 +2,6 @@
 #include "netd/vault_client.h"
 
 #include <cstring>
-#include <optional>
 
 #include "common/capnp_bytes.h"
 #include "common/log.h"
@@ -106,6 +105,20 @@ void writePeerEntry(proto::PeerEntry::Builder to, const std::string& entry, bool
   to.setName(entry);
   to.setListen(listen);
 }
+
+wire::PeerParty partyOf(proto::PeerParty party) {
+  return party == proto::PeerParty::A ? wire::PeerParty::A : wire::PeerParty::B;
+}
+
+template <typename Outcome>
+Result<PeerSecrets, DropReason> readSecrets(Outcome outcome) {
+  const auto send = toBytes(outcome.getSendSecret());
+  const auto receive = toBytes(outcome.getReceiveSecret());
+  if (send.size() != wire::PEER_SECRET_BYTES || receive.size() != wire::PEER_SECRET_BYTES)
+    return refuse(DropReason::VaultRefused);
+  return PeerSecrets{peer::SendSecret(send.template first<wire::PEER_SECRET_BYTES>()),
+                     peer::ReceiveSecret(receive.template first<wire::PEER_SECRET_BYTES>()), outcome.getVersion()};
+}
 }  // namespace
 
 struct VaultClient::PeerSaltStep {
@@ -124,8 +137,7 @@ struct VaultClient::PeerSaltStep {
     const auto drawn = outcome.getDrawn();
     const auto salt = wire::PeerSalt::tryFrom(toBytes(drawn.getSalt()));
     if (!salt) return refuse(DropReason::VaultRefused);
-    return Answer{drawn.getParty() == proto::PeerParty::A ? wire::PeerParty::A : wire::PeerParty::B, *salt,
-                  drawn.getVersion()};
+    return Answer{partyOf(drawn.getParty()), *salt, drawn.getVersion()};
   }
 };
 
@@ -144,13 +156,35 @@ struct VaultClient::PeerKeysStep {
   }
   static Result<Answer, DropReason> read(proto::PeerKeysOutcome::Reader outcome) {
     if (!outcome.isDerived()) return refuse(dropReasonOf(outcome.getRefused()));
-    const auto derived = outcome.getDerived();
-    const auto send = toBytes(derived.getSendSecret());
-    const auto receive = toBytes(derived.getReceiveSecret());
-    if (send.size() != wire::PEER_SECRET_BYTES || receive.size() != wire::PEER_SECRET_BYTES)
-      return refuse(DropReason::VaultRefused);
-    return Answer{peer::SendSecret(send.first<wire::PEER_SECRET_BYTES>()),
-                  peer::ReceiveSecret(receive.first<wire::PEER_SECRET_BYTES>())};
+    return readSecrets(outcome.getDerived());
+  }
+};
+
+struct VaultClient::PeerAcceptStep {
+  using Request = PeerAcceptRequest;
+  using Answer = PeerAccepted;
+  static auto begin(proto::Net::Client& net) { return net.peerAcceptRequest(); }
+  template <typename R>
+  static auto items(R& request, uint count) {
+    return request.initRequests(count);
+  }
+  static void write(proto::PeerAcceptRequest::Builder to, const std::string& entry, const Request& request) {
+    writePeerEntry(to.initEntry(), entry, true);
+    to.setPeerSalt(toData(request.peerSalt.span()));
+  }
+  static Result<Answer, DropReason> read(proto::PeerAcceptOutcome::Reader outcome) {
+    if (!outcome.isAccepted()) return refuse(dropReasonOf(outcome.getRefused()));
+    const auto accepted = outcome.getAccepted();
+    const auto salt = wire::PeerSalt::tryFrom(toBytes(accepted.getOwnSalt()));
+    auto secrets = readSecrets(accepted);
+    if (!salt || !secrets) return refuse(DropReason::VaultRefused);
+    Answer answer{partyOf(accepted.getParty()), *salt, std::move(*secrets), {}};
+    for (const auto each : accepted.getOthers()) {
+      auto other = readSecrets(each);
+      if (!other) return refuse(DropReason::VaultRefused);
+      answer.others.push_back(std::move(*other));
+    }
+    return answer;
   }
 };
 
@@ -209,6 +243,7 @@ VaultClient::VaultClient(EventLoop& loop, Stats& stats, std::function<void()> on
       makes_(std::make_shared<Queue<MakeStep>>()),
       salts_(std::make_shared<Queue<PeerSaltStep>>()),
       keys_(std::make_shared<Queue<PeerKeysStep>>()),
+      accepts_(std::make_shared<Queue<PeerAcceptStep>>()),
       gate_(std::make_shared<CallGate>()),
       alive_(std::make_shared<bool>(true)) {}
 
@@ -216,14 +251,16 @@ VaultClient::~VaultClient() { *alive_ = false; }
 
 size_t VaultClient::waiting() const {
   return cookies_->waiting.size() + verifies_->waiting.size() + makes_->waiting.size() + salts_->waiting.size() +
-         keys_->waiting.size();
+         keys_->waiting.size() + accepts_->waiting.size();
 }
 
 void VaultClient::connect(int fd) {
   net_ = nullptr;
   client_ = nullptr;
+  pools_.clear();  // the next vault knows none of their salts
   const uint64_t generation = ++generation_;
-  cookies_->underWay = verifies_->underWay = makes_->underWay = salts_->underWay = keys_->underWay = 0;
+  cookies_->underWay = verifies_->underWay = makes_->underWay = salts_->underWay = 0;
+  keys_->underWay = accepts_->underWay = 0;
   client_ = std::make_unique<RpcClient>(loop_, fd, LinkLimits{}, [this, generation, alive = alive_] {
     // Not inside the connection's own callback.
     loop_.defer([this, generation, alive] {
@@ -238,6 +275,7 @@ void VaultClient::lost() {
   if (client_ == nullptr) return;
   net_ = nullptr;
   client_ = nullptr;
+  pools_.clear();  // the next vault knows none of their salts
   ++generation_;
   logWarning("vault lost: new handshakes wait for it, sessions go on");
   onLost_();
@@ -270,35 +308,57 @@ std::unique_ptr<VaultClient::Question> VaultClient::drawPeerSalt(const std::stri
                                                                  OnAnswer<PeerSaltDrawn> onAnswer) {
   return ask(salts_, entry, request, std::move(onAnswer));
 }
+
+std::optional<PeerSaltDrawn> VaultClient::takePeerSalt(const std::string& entry, uint64_t lifeMs) {
+  std::unique_ptr<Pool>& slot = pools_[entry];
+  if (slot == nullptr) slot = std::make_unique<Pool>();
+  Pool& pool = *slot;
+  auto salt = pool.salts.take(loop_.nowMs(), lifeMs);
+  if (pool.salts.underWay() == 0) pool.questions.clear();
+  for (size_t missing = net_ == nullptr ? 0 : pool.salts.missing(); missing > 0; --missing) {
+    pool.salts.asked();
+    pool.questions.push_back(drawPeerSalt(entry, {.listen = false}, [&pool, askedMs = loop_.nowMs()](auto drawn) {
+      pool.salts.answered(drawn ? std::optional(*drawn) : std::nullopt, askedMs);
+    }));
+  }
+  return salt;
+}
+
 std::unique_ptr<VaultClient::Question> VaultClient::derivePeerKeys(const std::string& entry, PeerKeysRequest request,
                                                                    OnAnswer<PeerSecrets> onAnswer) {
   return ask(keys_, entry, request, std::move(onAnswer));
 }
+std::unique_ptr<VaultClient::Question> VaultClient::acceptPeer(const std::string& entry, PeerAcceptRequest request,
+                                                               OnAnswer<PeerAccepted> onAnswer) {
+  return ask(accepts_, entry, request, std::move(onAnswer));
+}
 
 std::unique_ptr<VaultClient::Question> VaultClient::openPeerSession(const std::string& entry, bool listen,
-                                                                    OnAnswer<std::unique_ptr<BaseSession>> onAnswer) {
+                                                                    ByteSpan first, OnAnswer<BegunSession> onAnswer) {
   struct Asked final : Question {
     ~Asked() override { *answer = nullptr; }
-    std::shared_ptr<OnAnswer<std::unique_ptr<BaseSession>>> answer;
+    std::shared_ptr<OnAnswer<BegunSession>> answer;
     std::shared_ptr<bool> wanted = std::make_shared<bool>(true);  // held by nobody else
   };
   auto asked = std::make_unique<Asked>();
-  asked->answer = std::make_shared<OnAnswer<std::unique_ptr<BaseSession>>>(std::move(onAnswer));
-  const auto tell = [answer = asked->answer, gate = gate_](Result<std::unique_ptr<BaseSession>, DropReason> result) {
+  asked->answer = std::make_shared<OnAnswer<BegunSession>>(std::move(onAnswer));
+  const auto tell = [answer = asked->answer, gate = gate_](Result<BegunSession, DropReason> result) {
     gate->leave();
     if (const auto callback = std::exchange(*answer, nullptr)) callback(std::move(result));
   };
-  gate_->enter(asked->wanted, [this, tell, entry, listen, alive = alive_] {
-    if (*alive) beginPeerSession(entry, listen, tell);
-  });
+  gate_->enter(asked->wanted,
+               [this, tell, entry, listen, bytes = std::vector<std::byte>(first.begin(), first.end()), alive = alive_] {
+                 if (*alive) beginPeerSession(entry, listen, bytes, tell);
+               });
   return asked;
 }
 
-void VaultClient::beginPeerSession(const std::string& entry, bool listen,
-                                   const std::function<void(Result<std::unique_ptr<BaseSession>, DropReason>)>& tell) {
+void VaultClient::beginPeerSession(const std::string& entry, bool listen, ByteSpan first,
+                                   const std::function<void(Result<BegunSession, DropReason>)>& tell) {
   KJ_IF_MAYBE (net, net_) {
     auto request = net->peerSessionRequest();
     writePeerEntry(request.initEntry(), entry, listen);
+    if (!first.empty()) request.setFirst(toData(first));
     stats_.add(Counter::VaultCalls);
     stats_.add(Counter::VaultItems);
     request.send()
@@ -307,7 +367,14 @@ void VaultClient::beginPeerSession(const std::string& entry, bool listen,
               if (!*alive) return;
               auto outcome = response.getOutcome();
               if (outcome.isRefused()) return tell(refuse(dropReasonOf(outcome.getRefused())));
-              tell(std::make_unique<BaseSession>(gate, outcome.getBegun().getSession()));
+              auto begun = outcome.getBegun();
+              BegunSession session{std::make_unique<BaseSession>(gate, begun.getSession()), {}};
+              if (begun.hasOpened()) {
+                auto opened = BaseSession::read(begun.getOpened());
+                if (!opened) return tell(refuse(opened.error()));
+                session.opened = *opened;
+              }
+              tell(std::move(session));
             },
             [tell, alive = alive_](kj::Exception&& failure) {
               if (!*alive) return;
@@ -331,6 +398,7 @@ void VaultClient::schedule() {
     scheduled_ = false;
     pump(*verifies_);  // who is nearly in comes first
     pump(*keys_);
+    pump(*accepts_);
     pump(*makes_);
     pump(*salts_);
     pump(*cookies_);

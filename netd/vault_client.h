@@ -8,8 +8,11 @@
 #include <array>
 #include <deque>
 #include <functional>
+#include <map>
 #include <memory>
+#include <optional>
 #include <string>
+#include <vector>
 
 #include <kj/async.h>
 
@@ -17,6 +20,7 @@
 #include "common/rpc.h"
 #include "netd/base_session.h"
 #include "netd/handshake.h"
+#include "netd/salt_pool.h"
 #include "netd/stats.h"
 #include "peer/hard_keys.h"
 #include "proto/vault.capnp.h"
@@ -40,6 +44,17 @@ struct PeerKeysRequest {
 struct PeerSecrets {
   peer::SendSecret send;
   peer::ReceiveSecret receive;
+  uint32_t blockVersion;
+};
+// The listening side has the peer's salt when it asks: both steps are one.
+struct PeerAcceptRequest {
+  wire::PeerSalt peerSalt;
+};
+struct PeerAccepted {
+  wire::PeerParty party;
+  wire::PeerSalt ownSalt;
+  PeerSecrets secrets;
+  std::vector<PeerSecrets> others;  // of other versions of the block, while it is being rotated
 };
 
 class VaultClient {
@@ -71,12 +86,23 @@ class VaultClient {
                                                     OnAnswer<MadeVouch> onAnswer);
   [[nodiscard]] std::unique_ptr<Question> drawPeerSalt(const std::string& entry, PeerSaltRequest request,
                                                        OnAnswer<PeerSaltDrawn> onAnswer);
+  // A salt of a [[connect]] entry that was drawn ahead, less than `lifeMs` ago; without one drawPeerSalt() is left. Has
+  // more drawn, for those that come after.
+  std::optional<PeerSaltDrawn> takePeerSalt(const std::string& entry, uint64_t lifeMs);
+  // Salts that were drawn ahead may be of another party or block now.
+  void forgetPeerSalts() { pools_.clear(); }
   [[nodiscard]] std::unique_ptr<Question> derivePeerKeys(const std::string& entry, PeerKeysRequest request,
                                                          OnAnswer<PeerSecrets> onAnswer);
-  // Base mode: the vault's half of one connection. Not waited for while there is no vault: such a connection dies with
-  // the vault in any case.
-  [[nodiscard]] std::unique_ptr<Question> openPeerSession(const std::string& entry, bool listen,
-                                                          OnAnswer<std::unique_ptr<BaseSession>> onAnswer);
+  [[nodiscard]] std::unique_ptr<Question> acceptPeer(const std::string& entry, PeerAcceptRequest request,
+                                                     OnAnswer<PeerAccepted> onAnswer);
+  // Base mode: the vault's half of one connection, and what became of its `first` bytes, if there are any. Not waited
+  // for while there is no vault: such a connection dies with the vault in any case.
+  struct BegunSession {
+    std::unique_ptr<BaseSession> session;
+    std::optional<BaseSession::Opened> opened;  // valid inside the answer alone
+  };
+  [[nodiscard]] std::unique_ptr<Question> openPeerSession(const std::string& entry, bool listen, ByteSpan first,
+                                                          OnAnswer<BegunSession> onAnswer);
 
  private:
   template <typename Step>
@@ -90,14 +116,20 @@ class VaultClient {
   struct MakeStep;
   struct PeerSaltStep;
   struct PeerKeysStep;
+  struct PeerAcceptStep;
+
+  struct Pool {
+    SaltPool<PeerSaltDrawn> salts;
+    std::vector<std::unique_ptr<Question>> questions;
+  };
 
   template <typename Step>
   std::unique_ptr<Question> ask(const std::shared_ptr<Queue<Step>>& queue, const std::string& entry,
                                 typename Step::Request request, OnAnswer<typename Step::Answer> onAnswer);
   template <typename Step>
   void pump(Queue<Step>& queue);
-  void beginPeerSession(const std::string& entry, bool listen,
-                        const std::function<void(Result<std::unique_ptr<BaseSession>, wire::DropReason>)>& tell);
+  void beginPeerSession(const std::string& entry, bool listen, ByteSpan first,
+                        const std::function<void(Result<BegunSession, wire::DropReason>)>& tell);
   void schedule();
   void lost();
 
@@ -113,7 +145,9 @@ class VaultClient {
   std::shared_ptr<Queue<MakeStep>> makes_;
   std::shared_ptr<Queue<PeerSaltStep>> salts_;
   std::shared_ptr<Queue<PeerKeysStep>> keys_;
-  std::shared_ptr<CallGate> gate_;  // of base mode; its sessions may outlive us
+  std::shared_ptr<Queue<PeerAcceptStep>> accepts_;
+  std::map<std::string, std::unique_ptr<Pool>> pools_;  // by entry
+  std::shared_ptr<CallGate> gate_;                      // of base mode; its sessions may outlive us
   std::shared_ptr<bool> alive_;
 };
 

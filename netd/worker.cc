@@ -334,9 +334,12 @@ void Worker::handle(ControlChannel::Received& received) {
 
 void Worker::onConfig(kj::AutoCloseFd fd) {
   entries_ = readEntries(readMemoryFile(fd));
+  ++configNumber_;
+  vault_.forgetPeerSalts();
   budget_->setLimit(limits().bufferBytes);
   if (limits().idleTimeoutMs != 0) armTick();
   watchPeers();
+  for (const auto& [id, listener] : listeners_) listener->onConfig();
   // A revoked peer's sessions end; the others don't notice.
   for (Connection* c = connections_.front(); c != nullptr;) {
     Connection* next = connections_.next(*c);

@@ -90,6 +90,11 @@ class Worker {
   bool mayStartOutgoing(uint32_t entryId) const;
   // Descriptors of connections stay below this number; the rest is for what the monitor hands over.
   int descriptorCeiling() const { return descriptorCeiling_; }
+  // How many configurations came: who asked the vault under an older one has the sessions looked at once more.
+  uint64_t configNumber() const { return configNumber_; }
+  void recheckBlocksSoon() {
+    soon([this] { recheckBlocks(); });
+  }
   // Out of descriptors: all listeners rest for a moment.
   void pauseAccepting();
 
@@ -139,6 +144,7 @@ class Worker {
   std::unordered_map<uint64_t, PendingRequest> requests_;
   uint64_t nextRequest_ = 1;
   std::map<uint32_t, std::unique_ptr<VaultClient::Question>> rechecks_;  // by entry
+  uint64_t configNumber_ = 0;
   bool recheckArmed_ = false;
   kj::Maybe<kj::Promise<void>> recheck_;
   std::unique_ptr<ChannelService> channels_;

@@ -16,7 +16,7 @@ enum NetRefusal {
   handshakeFailed @5;    # the peer closed during the handshake: wrong key, not allowed, or no curve_tun server
   vaultRefused @6;       # our own vault made no vouch: status tells why
   tooBig @7;             # a message longer than 65,503 bytes; in the peer protocol, than the entry's max_frame_bytes
-  closed @8;             # the object was closed before, by you
+  closed @8;             # the object was closed before, by you; or a send after finish()
   tooManyObjects @9;     # this connection holds 1,024 objects already
   failed @10;            # reload or another local operation failed; `problem` says how
   shuttingDown @11;
@@ -119,14 +119,18 @@ interface Channel {
   receive @1 (maxMessages :UInt32 = 1024, timeoutMs :UInt32 = 0) -> (received :Received);
   # At least one message, or the end. timeoutMs 0 waits for ever; on a timeout: no messages and `end` = open, nothing lost.
   # Messages that arrived before an end are delivered before the end is told; also when a send has failed meanwhile (the
-  # end is `broken` then). Calls are answered in order.
+  # end is `broken` then). Calls are answered in order. A frame of the peer protocol that fits no answer (2 MiB less 4 KiB)
+  # can't be received here: what came before it is, then the channel is broken as `frame_too_large`. PeerChannel takes all
+  # that the entry allows.
 
   close @2 () -> ();
   # Sends what is queued, then closes. Messages not yet received are thrown away.
 
   finish @3 () -> (outcome :SendOutcome);
   # Only for the tunnel convention: sends the empty message that ends this direction of a stream. In the peer protocol:
-  # the authenticated end of our direction; the other one goes on.
+  # the authenticated end of our direction; the other one goes on. It goes out behind all that was sent before, also by
+  # calls that still wait. A send() behind it is refused as `closed`, whether the end has left or still waits; a second
+  # finish() sends nothing more.
 }
 
 interface PeerChannel {
@@ -142,7 +146,7 @@ interface PeerChannel {
   # at once again for what is missing, `continued` set. timeoutMs 0 waits for ever. An empty frame is given out alone.
 
   finish @2 () -> (outcome :SendOutcome);
-  # The authenticated end of our direction; the other one goes on.
+  # The authenticated end of our direction; the other one goes on. Order and refusals as in Channel.finish().
 
   close @3 () -> ();
   # Sends what is queued and the end, then closes. A channel whose program dies is closed without the end.
@@ -202,4 +206,5 @@ struct EntryStatus {
   drops @7 :UInt64;            # for whatever reason
   refusedKey @8 :Data;         # empty, or the last peer that proved to hold this key and isn't allowed
   refusedSecondsAgo @9 :UInt64;
+  protocol @10 :Text;          # "curve", "peer hard" or "peer base"; empty from a netd that doesn't tell
 }

@@ -81,4 +81,5 @@ struct MonitorEntry {
   problem @3 :Text;
   id @4 :UInt32;                       # as in WorkerListen and WorkerConnect
   key @5 :Text;
+  protocol @6 :Text;
 }

@@ -64,7 +64,8 @@ interface Net {
   # The steps of the peer protocol (docs/protocol.md §14). The 128-byte block never leaves the vault.
 
   peerSalts @4 (entries :List(PeerEntry)) -> (outcomes :List(PeerSaltOutcome));
-  # Hard mode: draws our side's salt of a connection, and remembers it for twice the handshake deadline. About 1 us.
+  # Hard mode: draws our side's salt of a connection, and remembers it for twice the handshake deadline: so a caller may
+  # have some drawn ahead, each for one connection that begins within one handshake deadline. About 1 us.
 
   peerKeys @5 (requests :List(PeerKeysRequest)) -> (outcomes :List(PeerKeysOutcome));
   # Hard mode: the secrets S of epoch 0 of both directions. Each salt that peerSalts gave works once and for its own
@@ -72,12 +73,19 @@ interface Net {
   # old. netd derives the later epochs itself (one-way), so an established connection doesn't need the vault. About
   # 1.3 us.
 
-  peerSession @6 (entry :PeerEntry) -> (outcome :PeerSessionOutcome);
+  peerAccept @7 (requests :List(PeerAcceptRequest)) -> (outcomes :List(PeerAcceptOutcome));
+  # Hard mode, for who has the other party's salt already (who listens): peerSalts and peerKeys in one. Our salt is drawn
+  # within the call and goes into the secrets at once, so it is never pending, and keys of recorded connections can't be
+  # asked for here either. About 2 us.
+
+  peerSession @6 (entry :PeerEntry, first :Data) -> (outcome :PeerSessionOutcome);
   # Base mode: a capability that seals and opens the frames of one connection. The block is used up, durably, with the
   # first bytes that are sealed or the first header that opens: until then other connections may try too, and the first
   # one that gets so far has it; to all others, for ever, it is `blockUsed`. (So a stranger who connects uses nothing up,
   # as long as we speak only after a good frame.) At most 32 live ones; a further one ends the oldest that has used
-  # nothing.
+  # nothing. `first` is opened in the same step, as by open(), so that no other connection comes in between: with a whole
+  # header in it, who holds the block has it at once, and the session of who doesn't is over with the answer. Empty:
+  # nothing is opened yet.
 }
 
 enum PeerParty {
@@ -94,7 +102,7 @@ struct PeerSaltOutcome {
     drawn :group {
       party @1 :PeerParty;     # who we are: the preamble says it
       salt @2 :Data;           # 32 bytes
-      version @3 :UInt32;      # of the block that peerKeys will use: netd ends older sessions when it is told to reload
+      version @3 :UInt32;      # of the block that is active now; what peerKeys used is what peerKeys says
     }
   }
 }
@@ -109,8 +117,33 @@ struct PeerKeysOutcome {
     derived :group {
       sendSecret @1 :Data;     # 32 bytes, S of our direction in epoch 0; to be wiped
       receiveSecret @2 :Data;  # 32 bytes, S of the other direction
+      version @3 :UInt32;      # of the block they are made of: netd ends older sessions when it is told to reload
     }
   }
+}
+struct PeerAcceptRequest {
+  entry @0 :PeerEntry;
+  peerSalt @1 :Data;           # 32 bytes, as received from the other party
+}
+struct PeerAcceptOutcome {
+  union {
+    refused @0 :Refusal;
+    accepted :group {
+      party @1 :PeerParty;     # who we are: the preamble says it
+      ownSalt @2 :Data;        # 32 bytes, for our preamble
+      sendSecret @3 :Data;     # as peerKeys answers them
+      receiveSecret @4 :Data;
+      version @5 :UInt32;
+      others @6 :List(PeerSecrets);
+      # While the block is being rotated (docs/protocol.md §14): the secrets with versions that the other host may still,
+      # or already, have active. Which one it has, its first frame tells. At most 3.
+    }
+  }
+}
+struct PeerSecrets {
+  sendSecret @0 :Data;
+  receiveSecret @1 :Data;
+  version @2 :UInt32;
 }
 struct PeerSessionOutcome {
   union {
@@ -118,6 +151,7 @@ struct PeerSessionOutcome {
     begun :group {
       session @1 :PeerSession;
       party @2 :PeerParty;     # who we are; there is no preamble in base mode
+      opened @3 :OpenedOutcome; # of `first`; null if that is empty
     }
   }
 }

@@ -23,6 +23,8 @@ namespace sallyport::vaultd {
   X(PeerSaltsRefused, "peer_salts_refused") \
   X(PeerKeysDerived, "peer_keys_derived") \
   X(PeerKeysRefused, "peer_keys_refused") \
+  X(PeersAccepted, "peers_accepted") \
+  X(PeersNotAccepted, "peers_not_accepted") \
   X(PeerSessionsBegun, "peer_sessions_begun") \
   X(PeerSessionsRefused, "peer_sessions_refused") \
   X(PeerFaults, "peer_faults") \

@@ -23,6 +23,33 @@ Result<const PeerRule*, Refusal> ruleOf(const Policy& policy, proto::PeerEntry::
   return rule;
 }
 
+// The secrets of both directions, into an outcome that has fields for them.
+template <typename Builder>
+void deriveInto(Builder out, const VaultVersion& version, wire::PeerParty party, const wire::PeerSalt& ownSalt,
+                const wire::PeerSalt& peerSalt) {
+  const auto block = version.secret->block().view();
+  const auto sendSecret = peer::hardSendSecret(block, party, ownSalt, peerSalt);
+  copyInto(out.initSendSecret(wire::PEER_SECRET_BYTES), sendSecret.expose());
+  const auto receiveSecret = peer::hardReceiveSecret(block, party, ownSalt, peerSalt);
+  copyInto(out.initReceiveSecret(wire::PEER_SECRET_BYTES), receiveSecret.expose());
+  out.setVersion(version.facts.number);
+}
+
+// What the other host may have active while a block is being rotated: the one before (open-only), and one that waits
+// here for its confirmation, which the other host can have used already.
+constexpr size_t MAX_OTHERS = 3;
+std::vector<const VaultVersion*> otherVersions(const VaultKey& key, int64_t nowUnix) {
+  std::vector<const VaultVersion*> others;
+  for (const VaultVersion& version : key.versions) {
+    const bool mayServe =
+        stateOf(version.facts, nowUnix) == VersionState::OpenOnly || version.facts.activeFrom == AWAITS_CONFIRMATION;
+    if (version.secret && mayServe) others.push_back(&version);
+  }
+  // The newest are the likeliest.
+  if (others.size() > MAX_OTHERS) others.erase(others.begin(), others.end() - MAX_OTHERS);
+  return others;
+}
+
 // What a piece of a stream may have, so that its answer fits a message.
 constexpr size_t MAX_PIECE_BYTES = MAX_TEXT_BYTES;
 using Piece = SecretBytes<struct PieceTag, MAX_PIECE_BYTES + MAX_HELD>;
@@ -90,13 +117,47 @@ Result<void, Refusal> NetService::deriveKeys(proto::PeerKeysRequest::Reader requ
   VaultKey& key = *(*rule)->key;
   const auto version = key.active(state_.nowUnix());
   if (!version) return refuse(version.error());
-  const auto block = (*version)->secret->block().view();
+  deriveInto(outcome.initDerived(), **version, *key.header.party, ownSalt, peerSalt);
+  return {};
+}
+
+kj::Promise<void> NetService::peerAccept(PeerAcceptContext context) {
+  return recorded(state_, context, [&] {
+    const auto requests = context.getParams().getRequests();
+    constexpr size_t WORDS = 5 + (wire::PEER_SALT_BYTES + 2 * wire::PEER_SECRET_BYTES) / 8;
+    answerEach(
+        context, requests, std::min(requests.size(), MAX_ITEMS) * WORDS,
+        [&](auto request, auto outcome) {
+          return recordedStep(state_, "peer_accept", view(request.getEntry().getName()),
+                              [&](StepRecord&) { return acceptPeer(request, outcome); });
+        },
+        tally(state_.counters, Count::PeersAccepted, Count::PeersNotAccepted));
+  });
+}
+
+Result<void, Refusal> NetService::acceptPeer(proto::PeerAcceptRequest::Reader request,
+                                             proto::PeerAcceptOutcome::Builder outcome) {
+  const auto rule = ruleOf(state_.policy, request.getEntry(), PeerMode::Hard);
+  if (!rule) return refuse(rule.error());
+  const auto other = exactly<wire::PEER_SALT_BYTES>(request.getPeerSalt());
+  if (!other) return refuse(Refusal::BAD_SIZE);
+  VaultKey& key = *(*rule)->key;
+  if (!key.peerRate.take(state_.nowMs())) return refuse(Refusal::RATE_LIMITED);
+  const auto version = key.active(state_.nowUnix());
+  if (!version) return refuse(version.error());
+  // Not the caller's, so that these keys were never anybody's before.
+  wire::PeerSalt ownSalt;
+  fillRandom(ownSalt.mutableSpan());
   const wire::PeerParty party = *key.header.party;
-  auto derived = outcome.initDerived();
-  const auto sendSecret = peer::hardSendSecret(block, party, ownSalt, peerSalt);
-  copyInto(derived.initSendSecret(wire::PEER_SECRET_BYTES), sendSecret.expose());
-  const auto receiveSecret = peer::hardReceiveSecret(block, party, ownSalt, peerSalt);
-  copyInto(derived.initReceiveSecret(wire::PEER_SECRET_BYTES), receiveSecret.expose());
+  const wire::PeerSalt peerSalt(*other);
+  auto accepted = outcome.initAccepted();
+  accepted.setParty(toProto(party));
+  copyInto(accepted.initOwnSalt(wire::PEER_SALT_BYTES), ownSalt.span());
+  deriveInto(accepted, **version, party, ownSalt, peerSalt);
+  const auto others = otherVersions(key, state_.nowUnix());
+  if (others.empty()) return {};
+  auto list = accepted.initOthers(static_cast<uint>(others.size()));
+  for (uint i = 0; i < list.size(); ++i) deriveInto(list[i], *others[i], party, ownSalt, peerSalt);
   return {};
 }
 
@@ -105,16 +166,17 @@ Result<void, Refusal> NetService::deriveKeys(proto::PeerKeysRequest::Reader requ
 kj::Promise<void> NetService::peerSession(PeerSessionContext context) {
   return recorded(state_, context, [&] {
     const auto entry = context.getParams().getEntry();
-    auto outcome = context.getResults().initOutcome();
+    const ByteSpan first = view(context.getParams().getFirst());
+    auto outcome = context.getResults(capnp::MessageSize{24 + wordsFor(first.size() + MAX_HELD), 1}).initOutcome();
     const auto begun = recordedStep(state_, "peer_session", view(entry.getName()),
-                                    [&](StepRecord&) { return beginSession(entry, outcome); });
+                                    [&](StepRecord&) { return beginSession(entry, first, outcome); });
     if (!begun) outcome.setRefused(begun.error());
     tally(state_.counters, Count::PeerSessionsBegun,
           Count::PeerSessionsRefused)(begun ? std::optional<Refusal>() : std::optional(begun.error()));
   });
 }
 
-Result<void, Refusal> NetService::beginSession(proto::PeerEntry::Reader entry,
+Result<void, Refusal> NetService::beginSession(proto::PeerEntry::Reader entry, ByteSpan first,
                                                proto::PeerSessionOutcome::Builder outcome) {
   const auto rule = ruleOf(state_.policy, entry, PeerMode::Base);
   if (!rule) return refuse(rule.error());
@@ -125,8 +187,12 @@ Result<void, Refusal> NetService::beginSession(proto::PeerEntry::Reader entry,
   if (state_.base == nullptr) return refuse(Refusal::BLOCK_USED);
   const auto number = state_.base->begin(view(entry.getName()), entry.getListen(), **rule, **version);
   if (!number) return refuse(number.error());
+  auto session = kj::heap<PeerSessionService>(state_, *number);
   auto begun = outcome.initBegun();
-  begun.setSession(kj::heap<PeerSessionService>(state_, *number));
+  if (!first.empty()) {
+    if (auto opened = session->openFirst(first, begun.initOpened()); !opened) return opened;
+  }
+  begun.setSession(kj::mv(session));
   begun.setParty(toProto(*key.header.party));
   return {};
 }
@@ -201,6 +267,16 @@ Result<void, Refusal> PeerSessionService::sealInto(ByteSpan frames, proto::Seale
 
 kj::Promise<void> PeerSessionService::open(OpenContext context) {
   return answer(context, 16, [this](ByteSpan frames, auto outcome) { return openInto(frames, outcome); });
+}
+
+Result<void, Refusal> PeerSessionService::openFirst(ByteSpan frames, proto::OpenedOutcome::Builder outcome) {
+  auto done = openInto(frames, outcome);
+  state_.base->cipher().forget();
+  wipeDeadStack();
+  const BaseSessions::Session* session = state_.base->find(number_);
+  if (done && session != nullptr && !session->claimed && outcome.getOpened().getFault().size() > 0)
+    state_.base->end(number_);
+  return done;
 }
 
 Result<void, Refusal> PeerSessionService::openInto(ByteSpan frames, proto::OpenedOutcome::Builder outcome) {

@@ -13,6 +13,10 @@ class PeerSessionService final : public proto::PeerSession::Server {
   PeerSessionService(VaultState& state, uint64_t number) : state_(state), number_(number) {}
   ~PeerSessionService() noexcept;
 
+  // The connection's first bytes, in the step that begins it. A session that they don't prove anything of is over, and
+  // refused is what claiming the block was.
+  Result<void, Refusal> openFirst(ByteSpan frames, proto::OpenedOutcome::Builder outcome);
+
  protected:
   kj::Promise<void> seal(SealContext context) override;
   kj::Promise<void> open(OpenContext context) override;

@@ -21,6 +21,7 @@ class NetService final : public proto::Net::Server {
   // peer_service.cc
   kj::Promise<void> peerSalts(PeerSaltsContext context) override;
   kj::Promise<void> peerKeys(PeerKeysContext context) override;
+  kj::Promise<void> peerAccept(PeerAcceptContext context) override;
   kj::Promise<void> peerSession(PeerSessionContext context) override;
 
  private:
@@ -32,7 +33,9 @@ class NetService final : public proto::Net::Server {
                                   NonceBatch& nonces, bool paid);
   Result<void, Refusal> drawSalt(proto::PeerEntry::Reader entry, proto::PeerSaltOutcome::Builder outcome);
   Result<void, Refusal> deriveKeys(proto::PeerKeysRequest::Reader request, proto::PeerKeysOutcome::Builder outcome);
-  Result<void, Refusal> beginSession(proto::PeerEntry::Reader entry, proto::PeerSessionOutcome::Builder outcome);
+  Result<void, Refusal> acceptPeer(proto::PeerAcceptRequest::Reader request, proto::PeerAcceptOutcome::Builder outcome);
+  Result<void, Refusal> beginSession(proto::PeerEntry::Reader entry, ByteSpan first,
+                                     proto::PeerSessionOutcome::Builder outcome);
   // The first look: `rate` of the entry's key, and then `need` what it takes. Nothing for what is refused anyway.
   template <typename Need>
   void admit(VaultKey* key, TokenBucket VaultKey::*rate, unsigned place, Need& need,

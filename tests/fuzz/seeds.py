@@ -13,8 +13,8 @@ import sys
 HERE = pathlib.Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent / "system"))
 
-from minicapnp import (CHANNEL, LISTENER, NETWORK, VAULT_ADMIN, VAULT_APP, VAULT_KEY, VAULT_NET, Pointers, Struct, U16s,  # noqa: E402
-                       bootstrap_message, call_message, encode, finish_message, release_message)
+from minicapnp import (CHANNEL, LISTENER, NETWORK, PEER_CHANNEL, PEER_SESSION, VAULT_ADMIN, VAULT_APP, VAULT_KEY,  # noqa: E402
+                       VAULT_NET, Pointers, Struct, U16s, bootstrap_message, call_message, encode, finish_message, release_message)
 
 HELLO = bytes.fromhex("6c09afb28aa9fafc")
 COOKIE = bytes.fromhex("1c45dcb941c0e3f6")
@@ -119,6 +119,56 @@ def program_calls(begin):
         write("vault_app_rpc", name, bytes([3]) + begin + b"".join(messages))
 
 
+def peer_steps():
+    """Calls to the vault about the peer protocol: entries "in" and "peer-out" of hard mode, "base" of base mode."""
+    def entry(name, listen):
+        return Struct(bytes([listen]), [name])
+
+    def on_session(*calls):
+        """PeerSession by pipelined calls: it is pointer 0 of the outcome, which is pointer 0 of the results."""
+        messages = [call_message(1, ("answer", 0), VAULT_NET, 6, Struct(b"", [entry("base", True)]))]
+        for number, (method, frames) in enumerate(calls, 2):
+            messages.append(call_message(number, ("answer", 1, 0, 0), PEER_SESSION, method, Struct(b"", [frames])))
+        return messages + [finish_message(1), release_message(1)]
+
+    salts = [entry("in", True), entry("peer-out", False), entry("base", True), entry("db", True), entry("nobody", False)]
+    frame = struct.pack(">4I", 5, 1, 1, 5) + b"hello" + bytes(8)
+    calls = {"salts": (4, [salts]), "salts-many": (4, [[entry("in", True)] * 65]),
+             "keys": (5, [[Struct(b"", [entry("peer-out", False), bytes(32), bytes(range(32))])]]),
+             "keys-short": (5, [[Struct(b"", [entry("peer-out", False), bytes(31), bytes(33)])]]),
+             "accept": (7, [[Struct(b"", [entry("in", True), bytes(range(32))]), Struct(b"", [entry("base", True), bytes(32)])]]),
+             "accept-short": (7, [[Struct(b"", [entry("in", True), b""])] * 3]),
+             "accept-many": (7, [[Struct(b"", [entry("in", True), bytes(32)])] * 65]),
+             "session-of-hard": (6, [entry("in", True)])}
+    messages = {name: [call_message(1, ("answer", 0), VAULT_NET, method, Struct(b"", params)), finish_message(1)]
+                for name, (method, params) in calls.items()}
+    messages["session"] = on_session((1, frame), (0, frame * 2), (0, b""), (2, None), (0, frame))
+    messages["session-garbage"] = on_session((1, bytes(range(200))), (1, frame))
+    messages["session-long"] = on_session((0, struct.pack(">4I", 0xFFFFFFFF, 0, 0, 0)), (0, frame[:7]), (0, frame[7:]))
+    return messages
+
+
+def peer_channels():
+    """Calls to netd: entries "peers" and "peer-out" of the peer protocol, beside those of curve_tun."""
+    def on_channel(start, pointers):
+        calls = ((0, Struct(struct.pack("<I", 7), [b"text"])), (1, Struct(struct.pack("<QI", 100, 1))), (0, Struct(b"\xff" * 4, [b""])),
+                 (2, None), (0, Struct(bytes(4), [bytes(5000)])), (1, Struct(struct.pack("<QIB", 2**64 - 1, 0, 1))), (3, None), (1, None))
+        return start + [call_message(number, ("answer", len(start), *pointers), PEER_CHANNEL, method, params)
+                        for number, (method, params) in enumerate(calls, len(start) + 1)]
+
+    def connect(name):
+        return [call_message(1, ("answer", 0), NETWORK, 4, Struct(b"", [name]))]
+
+    def accept(name, method):
+        return [call_message(1, ("answer", 0), NETWORK, 1, Struct(b"", [name])),
+                call_message(2, ("answer", 1, 0, 0), LISTENER, method, Struct(struct.pack("<I", 1)))]
+
+    return {"peer-connect": on_channel(connect("peer-out"), (0, 0)), "peer-connect-curve": connect("out"),
+            "peer-connect-unknown": connect("nobody"), "peer-accept": on_channel(accept("peers", 2), (0, 0)),
+            "peer-accept-curve": accept("chat", 2), "peer-accept-plain": accept("peers", 0),
+            "peer-channel-of-nothing": on_channel([], ())}
+
+
 def rpc():
     begin = bootstrap_message(0)
     vault = {"ping": [call_message(1, ("answer", 0), VAULT_NET, 3)],
@@ -138,6 +188,8 @@ def rpc():
                       call_message(3, ("answer", 1, 0, 0), LISTENER, 1), finish_message(2), finish_message(1), release_message(1)],
            "not-a-channel": [call_message(1, ("answer", 0), CHANNEL, 0)],
            "reload": [call_message(1, ("answer", 0), NETWORK, 3)]}
+    vault |= peer_steps()
+    net |= peer_channels()
     program_calls(begin)
     for mode in (0, 1, 2, 3, 7, 8):
         write("vault_rpc", f"begin-{mode}", bytes([mode]) + begin)

@@ -9,6 +9,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   QuietKj quiet;
   static auto* vault = new fuzz::VaultUnderTest(
       [](vaultd::VaultState& state) { return capnp::Capability::Client(kj::heap<vaultd::NetService>(state)); });
+  vault->forgetClaims();
   fuzz::converse(vault->loop, vault->socket, fuzz::Input(data, size), [] {});
   CHECK(vault->server->stats().connected <= 1);
   return 0;

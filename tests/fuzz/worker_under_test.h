@@ -45,6 +45,19 @@ key = "server"
 allow = ["alice"]
 service = "channel"
 
+[[listen]]
+name = "peers"
+address = "127.0.0.1:7002"
+protocol = "peer"
+key = "block"
+service = "channel"
+
+[[connect]]
+name = "peer-out"
+address = "127.0.0.1:7002"
+protocol = "peer"
+key = "block"
+
 [[connect]]
 name = "out"
 address = "127.0.0.1:7001"

@@ -3,7 +3,7 @@ import { strict as assert } from "node:assert";
 import { createPublicKey, randomBytes, verify as verifyEd25519 } from "node:crypto";
 import { createInterface } from "node:readline";
 
-import { connect, REFUSALS, SallyportError } from "@sallyport/client";
+import { connect, connectPeer, listenPeer, type PeerChannel, REFUSALS, SallyportError } from "@sallyport/client";
 
 const [part, path, ...rest] = process.argv.slice(2) as [string, string, ...string[]];
 
@@ -186,6 +186,118 @@ async function cross(): Promise<void> {
   vault.close();
 }
 
-await { verbs, lies, wrong, restart, open: cross, box: cross }[part as "verbs"]();
+// --- channels of the peer protocol: docs/protocol.md §13.4, sentence by sentence, both ends through one netd ---
+
+async function pair(): Promise<[PeerChannel, PeerChannel]> {
+  const listener = await listenPeer(path, "loop");
+  const ours = await connectPeer(path, "loop");
+  const theirs = await listener.accept(10_000);
+  listener.close();
+  assert(theirs.address.startsWith("127.0.0.1:"));
+  assert.equal(ours.address, "");
+  return [ours, theirs];
+}
+const same = (a: Uint8Array, b: Uint8Array) => Buffer.compare(a, b) === 0;
+const whole = { status: "complete", needed: 0, reason: "" } as const;
+
+async function peer(): Promise<void> {
+  const [ours, theirs] = await pair();
+  // send takes any size; receive fills a buffer that no message of the RPC holds; the code is the caller's.
+  const data = randomBytes(5_000_000);
+  const sending = ours.send(data, 9);
+  const got = await theirs.receive(data.length, 60_000);
+  await sending;
+  assert(same(got.data, data));
+  assert.deepEqual({ ...got, data: 0 }, { ...whole, code: 9, data: 0 });
+  // Nothing at all is one empty frame, which is given out alone.
+  await ours.send(bytes("before"), 5);
+  await ours.send(new Uint8Array(), 5);
+  await ours.send(bytes("behind"), 5);
+  assert.equal(Buffer.from((await theirs.receive(6, 10_000)).data).toString(), "before");
+  assert.deepEqual(await theirs.receive(100, 10_000), { ...whole, data: new Uint8Array(), code: 5 });
+  assert.equal(Buffer.from((await theirs.receive(6, 10_000)).data).toString(), "behind");
+  // Codes: all but the reserved ones, and only what fits 32 bits.
+  for (const code of [0, 1, 0xffff_fffd]) {
+    await ours.send(bytes("x"), code);
+    assert.equal((await theirs.receive(1, 10_000)).code, code);
+  }
+  for (const code of [0xffff_fffe, 0xffff_ffff]) await assert.rejects(ours.send(bytes("x"), code), coded("netReservedCode"));
+  for (const code of [-1, 2 ** 32, 0.5]) await assert.rejects(ours.send(bytes("x"), code), coded("badArgument"));
+  // A call gathers frames of one code; one that ends inside a frame gets whole ones, and the rest is kept.
+  for (const [text, code] of [["one", 1], ["uno", 1], ["three", 3]] as const) await ours.send(bytes(text), code);
+  await new Promise((resolve) => setTimeout(resolve, 300));
+  assert.deepEqual(await theirs.receive(5, 10_000), { ...whole, data: Uint8Array.from(bytes("one")), code: 1 });
+  assert.deepEqual(await theirs.receive(100, 10_000), { ...whole, data: Uint8Array.from(bytes("uno")), code: 1 });
+  const big = await theirs.receive(4, 10_000);
+  assert.deepEqual(big, { status: "tooBig", needed: 5, reason: "", data: new Uint8Array(), code: 3 });
+  assert.equal((await theirs.receive(5, 10_000)).data.length, 5);
+  // A slow peer: the good bytes, and it is told.
+  await ours.send(bytes("good"));
+  assert.deepEqual(await theirs.receive(10, 200), { ...whole, status: "slowPeer", data: Uint8Array.from(bytes("good")), code: 0 });
+  // Two that write large frames at once don't block each other.
+  const both = [randomBytes(2_000_000), randomBytes(2_000_000)] as const;
+  await Promise.all([ours.send(both[0]), theirs.send(both[1])]);
+  assert(same((await theirs.receive(2_000_000, 30_000)).data, both[0]));
+  assert(same((await ours.receive(2_000_000, 30_000)).data, both[1]));
+  // One of each at a time.
+  const waiting = ours.receive(2, 20_000);
+  await assert.rejects(ours.receive(2, 20_000), coded("badArgument"));
+  await theirs.send(bytes("ok"));
+  assert.equal((await waiting).data.length, 2);
+  // The authenticated end, after which the other direction goes on.
+  await ours.send(bytes("last words"));
+  await ours.finish();
+  await assert.rejects(ours.send(bytes("more")), coded("netClosed"));
+  const last = await theirs.receive(100, 10_000);
+  assert.deepEqual(last, { ...whole, status: "ended", data: Uint8Array.from(bytes("last words")), code: 0 });
+  assert.equal((await theirs.receive(100, 10_000)).status, "ended");
+  await theirs.send(bytes("and mine"));
+  await theirs.close();
+  await theirs.close();
+  assert.equal((await ours.receive(100, 10_000)).status, "ended");
+  await assert.rejects(theirs.receive(1), coded("closed"));
+  await ours.close();
+  // A channel that is dropped has no end; both further calls and the sender are told.
+  const [left, right] = await pair();
+  await left.send(bytes("and then I crash"));
+  left.abandon();
+  const cut = await right.receive(100, 10_000);
+  assert.deepEqual(cut, { ...whole, status: "broken", reason: "truncated", data: Uint8Array.from(bytes("and then I crash")), code: 0 });
+  assert.equal((await right.receive(100, 10_000)).reason, "truncated");
+  await assert.rejects(right.send(bytes("too late")), coded("broken"));
+  right.abandon();
+  // Refusals by name.
+  await assert.rejects(connectPeer(path, "nobody"), coded("netUnknownName"));
+  await assert.rejects(listenPeer(path, "nobody"), coded("netUnknownName"));
+  await assert.rejects(connectPeer("/nonexistent/net.sock", "loop"), coded("cantConnect"));
+  await assert.rejects(connectPeer(rest[0]!, "loop"), coded("unsupported"), "the vault's socket");
+  const curve = await listenPeer(path, "curve");
+  await assert.rejects(curve.accept(1000), coded("netWrongProtocol"));
+  curve.close();
+  const listener = await listenPeer(path, "loop");
+  await assert.rejects(listener.accept(100), coded("netTimedOut"));
+  const accepting = assert.rejects(listener.accept(), coded("closed"));
+  await assert.rejects(listener.accept(), coded("badArgument"));
+  listener.close();
+  await accepting;
+  await assert.rejects(listener.accept(), coded("closed"));
+}
+
+// The peer is Python's, on the wire: half a frame, then a bit that is wrong.
+async function fault(): Promise<void> {
+  const listener = await listenPeer(path, "chat");
+  console.log("listening");
+  const channel = await listener.accept(20_000);
+  const text = Uint8Array.from(bytes("good"));
+  assert.deepEqual(await channel.receive(10, 1000), { ...whole, status: "slowPeer", data: text, code: 0 });
+  console.log("slow");
+  const broken = { ...whole, status: "broken", reason: "bad_tag", code: 0 } as const;
+  assert.deepEqual(await channel.receive(10, 20_000), { ...broken, data: Uint8Array.from(bytes("whole")) });
+  assert.deepEqual(await channel.receive(10, 20_000), { ...broken, data: new Uint8Array() });
+  await assert.rejects(channel.send(text), coded("broken"));
+  channel.abandon();
+}
+
+await { peer, fault, verbs, lies, wrong, restart, open: cross, box: cross }[part as "verbs"]();
 if (part !== "open" && part !== "box") console.log("all good");
 process.stdin.destroy();

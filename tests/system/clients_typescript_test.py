@@ -2,7 +2,8 @@
 """Goal: the TypeScript package does with the vault's keys what docs/api.md says, and survives what capnp-es by itself doesn't.
 Method: a copy of the package, `npm ci` by its lock file, and its own build, which generates the schema's code; the README's example and
 client_typescript.ts, compiled by the package's strict compiler, against a real, sandboxed vaultd and a fake one that lies. A box made by
-Python opens in TypeScript, and the other way round. Where the registry can't be reached: skipped.
+Python opens in TypeScript, and the other way round. Channels of the peer protocol: both ends in node through a real netd, and a party on
+the wire that breaks its frames. Where the registry can't be reached: skipped.
 """
 
 import os
@@ -16,6 +17,7 @@ import unittest
 
 from harness import SystemTest, bin_root
 from fake_vault import FakeVault
+from peer_sites import WirePeer, add_block, peer_connect, peer_listen
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 PACKAGE = "clients/typescript"
@@ -96,6 +98,44 @@ class TypeScript(SystemTest):
     def test_each_verb_and_refusal(self):
         program = self.compile("verbs.ts", (ROOT / "tests/system/client_typescript.ts").read_text())
         self.assertIn("all good", self.node(program, "verbs", self.socket))
+
+    def channels(self):
+        """A site whose netd is both ends: one block under two names, one for each party."""
+        site, block = self.site("channels"), os.urandom(128)
+        add_block(site, "a", block, "A")
+        add_block(site, "b", block, "B")
+        peer_connect(site, "loop", peer_listen(site, "loop", "channel", key="b"), key="a", listen=False)
+        peer_connect(site, "echo", peer_listen(site, "echo", "echo", key="b"), key="a", listen=False)
+        port = peer_listen(site, "chat", "channel", key="b")
+        site.peer("client", site.key("client"))
+        site.listen("curve", ["client"], "channel")
+        site.start()
+        return site, block, port
+
+    def test_channels_do_what_the_document_says(self):
+        site, _, _ = self.channels()
+        program = self.compile("peer.ts", (ROOT / "tests/system/client_typescript.ts").read_text())
+        self.assertIn("all good", self.node(program, "peer", str(site.dir / "run/net.sock"), str(site.dir / "run/vault.sock")))
+        source = re.findall(r"^```ts\n(.*?)^```$", (ROOT / PACKAGE / "README.md").read_text(), re.M | re.S)[1]
+        self.assertEqual(self.node(self.compile("channel.ts", source), str(site.dir / "run/net.sock"), "echo"), "how are you 7 ended\n")
+
+    def test_a_fault_on_the_wire_comes_with_the_good_bytes(self):
+        site, block, port = self.channels()
+        program = self.compile("fault.ts", (ROOT / "tests/system/client_typescript.ts").read_text())
+        process = subprocess.Popen(["node", program, "fault", str(site.dir / "run/net.sock")], cwd=self.program, text=True,
+                                   stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        self.addCleanup(process.wait)
+        self.addCleanup(process.kill)
+        self.assertEqual(process.stdout.readline(), "listening\n")
+        with WirePeer(("127.0.0.1", port), "A", block) as peer:
+            first, second, third = (peer.party.frame(text) for text in (b"good", b"whole", b"evil"))
+            peer.sock.sendall(first + second[:18])
+            self.assertEqual(process.stdout.readline(), "slow\n")
+            third = bytearray(third)
+            third[17] ^= 1
+            peer.sock.sendall(second[18:] + third)
+            output, _ = process.communicate(timeout=60)
+        self.assertEqual((process.returncode, output), (0, "all good\n"))
 
     def test_a_vault_that_lies(self):
         program = self.compile("lies.ts", (ROOT / "tests/system/client_typescript.ts").read_text())

@@ -14,10 +14,12 @@ import time
 NETWORK = 0xC4D3251445181F6E
 LISTENER = 0xD985001DC081A5A6
 CHANNEL = 0x87E7FC417939410C
+PEER_CHANNEL = 0xA4C1569AD18B6BA3
 VAULT_NET = 0xCBB76FE4E5B6427A
 VAULT_APP = 0xAAA4312B4F3F7664
 VAULT_KEY = 0xB4712084D1D6EDC3
 VAULT_ADMIN = 0xE992E56F9BF60625
+PEER_SESSION = 0xEBCF77A2BE8FED6E
 
 REFUSALS = ["unspecified", "unknownName", "notAChannel", "timedOut", "unreachable", "handshakeFailed", "vaultRefused", "tooBig",
             "closed", "tooManyObjects", "failed", "shuttingDown"]

@@ -9,6 +9,8 @@ import time
 import unittest
 
 from harness import Crowd, SystemTest, ct, wait_until
+from peer_sites import add_block, peer_connect, peer_listen
+from traffic import Service, plain, read_count
 
 LOAD_THREADS = 4
 RESUME_S = 1.0
@@ -86,6 +88,94 @@ class VaultKilled(SystemTest):
         wait_until(lambda: self.works(site, port, alice), RESUME_S + SLACK_S, "handshakes with the new vault")
         self.assert_echo(session)
 
+
+class PeerVaultKilled(SystemTest):
+    """The same for the peer protocol's hard mode, through tunnels between two sites: both ends ask their own vault for each connection, and
+    the dialling end has salts that it drew ahead of the vault that is killed."""
+
+    def setUp(self):
+        super().setUp()
+        block = os.urandom(128)
+        self.a, self.b = self.site("a"), self.site("b")
+        add_block(self.a, "link", block, "A")
+        add_block(self.b, "link", block, "B")
+        service = Service()
+        self.addCleanup(service.close)
+        self.port = peer_connect(self.a, "echo", peer_listen(self.b, "echo", service.where))
+        for site in (self.a, self.b):
+            site.limits["handshake_timeout_ms"] = 2000
+            site.start()
+
+    def echo(self, sock, text):
+        sock.sendall(text)
+        self.assertEqual(read_count(sock, len(text)), text)
+
+    def works(self):
+        try:
+            with plain(self.port) as sock:
+                sock.sendall(b"x")
+                return read_count(sock, 1, 2) == b"x"
+        except (OSError, EOFError):
+            return False
+
+    @staticmethod
+    def restarted(site, victim):
+        try:
+            return site.vault_status()["pid"] != victim
+        except (OSError, TimeoutError):
+            return False
+
+    def test_under_load(self):
+        session = plain(self.port)
+        self.addCleanup(session.close)
+        self.echo(session, b"before")
+        workers = [site.pids()["workers"] for site in (self.a, self.b)]
+        for number in range(6):
+            # Each end's vault in turn, then both at once.
+            sites = [(self.a,), (self.b,), (self.a, self.b)][number % 3]
+            done = []
+            with Crowd() as crowd:
+                def load():
+                    while not crowd.stop.is_set():
+                        done.append(self.works())
+                for _ in range(LOAD_THREADS):
+                    crowd.start(load)
+                wait_until(lambda: sum(done) > 20, 20, "connections come about")
+                victims = [site.vault_status()["pid"] for site in sites]
+                for victim in victims:
+                    os.kill(victim, signal.SIGKILL)
+                killed = time.monotonic()
+                for count in range(50):
+                    self.echo(session, b"without a vault %d" % count)
+                for site, victim in zip(sites, victims):
+                    wait_until(lambda s=site, v=victim: self.restarted(s, v), 10, "vaultd is restarted")
+                serves = time.monotonic()
+                wait_until(self.works, RESUME_S + SLACK_S, "connections after the vault's restart")
+                resumed = time.monotonic()
+                print(f"# round {number}: vaults back after {(serves - killed) * 1000:.0f} ms, "
+                      f"connections {(resumed - serves) * 1000:.0f} ms later")
+                # No salt of the vault before is left: whoever comes now is served, each of them.
+                self.assertTrue(all(self.works() for _ in range(40)), "a connection was refused after the restart")
+            self.assertEqual(crowd.errors, [])
+            self.echo(session, b"and on")
+        self.assertEqual([site.pids()["workers"] for site in (self.a, self.b)], workers, "no worker died")
+
+    def test_a_vault_that_hangs_is_named_and_waited_for(self):
+        self.assertTrue(self.works())
+        session = plain(self.port)
+        self.addCleanup(session.close)
+        self.echo(session, b"before")
+        for site in (self.a, self.b):
+            before, victim = site.drops(), site.vault_status()["pid"]
+            os.kill(victim, signal.SIGSTOP)
+            try:
+                self.assertFalse(self.works(), "nobody gets in without a vault")
+                self.echo(session, b"a session doesn't need it")
+                wait_until(lambda: site.drops_since(before).get("vault_unavailable"), 10, "counted by its name")
+            finally:
+                os.kill(victim, signal.SIGCONT)
+            wait_until(self.works, 10, "it goes on")
+            self.assertEqual(site.vault_status()["pid"], victim)
 
 if __name__ == "__main__":
     unittest.main()

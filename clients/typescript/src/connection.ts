@@ -1,40 +1,64 @@
-// connection.ts - one connection to the vault: calls with a timeout, errors by name. Part of: @sallyport/client.
+// connection.ts - one connection to the vault or to netd: calls with a timeout, errors by name. Part of:
+// @sallyport/client.
 import { Conn, Message, type Data } from "capnp-es";
 import { Message as RpcMessage } from "capnp-es/capnp/rpc";
 
 import { SallyportError } from "./errors.js";
-import { App, type App$Client, type Key$Client } from "./schema/vault.js";
+import { Network, type Network$Client } from "./schema/net.js";
+import { App, type App$Client } from "./schema/vault.js";
 import { Transport } from "./transport.js";
 
+const MAX_TIMER_MS = 2 ** 31 - 1;
+
+/** A client of capnp-es. */
+interface Capability {
+  client: unknown;
+}
+
 export class Connection {
-  readonly app: App$Client;
   #conn: Conn;
+  #app: App$Client | undefined;
+  #network: Network$Client | undefined;
   #waiting = 0;
 
   private constructor(readonly transport: Transport, readonly timeoutMs: number) {
     // It sees every end as an error of its own; `ended` has told it to those who care.
     this.#conn = new Conn(transport);
     this.#conn.onError = (error) => transport.finish(error instanceof SallyportError ? error : new SallyportError("protocolError"));
-    this.app = this.#conn.bootstrap(App);
   }
 
   static async open(path: string, timeoutMs: number): Promise<Connection> {
     return new Connection(await Transport.connect(path, timeoutMs), timeoutMs);
   }
 
+  /** What the vault's socket gives. */
+  get app(): App$Client {
+    return (this.#app ??= this.#conn.bootstrap(App));
+  }
+
+  /** What netd's socket gives. */
+  get network(): Network$Client {
+    return (this.#network ??= this.#conn.bootstrap(Network));
+  }
+
   get alive(): boolean {
     return this.transport.alive;
   }
 
-  /** The answer of a call, or a SallyportError. A call that takes too long ends the connection. */
-  async answer<T>(call: () => { promise(): Promise<T> }): Promise<T> {
+  /**
+   * The answer of a call, or a SallyportError. A call that takes too long ends the connection; `waitsMs` is how much longer
+   * it may take than others, because it waits for something.
+   */
+  async answer<T>(call: () => { promise(): Promise<T> }, waitsMs = 0): Promise<T> {
     let timer: NodeJS.Timeout | undefined;
+    const patienceMs = Math.min(this.timeoutMs + waitsMs, waitsMs === Infinity ? Infinity : MAX_TIMER_MS);
     const tooLate = new Promise<never>((_, reject) => {
+      if (patienceMs === Infinity) return;
       timer = setTimeout(() => {
         const why = new SallyportError("timedOut");
         this.transport.finish(why);
         reject(why);
-      }, this.timeoutMs);
+      }, patienceMs);
     });
     if (++this.#waiting === 1) this.transport.hold(true);
     try {
@@ -51,8 +75,8 @@ export class Connection {
    * Gives a capability back. capnp-es 0.0.16 never sends Release: without it every Key that was closed stays an object
    * of the vault until the connection ends, and the 1025th is refused as tooManyObjects.
    */
-  release(key: Key$Client): void {
-    const id = importId(key);
+  release(capability: Capability): void {
+    const id = importId(capability);
     if (id === undefined || !this.alive) return;
     delete this.#conn.imports[id];
     const message = new Message().initRoot(RpcMessage);
@@ -64,9 +88,8 @@ export class Connection {
 }
 
 // The number that the vault gave the capability. It is inside of what capnp-es wraps; the version is pinned.
-function importId(key: Key$Client): number | undefined {
-  const client: unknown = key.client;
-  const id = (client as { rc?: { _client?: { id?: unknown } } }).rc?._client?.id;
+function importId(capability: Capability): number | undefined {
+  const id = (capability.client as { rc?: { _client?: { id?: unknown } } }).rc?._client?.id;
   return typeof id === "number" ? id : undefined;
 }
 

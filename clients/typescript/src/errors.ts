@@ -1,4 +1,5 @@
 // errors.ts - what can go wrong, by name. Part of: @sallyport/client.
+import { NetRefusal } from "./schema/net.js";
 import { Refusal } from "./schema/vault.js";
 
 /** The vault's refusals, by the schema's names and in its order (proto/vault.capnp). */
@@ -7,6 +8,12 @@ export const REFUSALS = [
   "nonceUnavailable", "locked", "tooMany", "notPermitted", "badConfig", "badNonce", "tooLong", "expired", "wrongKind",
   "wrongVersion", "breakerOpen", "notRecorded", "tooManyObjects", "badSignature", "badDomain",
   "hsmUnavailable", "wrongProtocol", "blockUsed",
+] as const;
+
+/** netd's refusals, likewise (proto/net.capnp). As a code each has "net" in front. */
+export const NET_REFUSALS = [
+  "netUnspecified", "netUnknownName", "netNotAChannel", "netTimedOut", "netUnreachable", "netHandshakeFailed", "netVaultRefused",
+  "netTooBig", "netClosed", "netTooManyObjects", "netFailed", "netShuttingDown", "netWrongProtocol", "netReservedCode",
 ] as const;
 
 const SENTENCES = {
@@ -36,13 +43,28 @@ const SENTENCES = {
   hsmUnavailable: "the key's token doesn't answer: try later, tell the operator",
   wrongProtocol: "the entry speaks another protocol, or the same in another mode",
   blockUsed: "a connection was opened with this block before",
+  netUnspecified: "netd refused without a reason",
+  netUnknownName: "netd has no entry of this name",
+  netNotAChannel: "the entry's service is not \"channel\"",
+  netTimedOut: "nothing happened in the time given",
+  netUnreachable: "the other side can't be reached",
+  netHandshakeFailed: "the other side closed during the handshake",
+  netVaultRefused: "our own vault refused: status tells why",
+  netTooBig: "longer than the protocol or the entry allows",
+  netClosed: "our direction has ended",
+  netTooManyObjects: "netd has as many channels for us as it may",
+  netFailed: "netd failed: its log tells more",
+  netShuttingDown: "netd is shutting down",
+  netWrongProtocol: "the entry speaks another protocol",
+  netReservedCode: "a code that is the protocol's own: 0xFFFFFFFE and 0xFFFFFFFF",
+  broken: "the channel is broken",
   unknown: "refused for a reason that this package is too old to know",
-  cantConnect: "can't connect to the vault",
-  disconnected: "the vault closed the connection before it answered",
-  timedOut: "the vault didn't answer in time",
-  unsupported: "who serves this socket doesn't know the call: is it the [vault] socket?",
-  protocolError: "who serves this socket doesn't speak the vault's protocol",
-  vaultFailed: "the vault failed: its log tells more",
+  cantConnect: "can't connect",
+  disconnected: "the daemon closed the connection before it answered",
+  timedOut: "the daemon didn't answer in time",
+  unsupported: "who serves this socket doesn't know the call: is it the [vault] socket, or for channels the [net] socket?",
+  protocolError: "who serves this socket doesn't speak its protocol",
+  vaultFailed: "the daemon failed: its log tells more",
   selfTestFailed: "the vault's self-test failed",
   closed: "it was closed by this program",
   badArgument: "an argument that can't be",
@@ -64,7 +86,15 @@ type SchemasNames = Camel<keyof typeof Refusal>;
 type Same<A, B> = [A] extends [B] ? ([B] extends [A] ? true : never) : never;
 const inStep: Same<SchemasNames, (typeof REFUSALS)[number]> = true;
 void inStep;
+// capnp-es spells notAChannel as NOT_ACHANNEL: compared without regard to case.
+type NetNames = Lowercase<`net${Camel<keyof typeof NetRefusal>}`>;
+const netInStep: Same<NetNames, Lowercase<(typeof NET_REFUSALS)[number]>> = true;
+void netInStep;
 
 export function refusalOf(value: number): SallyportError {
   return new SallyportError(REFUSALS[value] ?? "unknown");
+}
+
+export function netRefusalOf(value: number, detail?: string): SallyportError {
+  return new SallyportError(NET_REFUSALS[value] ?? "unknown", detail);
 }

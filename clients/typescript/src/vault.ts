@@ -54,7 +54,7 @@ export interface GrantedKey {
 
 const VERBS: readonly Verb[] = ["box", "open", "sign", "freshNonce"];
 const MAX_NONCES = 64;
-const DEFAULT_TIMEOUT_MS = 10_000;
+export const DEFAULT_TIMEOUT_MS = 10_000;
 
 /** Connects and asks for a self-test, so that a wrong path fails here and not later. */
 export async function connect(path: string, options: Options = {}): Promise<Vault> {

@@ -122,6 +122,16 @@ TEST_F(StatusView, CountsForEachEntry) {
   EXPECT_FALSE(contains(statusJson(both_), "refused"));
 }
 
+TEST_F(StatusView, SaysWhichProtocolAnEntrySpeaks) {
+  auto entry = netEntry();
+  entry.setDirection("listen");
+  entry.setAddress("127.0.0.1:7001");
+  entry.setProtocol("peer base");
+  EXPECT_TRUE(contains(statusText(both_), "DIRECTION  PROTOCOL   ADDRESS")) << statusText(both_);
+  EXPECT_TRUE(contains(statusText(both_), "listen     peer base  127.0.0.1:7001")) << statusText(both_);
+  EXPECT_TRUE(contains(statusJson(both_), "\"direction\": \"listen\",\n        \"protocol\": \"peer base\""));
+}
+
 TEST_F(StatusView, NamesTheRefusedKeyAndHowToLetItIn) {
   constexpr auto KEY = "AgAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=";
   const kj::byte bytes[32] = {2};

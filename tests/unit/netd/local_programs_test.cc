@@ -1,51 +1,16 @@
 // Goal: a local program that gives up, asks too much or doesn't read hurts nobody, and loses nobody's messages.
 // Method: a whole worker in the test's loop; the test is its peers and, over [net] socket, its programs.
 #include "netd/channel.h"
-#include "proto/net.capnp.h"
-#include "tests/unit/netd/worker_fixture.h"
+#include "tests/unit/netd/program_fixture.h"
 
 namespace sallyport::netd {
 namespace {
 
-constexpr LinkLimits CLIENT_LIMITS{.maxMessageBytes = 2 << 20, .maxQueuedBytes = 64 << 20};
-
-class AProgram : public test::WorkerTest {
+class AProgram : public test::WithProgram<test::WorkerTest> {
  protected:
   static constexpr uint32_t CHANNEL = test::CHANNEL_ENTRY;
 
-  void serve(const test::Options& options = {}) {
-    start(options);
-    sendFd({.kind = ControlKind::NetListener}, kj::AutoCloseFd(listenUnix(folder / "net", 0600)));
-    turns();
-    program.emplace(loop, connectUnix(folder / "net"), CLIENT_LIMITS, [] {});
-    network.emplace(program->bootstrap().castAs<proto::Network>());
-    auto request = network->listenRequest();
-    request.setName("chat");
-    listener.emplace(answer(request.send())->getOutcome().getListener());
-  }
-  ~AProgram() noexcept override {
-    listener.reset();
-    network.reset();
-    program.reset();
-  }
-
-  template <typename Results>
-  std::optional<capnp::Response<Results>> answer(capnp::RemotePromise<Results> call) {
-    std::optional<capnp::Response<Results>> result;
-    auto waiting = call.then([&](capnp::Response<Results>&& response) { result.emplace(kj::mv(response)); })
-                       .eagerlyEvaluate(nullptr);
-    EXPECT_TRUE(until([&] { return result.has_value(); })) << "no answer";
-    return result;
-  }
-  // Makes the call and gives it up: a Finish before its Return.
-  template <typename Request>
-  void callAndGiveUp(Request request) {
-    {
-      const auto call = request.send();
-      turns(3);
-    }
-    turns(3);
-  }
+  void serve(const test::Options& options = {}) { serveProgram("chat", options); }
   proto::Channel::Client accept() {
     return answer(listener->acceptRequest().send())->getOutcome().getAccepted().getChannel();
   }
@@ -79,10 +44,6 @@ class AProgram : public test::WorkerTest {
       if (sent > 0) rest = rest.subspan(static_cast<size_t>(sent));
     }
   }
-
-  std::optional<RpcClient> program;
-  std::optional<proto::Network::Client> network;
-  std::optional<proto::Listener::Client> listener;
 };
 
 // --- calls that are given up -----------------------------------------------------------------------------------------
@@ -154,6 +115,53 @@ TEST_F(AProgram, ThatLeavesWithCallsOpenLeavesNothingBehind) {
   turns();
   Peer next = connected(CHANNEL);
   turns();
+}
+
+// --- the end of a direction ------------------------------------------------------------------------------------------
+
+// protocol §5: nothing follows the end of a direction, also when both waited for what was sent before.
+TEST_F(AProgram, ThatSendsBehindAFinishThatWaitsIsRefused) {
+  serve();
+  Peer peer = connected(CHANNEL);
+  auto channel = accept();
+  const std::vector<std::string> large(25, std::string(60000, 'x'));  // more than a socket takes
+  auto first = sendRequest(channel, large).send();
+  auto finished = channel.finishRequest().send();
+  auto late = sendRequest(channel, {"late"}).send();
+  EXPECT_EQ(answer(kj::mv(late))->getOutcome().getRefused(), proto::NetRefusal::CLOSED);
+  for (const std::string& text : large) ASSERT_EQ(hear(peer), text);
+  EXPECT_EQ(hear(peer), "");
+  EXPECT_TRUE(answer(kj::mv(first))->getOutcome().isSent());
+  EXPECT_TRUE(answer(kj::mv(finished))->getOutcome().isSent());
+  EXPECT_EQ(answer(sendRequest(channel, {"later"}).send())->getOutcome().getRefused(), proto::NetRefusal::CLOSED);
+  say(peer, "your half is open");
+  EXPECT_EQ(receive(channel), std::vector<std::string>{"your half is open"});
+}
+
+TEST_F(AProgram, ThatFinishesTwiceSendsOneEnd) {
+  serve();
+  Peer peer = connected(CHANNEL);
+  auto channel = accept();
+  EXPECT_TRUE(answer(channel.finishRequest().send())->getOutcome().isSent());
+  EXPECT_TRUE(answer(channel.finishRequest().send())->getOutcome().isSent());
+  EXPECT_EQ(hear(peer), "");
+  answer(channel.closeRequest().send());
+  EXPECT_EQ(hear(peer), "!");
+}
+
+TEST_F(AProgram, ThatGivesUpAFinishThatWaitsMaySendAgain) {
+  serve();
+  Peer peer = connected(CHANNEL);
+  auto channel = accept();
+  const std::vector<std::string> large(25, std::string(60000, 'x'));
+  auto first = sendRequest(channel, large).send();
+  turns();
+  callAndGiveUp(channel.finishRequest());
+  auto last = sendRequest(channel, {"last"}).send();
+  for (const std::string& text : large) ASSERT_EQ(hear(peer), text);
+  EXPECT_EQ(hear(peer), "last");
+  EXPECT_TRUE(answer(kj::mv(first))->getOutcome().isSent());
+  EXPECT_TRUE(answer(kj::mv(last))->getOutcome().isSent());
 }
 
 // --- floods ----------------------------------------------------------------------------------------------------------

@@ -1,78 +1,11 @@
 // peer_connections_test.cc - Goal: a worker's connections of the peer protocol do what docs/protocol.md §13 says, and
-// no more. Method: a whole worker in the test's loop (worker_fixture.h); the test is party A of the block.
-#include "peer/hard_keys.h"
-#include "tests/unit/netd/worker_fixture.h"
+// no more. Method: a whole worker in the test's loop (peer_fixture.h); the test is party A of the block.
+#include "tests/unit/netd/peer_fixture.h"
 
 namespace sallyport::netd::test {
 namespace {
 
-using wire::PEER_CODE_END;
-using wire::PEER_CODE_OPEN;
-
-class PeerConnections : public WorkerTest {
- protected:
-  struct Party {
-    kj::AutoCloseFd socket;
-    wire::PeerSalt salt;
-    std::optional<peer::FrameSealer> sealer;
-    std::optional<peer::FrameOpener> opener;
-  };
-
-  Party dialParty(uint32_t entry) {
-    Party party{kj::AutoCloseFd(connectUnix(address(entry))), {}, {}, {}};
-    randombytes_buf(party.salt.data(), wire::PeerSalt::SIZE);
-    return party;
-  }
-  void writeTo(const Party& party, ByteSpan bytes) { write(Peer{kj::AutoCloseFd(dup(party.socket)), {}, {}}, bytes); }
-  void sendPreamble(Party& party, wire::PeerParty own = wire::PeerParty::A) {
-    writeTo(party, wire::writePeerPreamble(own, party.salt));
-  }
-  // Both preambles: from here on the keys are known.
-  [[nodiscard]] bool exchange(Party& party, uint32_t rotateFrames = 65536) {
-    sendPreamble(party);
-    const auto bytes = read(party.socket, wire::PEER_PREAMBLE_BYTES);
-    if (bytes.size() != wire::PEER_PREAMBLE_BYTES) return false;
-    wire::PeerPreambleBytes preamble;
-    std::ranges::copy(bytes, preamble.begin());
-    const auto theirs = wire::parsePeerPreamble(preamble, wire::PeerParty::A);
-    if (!theirs) return false;
-    using wire::PeerParty;
-    party.sealer = peer::hardSealer(peer::hardSendSecret(vault.block, PeerParty::A, party.salt, *theirs), PeerParty::A,
-                                    rotateFrames);
-    party.opener = peer::hardOpener(peer::hardReceiveSecret(vault.block, PeerParty::A, party.salt, *theirs),
-                                    PeerParty::A, 16 << 20, rotateFrames);
-    return true;
-  }
-  std::vector<std::byte> frame(Party& party, std::string_view text, uint32_t code = 0) {
-    std::vector<std::byte> frame(wire::PEER_OVERHEAD_BYTES + text.size());
-    std::memcpy(frame.data() + wire::PEER_HEADER_BYTES, text.data(), text.size());
-    EXPECT_EQ(party.sealer->seal(frameCipher, frame, code), std::nullopt);
-    return frame;
-  }
-  void say(Party& party, std::string_view text, uint32_t code = 0) { writeTo(party, frame(party, text, code)); }
-  // "CODE:text", or "!" if there is no frame.
-  std::string hear(Party& party) {
-    const auto head = read(party.socket, wire::PEER_HEADER_BYTES);
-    if (head.size() != wire::PEER_HEADER_BYTES) return "!";
-    const auto header = party.opener->openHeader(frameCipher, std::span(head).first<wire::PEER_HEADER_BYTES>());
-    if (!header) return "!" + std::string(name(header.error()));
-    auto body = read(party.socket, header->length + wire::PEER_TAG_BYTES);
-    if (body.size() != header->length + wire::PEER_TAG_BYTES) return "!";
-    if (auto fault = party.opener->openBody(frameCipher, body)) return "!" + std::string(name(*fault));
-    return std::to_string(header->code) + ":" + test::text(ByteSpan(body).first(header->length));
-  }
-  Party connectedParty(uint32_t entry, uint32_t rotateFrames = 65536) {
-    Party party = dialParty(entry);
-    EXPECT_TRUE(exchange(party, rotateFrames));
-    say(party, "", PEER_CODE_OPEN);
-    EXPECT_TRUE(until([&] { return stats.get(Counter::HalfOpen) == 0; }));
-    return party;
-  }
-
-  peer::FrameCipher frameCipher;
-};
-
-const std::string END = std::to_string(PEER_CODE_END) + ":";
+using PeerConnections = PeerWorkerTest;
 
 TEST_F(PeerConnections, EchoesFramesWithTheirCodes) {
   start();
@@ -186,7 +119,7 @@ TEST_F(PeerConnections, RefuseGarbageAtItsFirstByte) {
   writeTo(party, asBytes("x"));
   EXPECT_TRUE(closed(party.socket));
   EXPECT_TRUE(dropped(R::BadPreamble));
-  EXPECT_TRUE(vault.salts.empty());  // the vault was not asked
+  EXPECT_EQ(vault.accepts, 0u);  // the vault was not asked
 }
 
 TEST_F(PeerConnections, RefuseACurveHello) {
@@ -395,6 +328,91 @@ TEST_F(PeerConnections, AHalfOpenOneEndsLikewiseWhenTheBlockWasRotated) {
   configure({});
   EXPECT_TRUE(closed(party.socket));
   EXPECT_TRUE(dropped(R::PeerRevoked));
+}
+
+// protocol §14: one host has switched to another version of the block and the other hasn't yet.
+TEST_F(PeerConnections, ServeWhateverVersionOfTheBlockThePeerHas) {
+  start();
+  vault.otherBlocks = {{7, TestVault::randomBlock()}, {9, TestVault::randomBlock()}};
+  const auto own = vault.block;
+  for (const auto& block : {vault.otherBlocks[1].second, own, vault.otherBlocks[0].second}) {
+    Party party = dialParty(PEER_ECHO_ENTRY);
+    vault.block = block;  // what the party derives its keys from
+    sendPreamble(party);
+    vault.block = own;
+    const auto bytes = read(party.socket, wire::PEER_PREAMBLE_BYTES);
+    ASSERT_EQ(bytes.size(), wire::PEER_PREAMBLE_BYTES);
+    vault.block = block;
+    keysFrom(party, bytes);
+    vault.block = own;
+    // The header comes byte by byte: nothing is decided before it is whole.
+    const auto first = frame(party, "which one", 3);
+    for (size_t at = 0; at < 20; ++at) {
+      writeTo(party, ByteSpan(first).subspan(at, 1));
+      loop.turn(1);
+    }
+    writeTo(party, ByteSpan(first).subspan(20));
+    EXPECT_EQ(hear(party), "3:which one");
+    say(party, "and on");
+    EXPECT_EQ(hear(party), "0:and on");
+  }
+}
+
+TEST_F(PeerConnections, RefuseABlockThatIsNoneOfThem) {
+  start();
+  vault.otherBlocks = {{7, TestVault::randomBlock()}};
+  Party party = dialParty(PEER_ECHO_ENTRY);
+  sendPreamble(party);
+  const auto bytes = read(party.socket, wire::PEER_PREAMBLE_BYTES);
+  ASSERT_EQ(bytes.size(), wire::PEER_PREAMBLE_BYTES);
+  const auto own = std::exchange(vault.block, TestVault::randomBlock());
+  keysFrom(party, bytes);
+  vault.block = own;
+  say(party, "let me in");
+  EXPECT_TRUE(closed(party.socket));
+  EXPECT_TRUE(dropped(R::BadChecksum));
+}
+
+TEST_F(PeerConnections, OneThatWaitsWithTheOldBlockEndsWithItsTime) {
+  start({.handshakeTimeoutMs = 150});
+  vault.otherBlocks = {{7, TestVault::randomBlock()}};
+  Party party = dialParty(PEER_ECHO_ENTRY);
+  ASSERT_TRUE(exchange(party));
+  writeTo(party, ByteSpan(frame(party, "half a header")).first(9));
+  EXPECT_TRUE(closed(party.socket));
+  EXPECT_TRUE(dropped(R::HandshakeTimeout));
+}
+
+// The vault made the keys before the rotation, and its answer came after the reload.
+TEST_F(PeerConnections, OneWhoseKeysCameTooLateEndsLikewise) {
+  start();
+  vault.holdsAccepts = true;
+  Party party = dialParty(PEER_ECHO_ENTRY);
+  sendPreamble(party);
+  ASSERT_TRUE(until([&] { return vault.heldAccepts.size() == 1; }));
+  vault.blockVersion = 2;
+  configure({});
+  turns();
+  EXPECT_EQ(stats.get(Counter::HalfOpen), 1u);
+  vault.heldAccepts[0]();
+  EXPECT_EQ(read(party.socket, wire::PEER_PREAMBLE_BYTES).size(), wire::PEER_PREAMBLE_BYTES);
+  EXPECT_TRUE(closed(party.socket));
+  EXPECT_TRUE(dropped(R::PeerRevoked));
+}
+
+TEST_F(PeerConnections, AskTheVaultOnceEach) {
+  start();
+  Party party = dialParty(PEER_ECHO_ENTRY);
+  writeTo(party, ByteSpan(wire::writePeerPreamble(wire::PeerParty::A, party.salt)).first(39));
+  turns();
+  EXPECT_EQ(vault.accepts, 0u);
+  party.socket = nullptr;
+  Party whole = connectedParty(PEER_ECHO_ENTRY);
+  say(whole, "hello");
+  EXPECT_EQ(hear(whole), "0:hello");
+  EXPECT_EQ(vault.accepts, 1u);
+  EXPECT_TRUE(vault.salts.empty());
+  EXPECT_EQ(stats.get(Counter::VaultCalls), 1u);
 }
 
 TEST_F(PeerConnections, SurviveAReloadThatChangesNothing) {

@@ -155,5 +155,37 @@ TEST_F(Places, OfOneSourceAreInTheOrderInWhichTheyWereTaken) {
   EXPECT_EQ(sources.oldestHalfOpen(there), &holders[7]);
 }
 
+TEST(ASource, HasABoundedNumberOfTriesASecond) {
+  Sources sources;
+  const auto stranger = sourceOf(v4("192.0.2.1")), other = sourceOf(v4("192.0.2.2"));
+  for (uint32_t i = 0; i < Sources::TRIES_PER_SECOND; ++i) EXPECT_TRUE(sources.mayTry(stranger, 5000 + i));
+  EXPECT_FALSE(sources.mayTry(stranger, 5500));
+  EXPECT_TRUE(sources.mayTry(other, 5500)) << "each has its own";
+  EXPECT_FALSE(sources.mayTry(stranger, 5999));
+  EXPECT_TRUE(sources.mayTry(stranger, 6000));
+}
+
+TEST(ASource, PaysNothingForTriesThatProveSomething) {
+  Sources sources;
+  const auto peer = sourceOf(v4("192.0.2.1"));
+  for (uint32_t i = 0; i < 10 * Sources::TRIES_PER_SECOND; ++i) {
+    EXPECT_TRUE(sources.mayTry(peer, 5000));
+    sources.proved(peer);
+  }
+  sources.proved(peer);
+  for (uint32_t i = 0; i < Sources::TRIES_PER_SECOND; ++i) EXPECT_TRUE(sources.mayTry(peer, 5000));
+  EXPECT_FALSE(sources.mayTry(peer, 5000)) << "nothing is saved up";
+}
+
+TEST(ASource, ThatIsOneOfVeryManyTakesNoMemory) {
+  Sources sources;
+  for (uint32_t i = 0; i < 100'000; ++i) {
+    sockaddr_storage address = v4("10.0.0.0");
+    reinterpret_cast<sockaddr_in&>(address).sin_addr.s_addr = htonl(0x0a000000 + i);
+    EXPECT_TRUE(sources.mayTry(sourceOf(address), 5000));
+  }
+  EXPECT_LE(sources.triers(), 4096u);
+}
+
 }  // namespace
 }  // namespace sallyport::netd

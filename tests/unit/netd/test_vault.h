@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 #include <sodium.h>
 
+#include <functional>
 #include <vector>
 
 #include "netd/handshake.h"
@@ -50,6 +51,14 @@ struct TestVault {
   std::vector<wire::PeerSalt> salts;  // drawn and not used
   uint32_t blockVersion = 1;
   unsigned saltsOverRate = 0;  // so many are refused first
+  size_t accepts = 0;          // peers that were accepted
+  // Other versions of the block that the peer may have: by number.
+  std::vector<std::pair<uint32_t, std::array<std::byte, wire::PEER_BLOCK_BYTES>>> otherBlocks;
+  bool holdsAccepts = false;  // their answers wait
+  std::vector<std::function<void()>> heldAccepts;
+  size_t sessions = 0;      // of base mode, that were begun
+  bool holdsSeals = false;  // what they seal waits
+  std::vector<std::function<void()>> heldSeals;
 
   static std::array<std::byte, wire::PEER_BLOCK_BYTES> randomBlock() {
     std::array<std::byte, wire::PEER_BLOCK_BYTES> block;

@@ -7,6 +7,7 @@
 
 #include <filesystem>
 #include <map>
+#include <set>
 
 #include <kj/debug.h>
 #include <kj/io.h>
@@ -32,6 +33,7 @@ struct Script {
   bool throws = false;
   bool answersTooFew = false;
   size_t nonceBytes = 16;
+  unsigned salts = 0;  // so many were drawn
   std::string peer = "alice";
 };
 
@@ -77,6 +79,25 @@ class ScriptedVault final : public proto::Net::Server {
           made.setClient(toData(std::vector<std::byte>(32, std::byte{1})));
           made.setNonce(toData(std::vector<std::byte>(script_.nonceBytes, std::byte{2})));
           made.setBox(toData(std::vector<std::byte>(48, std::byte{3})));
+        }
+      }
+    });
+  }
+  kj::Promise<void> peerSalts(PeerSaltsContext context) override {
+    const auto asked = context.getParams().getEntries();
+    for (const auto item : asked) {
+      EXPECT_FALSE(item.getListen());
+      script_.entries.push_back(item.getName());
+    }
+    return answer("peerSalts", asked.size(), [this, context](uint count) mutable {
+      auto outcomes = context.getResults().initOutcomes(count);
+      for (uint i = 0; i < count; ++i) {
+        if (script_.refusal) {
+          outcomes[i].setRefused(*script_.refusal);
+        } else {
+          auto drawn = outcomes[i].initDrawn();
+          drawn.setParty(proto::PeerParty::A);
+          drawn.setSalt(toData(std::vector<std::byte>(32, static_cast<std::byte>(++script_.salts))));
         }
       }
     });
@@ -379,6 +400,71 @@ TEST_F(AVaultClient, KnowsARefusalByItsReason) {
     EXPECT_EQ(askAll(), (std::vector<std::optional<R>>{row.reason, row.ofVouch, row.reason}))
         << static_cast<int>(row.refusal);
   }
+}
+
+// --- salts that are drawn ahead ---
+
+TEST_F(AVaultClient, DrawsSaltsAheadInOneCall) {
+  serve();
+  connect();
+  std::set<std::byte> seen;
+  constexpr int ROUNDS = 25;
+  for (int i = 0; i < 4 * ROUNDS; ++i) {
+    if (const auto salt = client->takePeerSalt("out", 5000)) {
+      EXPECT_EQ(salt->party, wire::PeerParty::A);
+      EXPECT_TRUE(seen.insert(salt->salt.span()[0]).second) << "twice";
+    }
+    if (i % 4 == 3) turns(3);
+  }
+  EXPECT_EQ(seen.size(), 4u * (ROUNDS - 1)) << "only the first round finds none";
+  EXPECT_LE(script.batches.size(), size_t{ROUNDS});
+  for (const auto& entry : script.entries) EXPECT_EQ(entry, "out");
+  EXPECT_EQ(client->takePeerSalt("another", 5000), std::nullopt) << "each entry has its own";
+}
+
+TEST_F(AVaultClient, HasNoSaltsAheadWithoutAVault) {
+  EXPECT_EQ(client->takePeerSalt("out", 5000), std::nullopt);
+  EXPECT_EQ(client->waiting(), 0u);
+}
+
+TEST_F(AVaultClient, ForgetsItsSaltsWithTheVaultThatDrewThem) {
+  serve();
+  connect();
+  EXPECT_EQ(client->takePeerSalt("out", 5000), std::nullopt);
+  turns();
+  server.reset();
+  turns();
+  serve();
+  connect();
+  EXPECT_EQ(client->takePeerSalt("out", 5000), std::nullopt);
+  turns();
+  EXPECT_TRUE(client->takePeerSalt("out", 5000));
+}
+
+TEST_F(AVaultClient, ForgetsItsSaltsWhenToldAndThoseUnderWay) {
+  serve();
+  connect();
+  EXPECT_EQ(client->takePeerSalt("out", 5000), std::nullopt);
+  turns();
+  client->forgetPeerSalts();
+  script.hold = true;
+  EXPECT_EQ(client->takePeerSalt("out", 5000), std::nullopt);
+  turns();
+  client->forgetPeerSalts();
+  script.hold = false;
+  release();
+  EXPECT_EQ(client->takePeerSalt("out", 5000), std::nullopt);
+}
+
+TEST_F(AVaultClient, DrawsNoMoreAheadWhileTheVaultRefuses) {
+  serve();
+  connect();
+  script.refusal = proto::Refusal::RATE_LIMITED;
+  for (int i = 0; i < 20; ++i) {
+    EXPECT_EQ(client->takePeerSalt("out", 5000), std::nullopt);
+    turns(3);
+  }
+  for (const size_t items : script.batches) EXPECT_EQ(items, 1u);
 }
 
 TEST_F(AVaultClient, TakesFieldsOfTheWrongLengthForARefusal) {

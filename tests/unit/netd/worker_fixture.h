@@ -20,6 +20,7 @@
 #include "netd/memory_file.h"
 #include "netd/worker.h"
 #include "proto/netd_control.capnp.h"
+#include "tests/unit/netd/base_vault.h"
 #include "tests/unit/netd/test_vault.h"
 #include "tests/unit/temporary_folder.h"
 
@@ -30,6 +31,8 @@ namespace fs = std::filesystem;
 inline constexpr uint32_t ECHO_ENTRY = 1, TARGET_ENTRY = 2, CHANNEL_ENTRY = 3;
 // The same services in the peer protocol.
 inline constexpr uint32_t PEER_ECHO_ENTRY = 4, PEER_TARGET_ENTRY = 5, PEER_CHANNEL_ENTRY = 6;
+inline constexpr uint32_t BASE_ECHO_ENTRY = 7, BASE_CHANNEL_ENTRY = 8;
+inline constexpr uint32_t ENTRIES = 8;
 inline constexpr uint32_t MAX_PEER_FRAME_BYTES = 1 << 20;
 
 // The limits of one worker.
@@ -40,6 +43,7 @@ struct Options {
   bool allowed = true;
   const char* blockName = "block";
   uint32_t rotateFrames = 65536;
+  uint32_t maxFrameBytes = MAX_PEER_FRAME_BYTES;
 };
 
 // TestVault behind the vault's schema.
@@ -106,18 +110,62 @@ class VaultServer final : public proto::Net::Server {
     auto outcomes = context.getResults().initOutcomes(asked.size());
     for (uint i = 0; i < asked.size(); ++i) {
       const wire::PeerSalt own(toBytes(asked[i].getOwnSalt())), theirs(toBytes(asked[i].getPeerSalt()));
-      if (!vault_.takePeerSalt(own)) {
+      if (vault_.takePeerSalt(own))
+        derive(outcomes[i].initDerived(), own, theirs);
+      else
         outcomes[i].setRefused(proto::Refusal::EXPIRED);
-        continue;
-      }
-      auto derived = outcomes[i].initDerived();
-      derived.setSendSecret(toData(peer::hardSendSecret(vault_.block, wire::PeerParty::B, own, theirs).expose()));
-      derived.setReceiveSecret(toData(peer::hardReceiveSecret(vault_.block, wire::PeerParty::B, own, theirs).expose()));
     }
+    return kj::READY_NOW;
+  }
+  kj::Promise<void> peerAccept(PeerAcceptContext context) override {
+    const auto asked = context.getParams().getRequests();
+    vault_.accepts += asked.size();
+    auto outcomes = context.getResults().initOutcomes(asked.size());
+    for (uint i = 0; i < asked.size(); ++i) {
+      wire::PeerSalt own;
+      randombytes_buf(own.data(), wire::PeerSalt::SIZE);
+      auto accepted = outcomes[i].initAccepted();
+      accepted.setParty(proto::PeerParty::B);
+      accepted.setOwnSalt(toData(own.span()));
+      const wire::PeerSalt theirs(toBytes(asked[i].getPeerSalt()));
+      derive(accepted, own, theirs);
+      auto others = accepted.initOthers(static_cast<uint>(vault_.otherBlocks.size()));
+      for (uint j = 0; j < others.size(); ++j) {
+        const auto& [number, block] = vault_.otherBlocks[j];
+        derive(others[j], own, theirs, block, number);
+      }
+    }
+    if (!vault_.holdsAccepts) return kj::READY_NOW;
+    auto paf = kj::newPromiseAndFulfiller<void>();
+    vault_.heldAccepts.push_back(
+        [held = std::make_shared<kj::Own<kj::PromiseFulfiller<void>>>(kj::mv(paf.fulfiller))] { (*held)->fulfill(); });
+    return kj::mv(paf.promise);
+  }
+  kj::Promise<void> peerSession(PeerSessionContext context) override {
+    ++vault_.sessions;
+    const auto first = toBytes(context.getParams().getFirst());
+    auto session = kj::heap<BaseSessionOfB>(vault_);
+    auto begun = context.getResults().initOutcome().initBegun();
+    if (!first.empty()) session->openInto(first, begun.initOpened());
+    begun.setSession(kj::mv(session));
+    begun.setParty(proto::PeerParty::B);
     return kj::READY_NOW;
   }
 
  private:
+  template <typename Outcome>
+  void derive(Outcome outcome, const wire::PeerSalt& own, const wire::PeerSalt& theirs) {
+    derive(outcome, own, theirs, vault_.block, vault_.blockVersion);
+  }
+  template <typename Outcome>
+  static void derive(Outcome outcome, const wire::PeerSalt& own, const wire::PeerSalt& theirs,
+                     peer::PeerBlockView block, uint32_t version) {
+    using wire::PeerParty;
+    outcome.setSendSecret(toData(peer::hardSendSecret(block, PeerParty::B, own, theirs).expose()));
+    outcome.setReceiveSecret(toData(peer::hardReceiveSecret(block, PeerParty::B, own, theirs).expose()));
+    outcome.setVersion(version);
+  }
+
   TestVault& vault_;
 };
 
@@ -148,20 +196,22 @@ class WorkerTest : public testing::Test {
     auto peer = root.initPeers(1)[0];
     peer.setName("alice");
     peer.setKey(toData(vault.client.open.span()));
-    auto listens = root.initListens(6);
+    auto listens = root.initListens(ENTRIES);
     const std::pair<const char*, proto::Service> services[] = {
         {"echo", proto::Service::ECHO},      {"db", proto::Service::TARGET},
         {"chat", proto::Service::CHANNEL},   {"peer-echo", proto::Service::ECHO},
-        {"peer-db", proto::Service::TARGET}, {"peer-chat", proto::Service::CHANNEL}};
-    for (uint i = 0; i < 6; ++i) {
+        {"peer-db", proto::Service::TARGET}, {"peer-chat", proto::Service::CHANNEL},
+        {"base-echo", proto::Service::ECHO}, {"base-chat", proto::Service::CHANNEL}};
+    for (uint i = 0; i < ENTRIES; ++i) {
       listens[i].setName(services[i].first);
       listens[i].setId(i + 1);
       listens[i].setService(services[i].second);
       listens[i].setVaultKey(i < 3 ? "server" : options.blockName);
       if (i < 3 && options.allowed) listens[i].initAllow(1).set(0, 0);
       if (i < 3) continue;
-      listens[i].initPeer().setMaxFrameBytes(MAX_PEER_FRAME_BYTES);
-      listens[i].getPeer().setRotateFrames(options.rotateFrames);
+      listens[i].initPeer().setMaxFrameBytes(options.maxFrameBytes);
+      listens[i].getPeer().setBase(i + 1 >= BASE_ECHO_ENTRY);
+      listens[i].getPeer().setRotateFrames(i + 1 >= BASE_ECHO_ENTRY ? 0 : options.rotateFrames);
     }
     auto limits = root.initLimits();
     limits.setHalfOpen(options.halfOpen);
@@ -189,7 +239,7 @@ class WorkerTest : public testing::Test {
   void start(const Options& options = {}, bool withVault = true) {
     configure(options);
     monitor->send({.kind = ControlKind::CookieKey}, MinuteKey::random().expose());
-    for (uint32_t entry = 1; entry <= 6; ++entry) {
+    for (uint32_t entry = 1; entry <= ENTRIES; ++entry) {
       sendFd({.kind = ControlKind::WireListener, .target = entry}, kj::AutoCloseFd(listenUnix(address(entry), 0600)));
     }
     if (withVault) {

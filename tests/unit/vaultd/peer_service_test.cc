@@ -7,6 +7,7 @@
 #include "tests/unit/vaultd/claims_disk.h"
 #include "tests/unit/vaultd/fake_hsmd.h"
 #include "tests/unit/vaultd/service_fixture.h"
+#include "vaultd/key_life.h"
 #include "vaultd/state_file.h"
 #include "vaultd/tokens.h"
 
@@ -150,6 +151,37 @@ class Peers : public test::ServiceTest {
             test::bytesOf(outcome.getDerived().getReceiveSecret())};
   }
 
+  struct Accepted {
+    std::optional<Refusal> refused;
+    proto::PeerParty party{};
+    std::vector<std::byte> salt, send, receive;
+    uint32_t version = 0;
+    std::vector<uint32_t> others{};
+    std::vector<std::vector<std::byte>> otherSends{};
+  };
+  Accepted accept(const char* entry, bool isListen, ByteSpan other) {
+    auto request = net().peerAcceptRequest();
+    auto one = request.initRequests(1)[0];
+    one.getEntry().setName(entry);
+    one.getEntry().setListen(isListen);
+    one.setPeerSalt(test::rawData(other));
+    auto answer = loop.await(request.send());
+    const auto outcome = answer.getOutcomes()[0];
+    if (outcome.isRefused()) return {outcome.getRefused(), {}, {}, {}, {}, 0};
+    const auto accepted = outcome.getAccepted();
+    Accepted result{{},
+                    accepted.getParty(),
+                    test::bytesOf(accepted.getOwnSalt()),
+                    test::bytesOf(accepted.getSendSecret()),
+                    test::bytesOf(accepted.getReceiveSecret()),
+                    accepted.getVersion()};
+    for (const auto each : accepted.getOthers()) {
+      result.others.push_back(each.getVersion());
+      result.otherSends.push_back(test::bytesOf(each.getSendSecret()));
+    }
+    return result;
+  }
+
   // --- base mode ---
   struct Begun {
     std::optional<Refusal> refused;
@@ -231,6 +263,87 @@ TEST_F(Peers, TheSecretsOfAConnectionAreThoseOfTheDocument) {
   }
   EXPECT_EQ(state->counters.get(Count::PeerKeysDerived), 2u);
   EXPECT_EQ(events.steps, (std::vector<std::string>{"peer_salt a", "peer_salt b", "peer_keys a", "peer_keys b"}));
+}
+
+TEST_F(Peers, AcceptingIsASaltAndItsKeysInOne) {
+  const Drawn a = draw("a", false);
+  const Accepted b = accept("b", true, a.salt);
+  ASSERT_FALSE(b.refused);
+  EXPECT_EQ(b.party, proto::PeerParty::B);
+  EXPECT_EQ(b.version, 1u);
+  const Derived atA = derive("a", false, a.salt, b.salt);
+  ASSERT_FALSE(atA.refused);
+  EXPECT_EQ(atA.send, b.receive);
+  EXPECT_EQ(atA.receive, b.send);
+  EXPECT_EQ(state->counters.get(Count::PeersAccepted), 1u);
+  EXPECT_EQ(events.steps, (std::vector<std::string>{"peer_salt a", "peer_accept b", "peer_keys a"}));
+}
+
+TEST_F(Peers, EachAcceptanceIsOfAFreshSaltThatNobodyCanAskForAgain) {
+  const auto other = std::vector<std::byte>(32, std::byte{1});
+  const Accepted first = accept("b", true, other), second = accept("b", true, other);
+  ASSERT_FALSE(first.refused || second.refused);
+  EXPECT_NE(first.salt, second.salt);
+  EXPECT_NE(first.send, second.send);
+  EXPECT_NE(first.receive, second.receive);
+  EXPECT_EQ(derive("b", true, first.salt, other).refused, Refusal::EXPIRED);
+  EXPECT_EQ(state->salts.pending(), 0u);
+}
+
+TEST_F(Peers, AnAcceptanceIsRefusedByItsName) {
+  const std::vector<std::byte> other(32);
+  EXPECT_EQ(accept("none", true, other).refused, Refusal::UNKNOWN_ENTRY);
+  EXPECT_EQ(accept("base", true, other).refused, Refusal::WRONG_PROTOCOL);
+  EXPECT_EQ(accept("curve", true, other).refused, Refusal::WRONG_PROTOCOL);
+  EXPECT_EQ(accept("wrong", true, other).refused, Refusal::WRONG_KIND);
+  for (const size_t size : {0u, 31u, 33u}) {
+    EXPECT_EQ(accept("b", true, std::vector<std::byte>(size)).refused, Refusal::BAD_SIZE) << size;
+  }
+  events.open = false;
+  EXPECT_EQ(accept("b", true, other).refused, Refusal::NOT_RECORDED);
+  EXPECT_EQ(state->counters.get(Count::PeersAccepted), 0u);
+  EXPECT_EQ(state->counters.get(Count::PeersNotAccepted), 8u);
+}
+
+// protocol §14: while one host has switched and the other hasn't, either block lets a connection come about.
+TEST_F(Peers, AnAcceptanceIsOfTheVersionBeforeAndOfOneThatWaitsToo) {
+  const std::vector<std::byte> other(32, std::byte{5});
+  EXPECT_TRUE(accept("b", true, other).others.empty());
+  const auto folder = temporary.path() / "keys";
+  const auto change = [&](bool awaits) {
+    const auto changed = changeKey(
+        folder, "hard-b", {},
+        [&](EditedKey& key) -> Result<Rewrite, Problem> {
+          auto added = addBlock(key.opened, LongTermSecret::random(KeyKind::PeerBlock), 3600, awaits, state->nowUnix());
+          if (!added) return refuse(added.error());
+          return Rewrite::All;
+        },
+        state->nowUnix());
+    ASSERT_TRUE(changed.has_value()) << changed.error().message;
+    stop();
+    state.reset();
+    base.reset();
+    keys.reset();
+    start();
+  };
+  change(true);
+  Accepted waiting = accept("b", true, other);
+  EXPECT_EQ(waiting.version, 1u);
+  EXPECT_EQ(waiting.others, std::vector<uint32_t>{2});
+  EXPECT_NE(waiting.otherSends[0], waiting.send);
+  change(false);
+  const Accepted rotated = accept("b", true, other);
+  EXPECT_EQ(rotated.version, 3u);
+  EXPECT_EQ(rotated.others, std::vector<uint32_t>{1}) << "the one that waited was replaced";
+}
+
+TEST_F(Peers, AcceptancesPayTheRateOfTheKey) {
+  const std::vector<std::byte> other(32);
+  unsigned good = 0;
+  while (good < 5000 && !accept("b", true, other).refused) ++good;
+  EXPECT_LT(good, 5000u);
+  EXPECT_EQ(accept("b", true, other).refused, Refusal::RATE_LIMITED);
+  EXPECT_EQ(draw("b", true).refused, Refusal::RATE_LIMITED);
 }
 
 TEST_F(Peers, KeysOfARecordedConnectionCantBeMadeAgain) {
