@@ -73,6 +73,7 @@ Invocation parseCommandLine(std::span<const Command> commands, const std::vector
     if (word == "-f") word = "--follow";
     if (word == "-n") word = "--lines";
     if (word == "-o") word = "--output";
+    if (word == "-a") word = "--armor";
     if (word.starts_with("-c") && word.size() > 2) word = "--config=" + word.substr(2);
     if (word == "-c") word = "--config";
     const auto equals = word.find('=');

@@ -12,6 +12,7 @@
 #include "cli/passphrase_prompt.h"
 #include "cli/terminal.h"
 #include "proto/vault_admin.capnp.h"
+#include "vaultd/audit_log.h"
 #include "vaultd/private_file.h"
 
 namespace sallyport::cli {
@@ -80,6 +81,19 @@ std::optional<NotedHead> headOfVault(const Place& place) {
   return NotedHead{{audit.getSeq(), vaultd::AuditChain(std::as_bytes(std::span(chain.begin(), chain.size())))},
                    "the running vault",
                    audit.getOldest()};
+}
+
+// What the log's own state says was written at least; nothing if it has none.
+Result<std::optional<NotedHead>, std::string> headOfState(const Place& place) {
+  const auto path = place.folder / "state";
+  bool missing = false;
+  const auto text = vaultd::readPrivate(path, {}, &missing);
+  if (missing) return std::optional<NotedHead>();
+  if (!text) return refuse(text.error().message);
+  if (text->empty()) return std::optional<NotedHead>();  // as a crash in the first of all writes leaves it
+  const auto known = vaultd::AuditLog::knownBy(asBytes(text->expose()));
+  if (!known) return refuse(path.string() + " is damaged: with this state the vault will refuse to start");
+  return std::optional(NotedHead{known->head, path.string(), known->oldest});
 }
 
 Result<AuditKey, std::string> readKey(const fs::path& path, bool* missing = nullptr) {
@@ -215,6 +229,10 @@ int auditVerify(const Arguments& arguments) {
       noted.push_back(std::move(*head));
       living = true;
     }
+    auto state = headOfState(*place);
+    // A living vault may be writing it, and knows more.
+    if (!state && !living) return fail(state.error(), "keep the files as they are, and compare with a copy");
+    if (state && *state && (*state)->head.seq > 0) noted.push_back(std::move(**state));
   }
   if (arguments.has("--key") || place) {
     bool missing = false;

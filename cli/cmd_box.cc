@@ -142,19 +142,15 @@ Result<size_t, Problem> ourPlace(const Config& config, const file::BoxHead& head
 }  // namespace
 
 int boxFile(const Arguments& arguments) {
-  const auto& key = arguments.words[0];
-  if (!arguments.has("--to")) return failUsage("to whom? `--to` is missing", "sallyport box " + key + " --to alice");
+  if (!arguments.has("--to"))
+    return failUsage("to whom? `--to` is missing", "sallyport box " + arguments.words[0] + " --to alice");
   const auto outputPath = arguments.get("--output");
-  if (goesToTerminal(outputPath))
-    return failUsage("a boxed file is not for a terminal", "-o FILE, or a pipe, or `-o -` if it should be");
-  const auto config = loadConfigOrFail(arguments);
-  if (!config) return EXIT_FAILED;
-  const auto socket = appSocket(arguments, *config);
-  if (!socket) return EXIT_FAILED;
-  auto recipients = recipientsOf(arguments, *config);
+  if (!arguments.has("--armor") && goesToTerminal(outputPath))
+    return failUsage("a boxed file is not for a terminal", "--armor for text, -o FILE, or `-o -` if it should be");
+  auto command = dataCommand(arguments);
+  if (!command) return EXIT_FAILED;
+  auto recipients = recipientsOf(arguments, command->config);
   if (!recipients) return failProblem(recipients.error());
-  auto input = InputFile::open(arguments.words.size() > 1 ? arguments.words[1] : "-");
-  if (!input) return fail(input.error());
 
   file::BoxHead head;
   head.recipients = std::move(*recipients);
@@ -163,45 +159,43 @@ int boxFile(const Arguments& arguments) {
   for (size_t i = 0; i < head.recipients.size(); ++i) tags.push_back(file::TagKey::random());
   {
     EventLoop loop;
-    auto vault = VaultApp::connect(loop, *socket);
+    auto vault = VaultApp::connect(loop, command->socket);
     if (!vault) return failProblem(vault.error());
-    if (auto boxed = vault->boxHead(key, head, content, tags); !boxed) return failProblem(boxed.error());
+    if (auto boxed = vault->boxHead(command->key, head, content, tags); !boxed) return failProblem(boxed.error());
   }
   file::BoxSealer sealer(content, head.mac, std::move(tags));
   head.stream = sealer.header();
 
   auto output = OutputFile::create(outputPath, 0666);
   if (!output) return fail(output.error());
+  if (arguments.has("--armor")) output->putOnArmor();
   if (auto written = output->write(file::writeHead(head)); !written) return fail(written.error());
-  const auto sealed = sealBlocks(*input, *output, sealer, head.recipients.size());
+  const auto sealed = sealBlocks(command->input, *output, sealer, head.recipients.size());
   return sealed ? EXIT_DONE : fail(sealed.error());
 }
 
 int openFile(const Arguments& arguments) {
-  const auto& key = arguments.words[0];
-  const auto config = loadConfigOrFail(arguments);
-  if (!config) return EXIT_FAILED;
-  const auto socket = appSocket(arguments, *config);
-  if (!socket) return EXIT_FAILED;
-  auto input = InputFile::open(arguments.words.size() > 1 ? arguments.words[1] : "-");
-  if (!input) return fail(input.error());
-  const auto head = readHead(*input);
+  auto command = dataCommand(arguments);
+  if (!command) return EXIT_FAILED;
+  auto& [config, socket, key, input] = *command;
+  if (auto bare = input.takeOffArmor(); !bare) return fail(bare.error());
+  const auto head = readHead(input);
   if (!head) return failProblem(head.error());
 
   std::optional<file::BoxOpener> opener;
   std::string maker;
   {
     EventLoop loop;
-    auto vault = VaultApp::connect(loop, *socket);
+    auto vault = VaultApp::connect(loop, socket);
     if (!vault) return failProblem(vault.error());
     const auto ours = vault->facts(key);
     if (!ours) return failProblem(ours.error());
-    const auto place = ourPlace(*config, *head, *ours, key, input->name());
+    const auto place = ourPlace(config, *head, *ours, key, input.name());
     if (!place) return failProblem(place.error());
-    const auto sender = checkSender(arguments, *config, *head, *ours, input->name());
+    const auto sender = checkSender(arguments, config, *head, *ours, input.name());
     if (!sender) return failProblem(sender.error());
     maker = *sender;
-    auto keys = vault->openHead(key, *head, *place, input->name());
+    auto keys = vault->openHead(key, *head, *place, input.name());
     if (!keys) return failProblem(keys.error());
     opener.emplace(*head, *place, std::move(*keys));
   }
@@ -209,7 +203,7 @@ int openFile(const Arguments& arguments) {
   // Readable by its owner alone: what was boxed was meant for somebody.
   auto output = OutputFile::create(outputPath, 0600);
   if (!output) return fail(output.error());
-  const int done = openBlocks(*input, *output, *opener, head->recipients.size(), goesToTerminal(outputPath));
+  const int done = openBlocks(input, *output, *opener, head->recipients.size(), goesToTerminal(outputPath));
   if (done == EXIT_DONE && !arguments.has("--from")) say("made by " + maker);
   return done;
 }

@@ -34,9 +34,11 @@ int reload(const Arguments& arguments) {
   if (!vault.done) return fail("vaultd " + vault.text, "nothing was changed");
   putLine("vaultd: " + vault.text);
   const auto net = reloadNet(config->net.adminSocket, *text);
+  const bool isForVaultAlone = net.absent && !needsNetd(*config);
   if (net.done) putLine("netd: " + net.text);
+  if (isForVaultAlone) putLine("netd: not running, and no entry needs it");
   const int written = finishOutput();
-  if (!net.done)
+  if (!net.done && !isForVaultAlone)
     return fail("netd " + net.text,
                 "mend that and reload again: until then the vault has the new configuration and netd the old one");
   auto waiting = keysNotLoaded(loop, config->vault.adminSocket, *config);

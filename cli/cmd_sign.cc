@@ -61,18 +61,14 @@ std::optional<std::pair<SigningKey, std::string>> signerOf(const Arguments& argu
 }  // namespace
 
 int signFile(const Arguments& arguments) {
-  const auto& name = arguments.words[0];
-  const auto config = loadConfigOrFail(arguments);
-  if (!config) return EXIT_FAILED;
-  const auto socket = appSocket(arguments, *config);
-  if (!socket) return EXIT_FAILED;
-  auto input = InputFile::open(arguments.words.size() > 1 ? arguments.words[1] : "-");
-  if (!input) return fail(input.error());
-  const auto text = signedText(*input);
+  auto command = dataCommand(arguments);
+  if (!command) return EXIT_FAILED;
+  const auto& name = command->key;
+  const auto text = signedText(command->input);
   if (!text) return fail(text.error());
 
   EventLoop loop;
-  auto vault = VaultApp::connect(loop, *socket);
+  auto vault = VaultApp::connect(loop, command->socket);
   if (!vault) return failProblem(vault.error());
   const auto made = vault->sign(name, *text);
   if (!made) return failProblem(made.error());

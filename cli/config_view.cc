@@ -60,21 +60,23 @@ bool isMissing(const fs::path& path) {
   return fs::status_known(status) && !fs::is_regular_file(status);
 }
 
-// What tokens need before a daemon can use them, and keys that need one.
+// What tokens need before a daemon can use them, and keys that need one. A token that can't work keeps nobody else's
+// keys from being served, so it is no error.
 void inspectTokens(const Config& config, Findings& findings) {
   if (config.tokens.empty()) return;
   if (findProgram("hsmd").empty())
     findings.errors.push_back({"[token] needs hsmd, which isn't installed beside this program", {}});
   for (const auto& [name, token] : config.tokens) {
     if (isMissing(token.module))
-      findings.errors.push_back({"[token." + name + "]: there is no module " + token.module.string(), {}});
+      findings.warnings.push_back("[token." + name + "]: there is no module " + token.module.string() +
+                                  ": its keys are refused until there is");
     if (std::holds_alternative<PinAsk>(token.pin) || std::holds_alternative<PinDescriptor>(token.pin))
       findings.warnings.push_back("[token." + name + "]: its keys wait for `sallyport hsm unlock " + name + "` after " +
                                   (std::holds_alternative<PinAsk>(token.pin) ? "each start" : "a panic"));
     const auto* file = std::get_if<PinFile>(&token.pin);
     if (file != nullptr && isMissing(file->path))
-      findings.errors.push_back({"[token." + name + "] pin: there is no file " + file->path.string(),
-                                 "its content is the PIN, and its mode 0400"});
+      findings.warnings.push_back("[token." + name + "] pin: there is no file " + file->path.string() +
+                                  ": its keys wait for `sallyport hsm unlock " + name + "`");
   }
 }
 

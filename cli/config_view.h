@@ -16,6 +16,8 @@ std::string describeService(const ListenEntry& entry);
 std::vector<std::string> describeEntries(const Config& config);
 // One line for `sallyport up`: what listens.
 std::string describeListeners(const Config& config);
+// False: the vault alone is wanted, as a service to programs.
+inline bool needsNetd(const Config& config) { return !config.listens.empty() || !config.connects.empty(); }
 // The folders in which sockets are to be made.
 std::vector<std::filesystem::path> socketFolders(const Config& config);
 

@@ -84,7 +84,9 @@ ReloadOutcome reloadNet(const std::filesystem::path& adminSocket, std::string_vi
     const std::string text(reinterpret_cast<const char*>(buffer.data()), answer->bytes);
     if (text[0] == '1' || text[0] == '2') return {true, sanitized(text.substr(1)), text[0] == '2'};
     return {false, "refused: " + sanitized(text.substr(1))};
-  } catch (const kj::Exception&) { return {false, "is not running: nobody listens on " + adminSocket.string()}; }
+  } catch (const kj::Exception&) {
+    return {false, "is not running: nobody listens on " + adminSocket.string(), false, true};
+  }
 }
 
 std::vector<std::string> keysNotLoaded(EventLoop& loop, const std::filesystem::path& adminSocket,

@@ -65,6 +65,7 @@ struct ReloadOutcome {
   bool done = false;
   std::string text;
   bool restart = false;  // done, but some of it is in force only after the daemon's next start
+  bool absent = false;   // not done, and nobody listens
 };
 ReloadOutcome reloadVault(EventLoop& loop, const std::filesystem::path& adminSocket, std::string_view configText);
 // Hands netd the same text in a memfd: since it gave up root it may be unable to read the file (netd/reload_socket.h).

@@ -6,6 +6,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <utility>
@@ -16,6 +17,7 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr int PIPE_BYTES = 1 << 20;
+constexpr size_t ARMOR_PIECE_BYTES = 64 * 1024;
 
 Unexpected<std::string> problem(const std::string& name, std::string_view what) {
   return refuse(name + ": " + std::string(what) + ": " + std::strerror(errno));
@@ -62,7 +64,51 @@ Result<InputFile, std::string> InputFile::open(const std::string& path) {
   return InputFile(path, kj::mv(fd), number);
 }
 
+Result<void, std::string> InputFile::takeOffArmor() {
+  ahead_.resize(1);
+  const auto got = readRaw(ahead_);
+  if (!got) return refuse(got.error());
+  ahead_.resize(*got);
+  if (ahead_.empty() || ahead_[0] != static_cast<std::byte>(file::ARMOR_BEGIN[0])) return {};
+  armor_.emplace();
+  ahead_.clear();
+  CHECK(armor_->read(file::ARMOR_BEGIN.substr(0, 1), ahead_).has_value());
+  return {};
+}
+
+// The next bytes of what is in the armor, into `ahead_`: none at the end.
+Result<void, std::string> InputFile::readArmor() {
+  ahead_.clear();
+  given_ = 0;
+  std::vector<std::byte> text(ARMOR_PIECE_BYTES);
+  while (ahead_.empty() && !atEnd_) {
+    const auto got = readRaw(text);
+    if (!got) return refuse(got.error());
+    atEnd_ = *got < text.size();
+    auto read = armor_->read({reinterpret_cast<const char*>(text.data()), *got}, ahead_);
+    if (read && atEnd_) read = armor_->finish(ahead_);
+    if (!read) return refuse(name_ + ": " + std::string(file::describe(read.error())));
+  }
+  return {};
+}
+
 Result<size_t, std::string> InputFile::read(MutableByteSpan bytes) {
+  size_t size = 0;
+  for (;;) {
+    const ByteSpan piece = ByteSpan(ahead_).subspan(given_, std::min(ahead_.size() - given_, bytes.size() - size));
+    std::ranges::copy(piece, bytes.subspan(size).begin());
+    size += piece.size();
+    given_ += piece.size();
+    if (size == bytes.size() || !armor_ || atEnd_) break;
+    if (auto more = readArmor(); !more) return refuse(more.error());
+  }
+  if (size == bytes.size() || armor_) return size;
+  const auto rest = readRaw(bytes.subspan(size));
+  if (!rest) return rest;
+  return size + *rest;
+}
+
+Result<size_t, std::string> InputFile::readRaw(MutableByteSpan bytes) {
   size_t size = 0;
   while (size < bytes.size()) {
     const auto got = ::read(fd_, bytes.data() + size, bytes.size() - size);
@@ -126,13 +172,18 @@ OutputFile::OutputFile(OutputFile&& other) noexcept
       target_(std::exchange(other.target_, {})),
       temporary_(std::exchange(other.temporary_, {})),
       own_(kj::mv(other.own_)),
-      fd_(other.fd_) {}
+      fd_(other.fd_),
+      armor_(std::move(other.armor_)) {}
 
 OutputFile::~OutputFile() {
   if (!temporary_.empty()) ::unlink(temporary_.c_str());
 }
 
 Result<void, std::string> OutputFile::write(ByteSpan bytes) {
+  return armor_ ? writeRaw(asBytes(armor_->write(bytes))) : writeRaw(bytes);
+}
+
+Result<void, std::string> OutputFile::writeRaw(ByteSpan bytes) {
   while (!bytes.empty()) {
     const auto written = ::write(fd_, bytes.data(), bytes.size());
     if (written >= 0) {
@@ -147,6 +198,9 @@ Result<void, std::string> OutputFile::write(ByteSpan bytes) {
 }
 
 Result<void, std::string> OutputFile::finish() {
+  if (armor_) {
+    if (auto written = writeRaw(asBytes(armor_->finish())); !written) return written;
+  }
   if (target_.empty()) return {};
   if (::fsync(fd_) != 0) return problem(name_, "can't be written");
   if (temporary_.empty()) {

@@ -46,6 +46,7 @@ class HsmSession final : private hsmlink::HsmLink::Events {
  private:
   HsmSession(EventLoop& loop, hsmlink::KeeperEnds ends, std::string token);
   void onControl(const hsm::Control& control) override;
+  void onKill(hsm::KillReason) override {}  // who asked hears why
   void onEnd() override { ended_ = true; }
   OrProblem<hsm::Reply> send(hsm::Ask ask, ByteSpan in, SlotCopy* out);
   // As the token answered it, a refusal too.

@@ -6,7 +6,6 @@
 #include <algorithm>
 #include <charconv>
 #include <cstdlib>
-#include <ctime>
 
 #include "cli/daemon_client.h"
 #include "cli/hsm_session.h"
@@ -16,6 +15,7 @@
 #include "common/config_key.h"
 #include "common/log.h"
 #include "vaultd/key_shares.h"
+#include "vaultd/key_text.h"
 
 namespace sallyport::cli {
 namespace {
@@ -266,12 +266,7 @@ void tellVault(EventLoop& loop, const KeyFolder& folder, const vaultd::ChangedKe
 std::string timeText(int64_t unixSeconds) {
   if (unixSeconds == 0) return "-";
   if (unixSeconds == vaultd::AWAITS_CONFIRMATION) return "when it is confirmed";
-  const std::time_t time = unixSeconds;
-  std::tm parts{};
-  gmtime_r(&time, &parts);
-  char text[40];
-  std::strftime(text, sizeof text, "%Y-%m-%d %H:%M:%SZ", &parts);
-  return text;
+  return vaultd::utcText(unixSeconds, ' ');
 }
 
 }  // namespace sallyport::cli

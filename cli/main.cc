@@ -125,9 +125,9 @@ const Command COMMANDS[] = {
      "  hq$ sallyport pair branch --listen pairing\n"
      "  branch$ sallyport pair branch --connect hq-pairing\n"},
     {"box",
-     "KEY --to PEER... [-o FILE] [FILE]",
+     "KEY --to PEER... [-a] [-o FILE] [FILE]",
      "box a file of any size to peers, through the vault",
-     {"--to=*", "--output=", "--socket="},
+     {"--to=*", "--armor", "--output=", "--socket="},
      1,
      2,
      boxFile,
@@ -137,6 +137,7 @@ const Command COMMANDS[] = {
      "standard input.\n"
      "\n"
      "  --to PEER          a name in [peers] or a public key; up to 64\n"
+     "  -a, --armor        as text, for mail or a terminal; `sallyport open` knows both\n"
      "  -o, --output FILE  appears when it is whole; without it, or as `-`: standard output, but no terminal\n"
      "  --socket NAME      ask at this [[vault_socket]]; without it at [vault] socket\n"
      "\n"

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 
+#include "cli/load_config.h"
 #include "cli/terminal.h"
 #include "common/capnp_bytes.h"
 
@@ -71,8 +72,6 @@ constexpr uint32_t USE_TIMEOUT_MS = 30'000;
 
 Problem noAnswer(const std::string& why) { return {"the vault " + why, ""}; }
 
-}  // namespace
-
 std::optional<std::filesystem::path> appSocket(const Arguments& arguments, const Config& config) {
   if (!arguments.has("--socket")) return config.vault.socket;
   const auto name = arguments.get("--socket");
@@ -81,6 +80,18 @@ std::optional<std::filesystem::path> appSocket(const Arguments& arguments, const
   if (name == MAIN_SOCKET) return config.vault.socket;
   fail("no [[vault_socket]] `" + name + "` in " + config.file.string(), "without --socket: [vault] socket");
   return std::nullopt;
+}
+
+}  // namespace
+
+std::optional<DataCommand> dataCommand(const Arguments& arguments) {
+  auto config = loadConfigOrFail(arguments);
+  if (!config) return std::nullopt;
+  const auto socket = appSocket(arguments, *config);
+  if (!socket) return std::nullopt;
+  auto input = InputFile::open(arguments.words.size() > 1 ? arguments.words[1] : "-");
+  if (!input) return fail(input.error()), std::nullopt;
+  return DataCommand{std::move(*config), *socket, arguments.words[0], std::move(*input)};
 }
 
 Result<VaultApp, Problem> VaultApp::connect(EventLoop& loop, const std::filesystem::path& socket) {

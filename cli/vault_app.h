@@ -7,6 +7,7 @@
 
 #include "cli/arguments.h"
 #include "cli/daemon_client.h"
+#include "cli/data_files.h"
 #include "proto/file/box_file.h"
 #include "proto/file/signature_file.h"
 #include "proto/vault.capnp.h"
@@ -23,9 +24,15 @@ struct VaultKeyFacts {
   std::vector<std::array<std::byte, 32>> opening;  // of all versions that may open
 };
 
-// Where the vault listens for programs: [vault] socket, or the [[vault_socket]] of --socket. The error has been
-// printed.
-std::optional<std::filesystem::path> appSocket(const Arguments& arguments, const Config& config);
+// What `KEY [FILE]` and the options of box, open and sign say: where the vault listens for programs ([vault] socket, or
+// the [[vault_socket]] of --socket), and the input. The error has been printed.
+struct DataCommand {
+  Config config;
+  std::filesystem::path socket;
+  std::string key;
+  InputFile input;
+};
+std::optional<DataCommand> dataCommand(const Arguments& arguments);
 
 class VaultApp {
  public:

@@ -193,7 +193,7 @@ struct LimitsConfig {
   uint32_t bufferMiB = 256;
   uint32_t drainTimeoutMs = 10000;
   uint32_t keepaliveS = 60;         // TCP keepalive idle time; 0: off
-  uint32_t userTimeoutMs = 120000;  // TCP user timeout; 0: the kernel's default
+  uint32_t userTimeoutMs = 120000;  // of a peer that acknowledges nothing; 0: as long as the kernel tries
 };
 
 // [key.NAME]: how long a version of the key is active, and how long it still opens after that.
@@ -233,7 +233,7 @@ struct TokenConfig {
   std::map<std::string, std::string, std::less<>> environment;
   std::string user = "sallyport-hsm";  // when started as root
   uint32_t maxSessions = 4;
-  uint32_t workers = 2;        // threads with a session each
+  uint32_t workers = 2;        // threads with a session each; 1 for NSS without copies
   uint32_t deadlineMs = 5000;  // of one call; then the module's process is ended and started again
   uint32_t memoryMiB = 64;     // the same when it has grown beyond this
   bool sessionCopy = false;    // work with a copy of each key in the session: NSS is faster so

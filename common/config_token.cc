@@ -166,6 +166,9 @@ TokenConfig readToken(const Section& section, std::string name) {
   section.number("recheck_minutes", token.recheckMinutes, 1, 1440);
   readPaths(section, "read_paths", token.readPaths);
   readPaths(section, "write_paths", token.writePaths);
+  // softoken asks its database for each use of a key that lives there, and two threads that do so take longer than one.
+  if (section.find("workers") == nullptr && token.profile == ModuleProfile::Nss && !token.sessionCopy)
+    token.workers = 1;
   // One session stays open for the login.
   if (token.workers + 1 > token.maxSessions && section.find("workers") != nullptr)
     section.fail("workers", "needs one session each, and one more for the login",

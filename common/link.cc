@@ -24,7 +24,7 @@ namespace {
 constexpr size_t WORD = sizeof(capnp::word);
 constexpr size_t READ_CHUNK = 16 * 1024;
 constexpr size_t LEAST_BYTES = 512;        // of memory taken for a direction at a time
-constexpr size_t QUESTION_BYTES = 2048;    // what the RPC system keeps of a call without a Finish, at most
+constexpr size_t QUESTION_BYTES = 3072;    // what the RPC system keeps of a call without a Finish, at most
 constexpr size_t KEEP_BYTES = 0;           // of an idle link, per direction
 constexpr uint32_t PARKED = EPOLLET;       // as what a link waits for: not watched; no link is edge-triggered
 constexpr size_t LARGE_BYTES = 16 * 1024;  // from here on a message is sent from where it lies
@@ -112,9 +112,10 @@ Link::~Link() noexcept(false) {
   close(fd_);
 }
 
-void Link::countFor(LinkBudget& budget, uid_t owner) {
+void Link::countFor(LinkBudget& budget, uid_t owner, std::shared_ptr<const LinkCharge> charge) {
   CHECK(budget_ == nullptr);
   budget_ = &budget;
+  charge_ = std::move(charge);
   budget.add(*this, owner);
   account();
 }
@@ -123,7 +124,7 @@ void Link::countFor(LinkBudget& budget, uid_t owner) {
 void Link::account() {
   if (budget_ == nullptr) return;
   budget_->holds(*this, in_.capacity() + out_.capacity() + (message_.get() == nullptr ? 0 : message_->size()) +
-                            questions_.size() * QUESTION_BYTES);
+                            questions_.size() * QUESTION_BYTES + (charge_ ? charge_->bytes : 0));
 }
 
 void Link::onEvents(uint32_t events) {
@@ -364,7 +365,7 @@ void Link::updateInterest() {
   const bool full = out_.size() > limits_.maxQueuedBytes;
   const bool undelivered = message_.get() != nullptr ? message_->whole() : in_.size() >= READ_CHUNK;
   if (!eof_ && !broken_ && !full && !undelivered) wanted |= EPOLLIN;
-  // What leaves at the end of this turn needs no event to leave.
+  // Not for what this turn's flush will send: two system calls an answer for nothing.
   if (!broken_ && !out_.empty() && !flushScheduled_) wanted |= EPOLLOUT;
   if (interest_ == PARKED) {
     if (wanted == 0) return;

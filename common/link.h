@@ -48,6 +48,12 @@ struct LinkLimits {
   uint32_t stallTimeoutMs = 10000;     // a queue that doesn't move for so long ends the link
 };
 
+// What a service keeps for the client of a link beside its messages, capabilities for one. Counted with them, from the
+// next message on.
+struct LinkCharge {
+  size_t bytes = 0;
+};
+
 enum class LinkSide : uint8_t { Server, Client };  // a server screens its client's calls; a client only sizes
 
 class Link final : public capnp::MessageStream, private EventLoop::Watcher, private LinkBudget::Holder {
@@ -56,8 +62,9 @@ class Link final : public capnp::MessageStream, private EventLoop::Watcher, priv
   Link(EventLoop& loop, int fd, LinkSide side, LinkLimits limits);
   ~Link() noexcept(false);
 
-  // What this link holds counts for the budget, which must outlive it; `owner` is the user at the other end.
-  void countFor(LinkBudget& budget, uid_t owner);
+  // What this link holds counts for the budget, which must outlive it; `owner` is the user at the other end. `charge`
+  // may be null.
+  void countFor(LinkBudget& budget, uid_t owner, std::shared_ptr<const LinkCharge> charge = nullptr);
   CutOff cutOff() const { return cutOff_; }
   void cutOffAs(CutOff reason) { fail(reason); }
   // When something came in last.
@@ -106,6 +113,7 @@ class Link final : public capnp::MessageStream, private EventLoop::Watcher, priv
   uint32_t interest_ = 0;
   uint64_t heardMs_;
   LinkBudget* budget_ = nullptr;
+  std::shared_ptr<const LinkCharge> charge_;
   ByteQueue in_;               // the beginning of a message, or what nobody has asked for yet
   kj::Own<Incoming> message_;  // its head is judged, and it is being filled
   ByteQueue out_;

@@ -129,6 +129,7 @@ void RpcServer::admit(int fd) {
   PeerCredentials peer;
   try {
     peer = peerCredentials(fd);
+    peer.charge = std::make_shared<LinkCharge>();
     capability = bootstrap_(peer);
   } catch (const kj::Exception&) { capability = nullptr; }
   if (capability == nullptr || (clients_.size() >= maxClients_ && !makeRoomFor(peer.uid))) {
@@ -140,7 +141,7 @@ void RpcServer::admit(int fd) {
   clients_.push_back(std::make_unique<Client>(loop_, fd, peer.uid, limits_, kj::mv(KJ_ASSERT_NONNULL(capability))));
   stats_.connected = clients_.size();
   auto self = std::prev(clients_.end());
-  if (budget_ != nullptr) (*self)->link.countFor(*budget_, peer.uid);
+  if (budget_ != nullptr) (*self)->link.countFor(*budget_, peer.uid, peer.charge);
   auto leave = [this, self] {
     // Not inside the promise that tells us: it belongs to the client that is to die.
     loop_.defer([this, self, alive = alive_] {
@@ -280,7 +281,7 @@ PeerCredentials peerCredentials(int fd) {
   ucred credentials{};
   socklen_t length = sizeof credentials;
   KJ_SYSCALL(getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &credentials, &length));
-  return {credentials.uid, credentials.gid, credentials.pid, fd};
+  return {credentials.uid, credentials.gid, credentials.pid, fd, nullptr};
 }
 
 std::set<gid_t> PeerCredentials::groups() const {

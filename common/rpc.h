@@ -26,7 +26,8 @@ struct PeerCredentials {
   uid_t uid = static_cast<uid_t>(-1);
   gid_t gid = static_cast<gid_t>(-1);
   pid_t pid = 0;
-  int socket = -1;  // theirs; open while they are being admitted
+  int socket = -1;                       // theirs; open while they are being admitted
+  std::shared_ptr<LinkCharge> charge{};  // for what is kept for them; may be null
 
   // Its own group and the supplementary ones (SO_PEERGROUPS), as of when it connected. Fewer if the kernel won't tell.
   std::set<gid_t> groups() const;

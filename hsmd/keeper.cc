@@ -26,6 +26,7 @@ namespace {
 
 constexpr uint64_t DENIALS_EVERY_MS = 1000;
 constexpr int MAX_FRAMES_A_TURN = 64;
+constexpr int TURNS_OF_A_FULL_SOCKET = 64;
 
 // A datagram and one descriptor, if it carries one.
 struct Heard {
@@ -61,8 +62,8 @@ std::string ended(int waitStatus) {
 
 }  // namespace
 
-Keeper::Keeper(Sockets sockets, SharedMemory board, std::string token, uint64_t stepMs)
-    : sockets_(sockets), board_(std::move(board)), token_(std::move(token)), stepMs_(stepMs) {}
+Keeper::Keeper(Sockets sockets, SharedMemory board, std::string token, uint64_t stepMs, uint32_t lastEpoch)
+    : sockets_(sockets), board_(std::move(board)), token_(std::move(token)), stepMs_(stepMs), epoch_(lastEpoch) {}
 
 uint64_t Keeper::nowMs() {
   const auto now = std::chrono::steady_clock::now().time_since_epoch();
@@ -70,9 +71,15 @@ uint64_t Keeper::nowMs() {
 }
 
 int Keeper::run() {
+  if (epoch_ != 0) {
+    // What was tried when the last one died says nothing of the module.
+    board_.as<Board>().abandon(hsm::Trial::Untried);
+    tell(hsm::WorkerDied{.epoch = epoch_, .status = Status::KeeperDied});
+  }
   begin();
   while (true) {
-    std::array<pollfd, 4> waits{{{.fd = sockets_.control, .events = POLLIN, .revents = 0},
+    const short wanted = owed_ ? POLLIN | POLLOUT : POLLIN;
+    std::array<pollfd, 4> waits{{{.fd = sockets_.control, .events = wanted, .revents = 0},
                                  {.fd = sockets_.launcher, .events = POLLIN, .revents = 0},
                                  {.fd = sockets_.birth, .events = POLLIN, .revents = 0},
                                  {.fd = listener_, .events = POLLIN, .revents = 0}}};
@@ -89,7 +96,8 @@ int Keeper::run() {
       else if (waits[3].revents != 0)
         closeListener();
     }
-    if (waits[0].revents != 0 && !hearClient()) return 0;
+    if ((waits[0].revents & POLLOUT) != 0) tellOwed();
+    if ((waits[0].revents & ~POLLOUT) != 0 && !hearClient()) return 0;
     checkTime();
   }
 }
@@ -135,15 +143,20 @@ void Keeper::begin() {
 }
 
 void Keeper::probe() {
-  ++epoch_;
+  if (++epoch_ == 0) ++epoch_;
+  boardSteps_ = board_.as<Board>().steps;
+  start(State::Probing, Order::Probe);
+}
+
+void Keeper::start(State state, Order what) {
   pid_ = 0;
+  words_ = 0;
   lastWords_.reset();
   killedFor_.reset();
   gaveUp_ = false;
-  state_ = State::Probing;
-  boardSteps_ = board_.as<Board>().steps;
+  state_ = state;
   dueMs_ = nowMs() + stepMs_;
-  order(Order::Probe);
+  order(what);
 }
 
 void Keeper::order(Order what) {
@@ -163,7 +176,9 @@ bool Keeper::hearLauncher() {
       workerDied(Status::Starting, 0, false);
       return true;
     case Event::Ended:
-      hearChild();  // what it said may have come after we looked
+      // What it said may have come after we looked; and nothing of it may be left for the next one, whose epoch it
+      // could have guessed. A socket holds some hundred words, and nobody has the other end now.
+      for (int turn = 0; turn < TURNS_OF_A_FULL_SOCKET && hearChild(); ++turn) continue;
       childEnded(event.value);
       return true;
   }
@@ -173,8 +188,13 @@ bool Keeper::hearLauncher() {
 void Keeper::childEnded(int waitStatus) {
   closeListener();
   const auto words = lastWords_;
+  if (words_ > MOST_WORDS) {
+    if (state_ == State::Probing) board_.as<Board>().abandon(hsm::Trial::Crashed);
+    return workerDied(Status::SaidTooMuch, waitStatus, false);
+  }
   if (state_ != State::Probing) {
-    const bool wanted = (words == Status::Ok && WIFEXITED(waitStatus)) || killedFor_ == hsm::KillReason::Memory;
+    const bool faulty = killedFor_ == hsm::KillReason::Deadline || killedFor_ == hsm::KillReason::Garbage;
+    const bool wanted = (words == Status::Ok && WIFEXITED(waitStatus)) || (killedFor_ && !faulty);
     const Status fault = state_ == State::Starting ? Status::Starting : Status::ModuleFailed;
     return workerDied(words.value_or(fault), waitStatus, wanted);
   }
@@ -183,13 +203,7 @@ void Keeper::childEnded(int waitStatus) {
   const bool cut = board_.as<Board>().abandon(bystander ? hsm::Trial::Untried
                                               : gaveUp_ ? hsm::Trial::TimedOut
                                                         : hsm::Trial::Crashed);
-  if (words == Status::Ok && !cut) {
-    lastWords_.reset();
-    gaveUp_ = false;
-    state_ = State::Starting;
-    dueMs_ = nowMs() + stepMs_;
-    return order(Order::Serve);
-  }
+  if (words == Status::Ok && !cut) return start(State::Starting, Order::Serve);
   if (words && *words != Status::Ok) return workerDied(*words, waitStatus, false);
   if (!cut || bystander) return workerDied(Status::Starting, waitStatus, false);
   logWarning("token=" + token_ + " its module " + ended(waitStatus) + " on a trial that is not repeated");
@@ -209,46 +223,61 @@ void Keeper::workerDied(Status status, int waitStatus, bool wanted) {
   dueMs_ = now + delay;
 }
 
-void Keeper::hearChild() {
+// False: there is nothing more to hear now.
+bool Keeper::hearChild() {
   hsm::ControlFrame frame;
   // A module that never stops talking may not keep us from the rest.
   for (int i = 0; i < MAX_FRAMES_A_TURN; ++i) {
     const auto heard = receive(sockets_.birth, frame);
-    if (!heard) return;
-    const auto control = heard->bytes == 0 ? Result<hsm::Control, hsm::FrameProblem>(refuse(hsm::FrameProblem::Length))
-                                           : hsm::parseControl(ByteSpan(frame).first(heard->bytes));
+    if (!heard) return false;
     bool fdKept = false;
-    if (control) {
-      if (const auto* up = std::get_if<hsm::WorkerUp>(&*control); up != nullptr && up->epoch == epoch_) {
-        if (state_ == State::Starting) {
-          state_ = State::Serving;
-          plan_.cameUp(nowMs());
-          denials_ = denialsTold_ = 0;
-          denialsLogged_ = {};
-          tell(hsm::WorkerUp{.epoch = epoch_, .pid = pid_, .login = up->login});
-        }
-      } else if (const auto* layer = std::get_if<hsm::WorkerLayer>(&*control);
-                 layer != nullptr && layer->epoch == epoch_ && state_ == State::Serving) {
-        tell(*layer);
-      } else if (const auto* died = std::get_if<hsm::WorkerDied>(&*control); died != nullptr && died->epoch == epoch_) {
-        lastWords_ = died->status;
-      } else if (const auto* denials = std::get_if<hsm::Denials>(&*control);
-                 denials != nullptr && denials->epoch == epoch_ && heard->fd >= 0 && listener_ < 0) {
-        listener_ = heard->fd;
-        fdKept = true;
-      }
+    if (++words_ == MOST_WORDS + 1) {
+      logWarning("token=" + token_ + " its module's process doesn't stop talking: ending it");
+      order(Order::Kill);
+    } else if (words_ <= MOST_WORDS) {
+      const auto control = hsm::parseControl(ByteSpan(frame).first(heard->bytes));
+      if (control) fdKept = takeWord(*control, heard->fd);
     }
     if (heard->fd >= 0 && !fdKept) close(heard->fd);
-    if (heard->bytes == 0) return;
   }
+  return true;
+}
+
+// True if the descriptor that came with it was taken.
+bool Keeper::takeWord(const hsm::Control& word, int fd) {
+  if (const auto* up = std::get_if<hsm::WorkerUp>(&word)) {
+    if (up->epoch != epoch_ || state_ != State::Starting) return false;
+    state_ = State::Serving;
+    plan_.cameUp(nowMs());
+    denials_ = denialsTold_ = 0;
+    denialsLogged_ = {};
+    tell(hsm::WorkerUp{.epoch = epoch_, .pid = pid_, .login = up->login});
+  } else if (const auto* layer = std::get_if<hsm::WorkerLayer>(&word)) {
+    if (layer->epoch == epoch_ && state_ == State::Serving) tell(*layer);
+  } else if (const auto* died = std::get_if<hsm::WorkerDied>(&word)) {
+    if (died->epoch == epoch_) lastWords_ = died->status;
+  } else if (const auto* denials = std::get_if<hsm::Denials>(&word)) {
+    if (denials->epoch != epoch_ || fd < 0 || listener_ >= 0) return false;
+    listener_ = fd;
+    return true;
+  }
+  return false;
 }
 
 // --- the client ------------------------------------------------------------------------------------------------------
 
 void Keeper::tell(const hsm::Control& control) {
+  const bool state = std::holds_alternative<hsm::WorkerUp>(control) || std::holds_alternative<hsm::WorkerDied>(control);
+  if (state) owed_.reset();
   const hsm::ControlFrame frame = hsm::writeControl(control);
-  // A client that doesn't read loses what doesn't fit; that it is gone shows at the next poll.
-  (void)!send(sockets_.control, frame.data(), frame.size(), MSG_NOSIGNAL | MSG_DONTWAIT);
+  if (!owed_ && send(sockets_.control, frame.data(), frame.size(), MSG_NOSIGNAL | MSG_DONTWAIT) >= 0) return;
+  // A client that doesn't read loses what doesn't fit, but how the worker is it hears when it reads again; that it is
+  // gone shows at the next poll.
+  if (state) owed_ = control;
+}
+
+void Keeper::tellOwed() {
+  if (owed_) tell(hsm::Control(*owed_));
 }
 
 bool Keeper::hearClient() {

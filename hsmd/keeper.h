@@ -16,13 +16,18 @@ namespace sallyport::hsmd {
 
 class Keeper {
  public:
+  // What a child has to say: that it is up, where its refused calls are told, a line for each layer of its sandbox, and
+  // why it ends. One that says more is ended: all of it goes on to the client.
+  static constexpr unsigned MOST_WORDS = 32;
+
   struct Sockets {
     int control = -1;   // the client
     int launcher = -1;  // orders and events
     int birth = -1;     // what children tell
   };
-  // `stepMs`: how long a child may take for its next step on the board, or to come up, before it is ended.
-  Keeper(Sockets sockets, SharedMemory board, std::string token, uint64_t stepMs);
+  // `stepMs`: how long a child may take for its next step on the board, or to come up, before it is ended. `lastEpoch`:
+  // where the keeper before this one was when it died; 0: there was none.
+  Keeper(Sockets sockets, SharedMemory board, std::string token, uint64_t stepMs, uint32_t lastEpoch);
 
   // Until the client is gone, or wants it to end. 0: as wanted.
   int run();
@@ -36,10 +41,13 @@ class Keeper {
   void begin();
   void probe();
   void order(Order what);
+  void start(State state, Order what);
   void tell(const hsm::Control& control);
+  void tellOwed();
   bool hearClient();
   bool hearLauncher();
-  void hearChild();
+  bool hearChild();
+  bool takeWord(const hsm::Control& word, int fd);
   void childEnded(int waitStatus);
   void workerDied(hsm::Status status, int waitStatus, bool wanted);
   void hearDenial();
@@ -56,8 +64,10 @@ class Keeper {
   uint32_t boardSteps_ = 0;  // Probing: as last seen
   uint32_t epoch_ = 0;
   uint32_t pid_ = 0;
+  unsigned words_ = 0;  // of this child
   std::optional<hsm::Status> lastWords_;
-  bool gaveUp_ = false;  // killed by us for its time
+  std::optional<hsm::Control> owed_;  // how the worker is, if there was no room to say so
+  bool gaveUp_ = false;               // killed by us for its time
   std::optional<hsm::KillReason> killedFor_;
   int listener_ = -1;
   uint64_t denials_ = 0;

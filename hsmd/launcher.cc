@@ -28,13 +28,13 @@ class Launcher {
     environment_.push_back(nullptr);
   }
 
-  int run() {
+  Launched run() {
     // Processes that a module has left behind come to us, and go with the rest.
     prctl(PR_SET_CHILD_SUBREAPER, 1);
     while (true) {
       std::array<pollfd, 2> waits{
           {{.fd = options_.socket, .events = POLLIN, .revents = 0}, {.fd = ended_, .events = POLLIN, .revents = 0}}};
-      if (poll(waits.data(), child_ > 0 ? 2 : 1, -1) < 0 && errno != EINTR) return 1;
+      if (poll(waits.data(), child_ > 0 ? 2 : 1, -1) < 0 && errno != EINTR) break;
       if (child_ > 0 && waits[1].revents != 0) reap();
       if (waits[0].revents == 0) continue;
       LauncherOrder order{};
@@ -43,12 +43,15 @@ class Launcher {
       if (got != sizeof order) break;
       obey(order);
     }
+    // Before its workers: nobody decides about them any more, and it may only have closed its socket.
+    endKeeper();
     if (child_ > 0) endGroup();
-    return 0;
+    return launched_;
   }
 
  private:
   void obey(const LauncherOrder& order) {
+    launched_.lastEpoch = order.epoch;
     if (order.order == Order::Kill) {
       if (child_ > 0) kill(-child_, SIGKILL);
     } else if (child_ > 0) {
@@ -107,15 +110,18 @@ class Launcher {
 
   // What has left the group is ours since its parent died, and still has the client's page: it must not see the next
   // worker's secrets there. Without /proc nobody tells us of it.
-  void endStrays() const {
+  void endStrays() {
     constexpr int ROUNDS = 200;
     constexpr useconds_t PAUSE_US = 1000;
     for (int round = 0; round < ROUNDS; ++round) {
-      while (waitpid(-1, nullptr, WNOHANG) > 0) continue;
+      int status = 0;
+      for (pid_t pid = 0; (pid = waitpid(-1, &status, WNOHANG)) > 0;) {
+        if (pid == options_.keeper) keeperEnded(status);
+      }
       bool any = false;
       std::ifstream children("/proc/thread-self/children");
       for (pid_t pid = 0; children >> pid;) {
-        if (pid == options_.keeper) continue;
+        if (pid == options_.keeper && !keeperEnded_) continue;
         kill(pid, SIGKILL);
         any = true;
       }
@@ -128,7 +134,23 @@ class Launcher {
     kill(-child_, SIGKILL);
     int status = 0;
     while (waitpid(child_, &status, 0) < 0 && errno == EINTR) continue;
+    close(ended_);
+    ended_ = -1;
+    child_ = 0;
     endStrays();
+  }
+
+  void endKeeper() {
+    if (keeperEnded_ || options_.keeper <= 0) return;
+    kill(options_.keeper, SIGKILL);  // no harm to one that is on its way out: its status is what it has said
+    int status = 0;
+    while (waitpid(options_.keeper, &status, 0) < 0 && errno == EINTR) continue;
+    keeperEnded(status);
+  }
+
+  void keeperEnded(int status) {
+    keeperEnded_ = true;
+    launched_.keeperStatus = status;
   }
 
   void tell(Event event, int value) {
@@ -140,10 +162,12 @@ class Launcher {
   std::vector<char*> environment_;
   pid_t child_ = 0;
   int ended_ = -1;
+  bool keeperEnded_ = false;
+  Launched launched_;
 };
 
 }  // namespace
 
-int launch(const LauncherOptions& options) { return Launcher(options).run(); }
+Launched launch(const LauncherOptions& options) { return Launcher(options).run(); }
 
 }  // namespace sallyport::hsmd

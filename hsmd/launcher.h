@@ -1,7 +1,7 @@
 // launcher.h - starts and ends the processes that load a module. Part of: hsmd (the process that the client started).
 // A system call filter is inherited over exec, and what a module needs while it loads can't be foreseen: so the process
 // that execs has none, and does nothing else. It has dropped root, capabilities and the way to new ones; it believes a
-// command of seven bytes and parses nothing. The keeper, which thinks, is another process and has a filter that kills.
+// command of eight bytes and parses nothing. The keeper, which thinks, is another process and has a filter that kills.
 #pragma once
 
 #include <sys/types.h>
@@ -27,12 +27,16 @@ struct LauncherEvent {
 struct LauncherOptions {
   int socket = -1;                       // to the keeper
   int program = -1;                      // hsmd-worker, O_PATH
-  pid_t keeper = 0;                      // its end is ours
+  pid_t keeper = 0;                      // its end is ours: whoever called launch() may start another
   std::vector<int> childFds;             // become 3, 4, ... in the child
   std::vector<std::string> environment;  // NAME=value: all that a child has
 };
 
-// Until the keeper is gone. Kills what it has started before it returns.
-int launch(const LauncherOptions& options);
+struct Launched {
+  int keeperStatus = 0;    // of waitpid
+  uint32_t lastEpoch = 0;  // of its orders; 0: it has given none
+};
+// Until the keeper is gone. Nothing of what it has started is left when it returns, and no keeper.
+Launched launch(const LauncherOptions& options);
 
 }  // namespace sallyport::hsmd

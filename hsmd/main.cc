@@ -1,17 +1,21 @@
 // hsmd - keeps one token's PKCS#11 module at work for the vault, or for an operator's command: see hsmd(8),
 // proto/hsm/frames.h and docs/protocol.md §12. Started by vaultd and sallyport, never by hand.
 // Order: read the configuration and the PIN, make what is inherited, become the token's user; then this process starts
-// and ends workers (launcher.h), and its child, the keeper, locks itself down and decides about them (keeper.h).
+// and ends workers (launcher.h), and its child, the keeper, locks itself down and decides about them (keeper.h). A
+// keeper that dies takes its worker along, and is started again: it needs nothing that this process hasn't kept.
 #include <fcntl.h>
+#include <poll.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
-#include <sys/mman.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <array>
 #include <charconv>
+#include <chrono>
 #include <csignal>
 #include <cstdio>
 #include <cstring>
@@ -194,18 +198,81 @@ void closeAllBut(std::array<int, 3> kept) {
   close_range(first, ~0U, 0);
 }
 
-int keep(sandbox::Sandbox& sandbox, Keeper::Sockets sockets, int board, const TokenConfig& token, uint64_t step,
-         pid_t launcher) {
-  prctl(PR_SET_PDEATHSIG, SIGKILL);
-  if (getppid() != launcher) return 1;
-  auto memory = SharedMemory::map(board, BOARD_BYTES);
-  if (!memory) return fail("hsmd: no memory");
-  closeAllBut({sockets.control, sockets.launcher, sockets.birth});
-  Keeper keeper(sockets, std::move(*memory), token.name, step);
-  auto report = sandbox.lockDown();
-  if (!report) return fail(report.error().message, report.error().hint);
-  return keeper.run();
+uint64_t nowMs() {
+  const auto now = std::chrono::steady_clock::now().time_since_epoch();
+  return static_cast<uint64_t>(std::chrono::duration_cast<std::chrono::milliseconds>(now).count());
 }
+
+// The processes of one token: this one, the launcher, and the keeper that it starts. It does so again when the keeper
+// dies: of that the client hears by the next one's first word, and its sockets, its page and the PIN are the same.
+class Processes {
+ public:
+  Processes(sandbox::Sandbox& sandbox, const TokenConfig& token, uint64_t stepMs, int control, LauncherOptions launcher)
+      : sandbox_(sandbox), token_(token), stepMs_(stepMs), control_(control), launcher_(std::move(launcher)) {}
+
+  // Until a keeper ends by itself, or the client is gone: the exit status.
+  int run() {
+    while (true) {
+      const Launched ended = startKeeperAndLaunch();
+      if (WIFEXITED(ended.keeperStatus)) return WEXITSTATUS(ended.keeperStatus);
+      if (ended.lastEpoch != 0) lastEpoch_ = ended.lastEpoch;
+      const uint32_t delayMs = plan_.ended(nowMs(), false);
+      logError("token=" + token_.name + " its keeper " + sandbox::explainExit(ended.keeperStatus, launcher_.keeper) +
+               ": starting it again in " + std::to_string(delayMs) + " ms");
+      // Not read: what the client has to say is the next keeper's.
+      pollfd client{.fd = control_, .events = 0, .revents = 0};
+      if (poll(&client, 1, static_cast<int>(delayMs)) > 0) return 0;
+    }
+  }
+
+ private:
+  static constexpr size_t BIRTH = BIRTH_FD - CALLS_FD;  // in childFds
+
+  Launched startKeeperAndLaunch() {
+    // New ones each time: nothing that was said to or by the dead one is heard by the next.
+    Pair orders;
+    Pair birth;
+    if (!makePair(orders) || !makePair(birth)) return {.keeperStatus = W_EXITCODE(failed(), 0)};
+    const pid_t self = getpid();
+    const pid_t keeper = fork();
+    if (keeper < 0) return {.keeperStatus = W_EXITCODE(failed(), 0)};
+    if (keeper == 0) _exit(keep({.control = control_, .launcher = orders.ours, .birth = birth.ours}, self));
+    close(orders.ours);
+    close(birth.ours);
+    plan_.cameUp(nowMs());
+    launcher_.keeper = keeper;
+    launcher_.socket = orders.theirs;
+    launcher_.childFds[BIRTH] = birth.theirs;
+    const Launched ended = launch(launcher_);
+    close(orders.theirs);
+    close(birth.theirs);
+    return ended;
+  }
+
+  static int failed() {
+    return fail(std::string("hsmd: ") + std::strerror(errno), "raise the limits of open files and processes");
+  }
+
+  int keep(Keeper::Sockets sockets, pid_t launcher) {
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    if (getppid() != launcher) return 1;
+    auto memory = SharedMemory::map(launcher_.childFds[BOARD_FD - CALLS_FD], BOARD_BYTES);
+    if (!memory) return fail("hsmd: no memory");
+    closeAllBut({sockets.control, sockets.launcher, sockets.birth});
+    Keeper keeper(sockets, std::move(*memory), token_.name, stepMs_, lastEpoch_);
+    auto report = sandbox_.lockDown();
+    if (!report) return fail(report.error().message, report.error().hint);
+    return keeper.run();
+  }
+
+  sandbox::Sandbox& sandbox_;
+  const TokenConfig& token_;
+  const uint64_t stepMs_;
+  const int control_;
+  LauncherOptions launcher_;
+  RestartPlan plan_;
+  uint32_t lastEpoch_ = 0;
+};
 
 int serve(const Arguments& arguments, const TokenConfig& token) {
   sandbox::Options options;
@@ -220,9 +287,7 @@ int serve(const Arguments& arguments, const TokenConfig& token) {
   const int pin = pinPage(token, user);
   const int board = SharedMemory::createPlain("hsmd-board", BOARD_BYTES);
   const int settings = settingsFile(WorkerSettings::of(token, arguments.operatorMode).write());
-  Pair orders;
-  Pair birth;
-  if (pin < 0 || board < 0 || settings < 0 || !makePair(orders) || !makePair(birth))
+  if (pin < 0 || board < 0 || settings < 0)
     return fail(std::string("hsmd: ") + std::strerror(errno), "raise the limits of open files and locked memory");
   const int control = highCopy(arguments.control);
   const int calls = highCopy(arguments.calls);
@@ -230,30 +295,20 @@ int serve(const Arguments& arguments, const TokenConfig& token) {
   for (const int fd : {arguments.control, arguments.calls, arguments.page}) close(fd);
 
   LauncherOptions launcher;
-  launcher.socket = orders.theirs;
   launcher.program = highCopy(worker);
-  launcher.childFds = {calls, page, highCopy(pin), highCopy(board), birth.theirs, highCopy(settings)};
+  launcher.childFds = {calls, page, highCopy(pin), highCopy(board), /* birth: of each keeper */ -1, highCopy(settings)};
   launcher.environment = environmentOf(token);
   for (const int fd : {worker, pin, board, settings}) close(fd);
 
   sandbox::Sandbox sandbox(options);
   sandbox.enter();
-  const pid_t self = getpid();
-  const pid_t keeper = fork();
-  if (keeper < 0) return fail(std::string("hsmd: ") + std::strerror(errno));
-  if (keeper == 0) {
-    _exit(keep(sandbox, {.control = control, .launcher = orders.ours, .birth = birth.ours}, launcher.childFds[3], token,
-               stepMs(token, arguments.operatorMode), self));
-  }
-  for (const int fd : {control, orders.ours, birth.ours}) close(fd);
   if (options.requirement != SandboxRequirement::None) {
     // A module runs with what is left here.
     for (const sandbox::Layer& layer : {sandbox::dropCapabilities(), sandbox::setNoNewPrivileges()}) {
       if (layer.state != sandbox::LayerState::Active) return fail("hsmd: " + layer.name + ": " + layer.detail);
     }
   }
-  launcher.keeper = keeper;
-  return launch(launcher);
+  return Processes(sandbox, token, stepMs(token, arguments.operatorMode), control, std::move(launcher)).run();
 }
 
 int run(int argc, char** argv) {

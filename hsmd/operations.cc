@@ -167,7 +167,8 @@ Outcome<hsm::Blob> wrap(const Session& session, CK_OBJECT_HANDLE key, WrapAlgori
                                              secret.size(), uchars(room), &length);
   if (rv != CKR_OK) return failed(rv);
   // A token that ignores the plain text's secrecy would show here as well as anywhere.
-  if (length != expected || std::ranges::search(room, secret)) return failed(Status::BadResult);
+  if (length != expected || std::search(room.begin(), room.end(), secret.begin(), secret.end()) != room.end())
+    return failed(Status::BadResult);
   blob.length = static_cast<uint16_t>(offset + expected);
   return blob;
 }

@@ -49,6 +49,7 @@ std::string_view describe(Failure failure) {
     case Failure::WorkerGone: return "its process ended";
     case Failure::Late: return "no answer in time";
     case Failure::Garbage: return "what it answered is no answer";
+    case Failure::Dropped: return "everything was dropped";
   }
   return "unknown";
 }
@@ -75,21 +76,28 @@ std::optional<uint16_t> HsmLink::takeSlot() {
   if (freeSlots_.empty()) return std::nullopt;
   const uint16_t slot = freeSlots_.back();
   freeSlots_.pop_back();
+  wipe(page_->slot(slot));  // whoever has the page may have written there since it was given back
   return slot;
 }
 
 void HsmLink::giveSlot(uint16_t slot) {
   wipe(page_->slot(slot));
-  freeSlots_.push_back(slot);
+  (dying() ? spoiledSlots_ : freeSlots_).push_back(slot);
+}
+
+void HsmLink::giveMessage() {
+  wipe(page_->message());
+  messageTaken_ = dying();  // as its slots
 }
 
 void HsmLink::send(const hsm::Ask& ask, std::optional<uint16_t> slot, uint64_t deadlineMs, Done done) {
+  const bool message = std::holds_alternative<hsm::Sign>(ask);
   const auto refused = [&](Failure failure) {
     if (slot) giveSlot(*slot);
+    if (message && !messageTaken_) wipe(page_->message());
     done(refuse(failure));
   };
-  const bool message = std::holds_alternative<hsm::Sign>(ask);
-  if (!up_ || epoch_ == killedEpoch_) return refused(Failure::NotUp);
+  if (!up_ || dying()) return refused(Failure::NotUp);
   if (message && messageTaken_) return refused(Failure::Busy);
   const uint64_t id = nextId_++;
   const auto frame = hsm::writeRequest({epoch_, id, ask});
@@ -106,16 +114,32 @@ void HsmLink::finish(std::map<uint64_t, Pending>::iterator call, const Outcome& 
   Pending& pending = node.mapped();
   if (pending.done) pending.done(outcome);
   if (pending.slot) giveSlot(*pending.slot);
-  if (pending.message) {
-    wipe(page_->message());
-    messageTaken_ = false;
-  }
+  if (pending.message) giveMessage();
 }
 
 void HsmLink::failAll(Failure failure) {
   // Those that are asked meanwhile are not among them.
   const uint64_t before = nextId_;
   while (!pending_.empty() && pending_.begin()->first < before) finish(pending_.begin(), refuse(failure));
+}
+
+// Nobody writes into the page now: the worker is dead, and the next one has no call of ours yet.
+void HsmLink::endEpoch() {
+  up_ = false;
+  failAll(Failure::WorkerGone);
+  page_->wipeAll();
+  freeSlots_.insert(freeSlots_.end(), spoiledSlots_.begin(), spoiledSlots_.end());
+  spoiledSlots_.clear();
+  messageTaken_ = false;
+}
+
+void HsmLink::dropAll() {
+  std::vector<Done> dropped;
+  for (auto& [id, call] : pending_) {
+    if (call.done) dropped.push_back(std::exchange(call.done, nullptr));
+  }
+  page_->wipeAll();
+  for (const Done& done : dropped) done(refuse(Failure::Dropped));
 }
 
 void HsmLink::readCalls() {
@@ -141,13 +165,15 @@ void HsmLink::take(const hsm::Reply& reply) {
     ++counts_.stale;
     return;
   }
-  if (!call->second.done) {  // it was told as late, and the worker is being killed: nobody waits for it
+  if (!call->second.done) {  // late, or dropped: nobody waits for it
     ++counts_.stale;
     return finish(call, refuse(Failure::Late));
   }
   if (reply.status == hsm::Status::Ok && !answers(call->second.verb, reply.answer)) {
-    finish(call, refuse(Failure::Garbage));
-    return garbage();
+    garbage();  // first: what this call has of the page is not given to another one while that worker lives
+    const auto same = pending_.find(reply.id);
+    if (same != pending_.end()) finish(same, refuse(Failure::Garbage));
+    return;
   }
   ++counts_.answered;
   finish(call, reply);
@@ -155,7 +181,7 @@ void HsmLink::take(const hsm::Reply& reply) {
 
 void HsmLink::garbage() {
   ++counts_.garbage;
-  kill(hsm::KillReason::Operator);
+  kill(hsm::KillReason::Garbage);
 }
 
 void HsmLink::readControl() {
@@ -176,22 +202,20 @@ void HsmLink::readControl() {
 
 void HsmLink::takeControl(const hsm::Control& control) {
   if (const auto* worker = std::get_if<hsm::WorkerUp>(&control)) {
-    failAll(Failure::WorkerGone);
+    endEpoch();
     up_ = true;
     epoch_ = worker->epoch;
   } else if (std::holds_alternative<hsm::WorkerDied>(control)) {
-    up_ = false;
-    failAll(Failure::WorkerGone);
+    endEpoch();
   }
   events_.onControl(control);
 }
 
 void HsmLink::end() {
   ended_ = true;
-  up_ = false;
   loop_.remove(calls_.get(), callsEnd_);
   loop_.remove(control_.get(), controlEnd_);
-  failAll(Failure::WorkerGone);
+  endEpoch();
   // The keeper takes its worker along when it goes: with the other ends closed nobody can start another.
   calls_ = nullptr;
   control_ = nullptr;
@@ -201,7 +225,7 @@ void HsmLink::end() {
 void HsmLink::kill(hsm::KillReason reason) {
   if (!up_ || killedEpoch_ == epoch_) return;
   killedEpoch_ = epoch_;
-  sendControl(hsm::KillWorker{epoch_, reason});
+  if (sendControl(hsm::KillWorker{epoch_, reason})) events_.onKill(reason);
 }
 
 void HsmLink::stop() { sendControl(hsm::Stop{}); }

@@ -4,7 +4,8 @@
 //
 // Nothing that comes in is trusted. A reply to nobody's request, of another epoch, or twice, is counted and dropped. A
 // frame that can't be read, or a reply of the wrong kind, is a worker that is not ours any more: it is killed. A worker
-// that is late is killed too. Its slots stay taken until it is known to be dead: it could still write into them.
+// that is late is killed too. Its slots stay taken until it is known to be dead: it could still write into them. What
+// it has left in the page is wiped then.
 #pragma once
 
 #include <array>
@@ -26,6 +27,7 @@ enum class Failure : uint8_t {
   WorkerGone,  // it died, or was killed, before it answered
   Late,        // no answer in time
   Garbage,     // what it answered can't be an answer
+  Dropped,     // nobody waits for it any more: dropAll()
 };
 std::string_view describe(Failure failure);
 
@@ -37,6 +39,8 @@ class HsmLink {
   class Events {
    public:
     virtual void onControl(const hsm::Control& control) = 0;
+    // The worker of this epoch is to die, and everything is refused from now on: but its end may be long in coming.
+    virtual void onKill(hsm::KillReason reason) = 0;
     virtual void onEnd() = 0;  // the keeper is gone, once
 
    protected:
@@ -61,7 +65,8 @@ class HsmLink {
   bool messageIsFree() const { return !messageTaken_; }
 
   // `slot`: the one that `ask` names, from takeSlot(); it is the link's from here on, and wiped and given back after
-  // `done`, which may read it. A Sign takes the message area likewise: fill it before, if messageIsFree().
+  // `done`, which may read it. A Sign takes the message area likewise: fill it before, if messageIsFree(); it is wiped
+  // also if the Sign is refused.
   void send(const hsm::Ask& ask, std::optional<uint16_t> slot, uint64_t deadlineMs, Done done);
   // Ends the worker of this epoch; the keeper starts another.
   void kill(hsm::KillReason reason);
@@ -74,7 +79,9 @@ class HsmLink {
     uint64_t late = 0;
   };
   const Counts& counts() const { return counts_; }
-  void panic() { page_->wipeAll(); }
+  // Everything that is under way is refused now, and the page wiped. What the worker makes of those calls afterwards is
+  // dropped; their slots stay taken until it has answered or is dead.
+  void dropAll();
 
  private:
   struct Pending {
@@ -83,7 +90,7 @@ class HsmLink {
     std::optional<uint16_t> slot;
     bool message = false;
     uint64_t deadlineAtMs;
-    Done done;  // empty: answered as late already
+    Done done;  // empty: refused already, as late or as dropped
   };
   struct End final : EventLoop::Watcher {
     HsmLink& link;
@@ -99,6 +106,10 @@ class HsmLink {
   void garbage();
   void finish(std::map<uint64_t, Pending>::iterator call, const Outcome& outcome);
   void failAll(Failure failure);
+  void endEpoch();
+  // The worker is being ended, and isn't dead yet.
+  bool dying() const { return up_ && killedEpoch_ == epoch_; }
+  void giveMessage();
   bool sendControl(const hsm::Control& control);
   void end();
   void watchDeadlines();
@@ -116,6 +127,7 @@ class HsmLink {
   uint64_t nextId_ = 1;
   std::map<uint64_t, Pending> pending_;
   std::vector<uint16_t> freeSlots_;
+  std::vector<uint16_t> spoiledSlots_;  // of a worker that is dying: free with the next
   bool messageTaken_ = false;
   Counts counts_;
   AlarmClock deadlines_{loop_, [this] { checkDeadlines(); }};

@@ -63,7 +63,7 @@ void BaseChannel::pump() {
     switch (flushStash(socket_, toWire_, worker_.budget())) {
       case IoState::Done: afterSending(); break;
       case IoState::Blocked: break;
-      case IoState::Failed: return breakOff(DropReason::TransportError);
+      case IoState::Failed: onWriteFailed(); break;
     }
   }
   if (over()) return;
@@ -95,7 +95,7 @@ void BaseChannel::readSome() {
   if (got == 0) {
     // protocol §13.3: nobody can know whether the peer meant to end it.
     ended_ = true;
-    return breakOff(DropReason::Truncated);
+    return breakOff(deaf_ ? DropReason::TransportError : DropReason::Truncated);
   }
   touch();
   opening_ = true;
@@ -137,7 +137,7 @@ void BaseChannel::resumeReading() {
 
 void BaseChannel::send(std::span<const OutgoingMessage> messages) {
   CHECK(!sending());
-  if (messages.empty() || over()) return;
+  if (messages.empty() || deaf_ || over()) return;
   touch();
   const size_t before = plain_.size();
   for (const auto& [text, code] : messages) {
@@ -173,10 +173,25 @@ void BaseChannel::onSealed(Result<ByteSpan, DropReason> sealed) {
     switch (sendAll(socket_, std::span(&part, 1), toWire_, worker_.budget())) {
       case IoState::Done: break;
       case IoState::Blocked: return noteWaiting();
-      case IoState::Failed: return breakOff(DropReason::TransportError);
+      case IoState::Failed: return onWriteFailed();
     }
   }
   afterSending();
+}
+
+// As ChannelConnectionOf: what arrived before is the program's.
+void BaseChannel::onWriteFailed() {
+  if (closing_) return breakOff(DropReason::TransportError);
+  deaf_ = true;
+  state_->broken = DropReason::TransportError;
+  plain_.clear();
+  toWire_.clear(worker_.budget());
+  shutdown(socket_, SHUT_RDWR);  // whatever failed: no more arrives
+  readable_ = true;
+  worker_.yield(*this);
+  worker_.soon([state = state_] {
+    if (state->onSent) state->onSent();
+  });
 }
 
 void BaseChannel::afterSending() {
@@ -190,12 +205,13 @@ void BaseChannel::afterSending() {
 // There is no end to send: the half of the wire is closed, and what that means is the peer's to guess.
 void BaseChannel::sendEnd() {
   CHECK(!sending());
-  if (over() || state_->sentEnd) return;
+  if (deaf_ || over() || state_->sentEnd) return;
   state_->sentEnd = true;
   shutdown(socket_, SHUT_WR);
 }
 
 void BaseChannel::close(bool) {
+  if (deaf_) return breakOff(DropReason::TransportError);
   closing_ = true;
   state_->inbox.wipeAll();
   state_->onNews = nullptr;

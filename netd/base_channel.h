@@ -15,6 +15,7 @@ class BaseChannel final : public Connection, public ChannelWire, EventLoop::Watc
   ~BaseChannel() noexcept(false) override;
 
   void resume() override { pump(); }
+  int wireFd() const override { return socket_; }
 
   void send(std::span<const OutgoingMessage> messages) override;
   void sendEnd() override;
@@ -33,6 +34,7 @@ class BaseChannel final : public Connection, public ChannelWire, EventLoop::Watc
   void sealSome();
   void onSealed(Result<ByteSpan, wire::DropReason> sealed);
   void afterSending();
+  void onWriteFailed();
   void noteWaiting();
   void discard();
   void linger();
@@ -48,6 +50,7 @@ class BaseChannel final : public Connection, public ChannelWire, EventLoop::Watc
   bool readable_ = true;
   bool ended_ = false;  // the wire, for reading
   bool closing_ = false;
+  bool deaf_ = false;  // the peer takes nothing any more; what it sent before is still read
   bool lingering_ = false;
   kj::Maybe<kj::Promise<void>> lingerTimer_;
 };

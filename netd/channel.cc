@@ -80,6 +80,24 @@ void ChannelConnectionOf<Link>::onEvents(uint32_t events) {
   pump();
 }
 
+// A peer that has closed resets the connection when it is sent something, and what it sent before still lies in the
+// socket: its messages go to the program before the end is told, as ever. (The kernel tells of the reset once. A read
+// behind it looks like a clean end, which is why `broken` is set here.)
+template <typename Link>
+void ChannelConnectionOf<Link>::onWriteFailed() {
+  if (closing_) return breakOff(DropReason::TransportError);
+  deaf_ = true;
+  state_->broken = DropReason::TransportError;
+  toWire_.clear(worker_.budget());
+  shutdown(socket_, SHUT_RDWR);  // whatever failed: no more arrives
+  readable_ = hungUp_ = true;
+  worker_.yield(*this);
+  // Not now: a program's object may be the caller.
+  worker_.soon([state = state_] {
+    if (state->onSent) state->onSent();
+  });
+}
+
 template <typename Link>
 void ChannelConnectionOf<Link>::pump() {
   if (!toWire_.empty()) {
@@ -89,8 +107,9 @@ void ChannelConnectionOf<Link>::pump() {
         if (state_->onSent) state_->onSent();
         break;
       case IoState::Blocked: break;
-      case IoState::Failed: return breakOff(DropReason::TransportError);
+      case IoState::Failed: onWriteFailed(); break;
     }
+    if (over()) return;
   }
   static constexpr int ROUNDS = 4;
   const size_t before = state_->inbox.count();
@@ -103,7 +122,7 @@ void ChannelConnectionOf<Link>::pump() {
   onNews(before, headerBefore);
   if (over()) return;
   // protocol §13.2: both directions have their authenticated end, and nothing waits.
-  if (gotEnd_ && state_->sentEnd && toWire_.empty() && !lingering_) return finish();
+  if (gotEnd_ && state_->sentEnd && toWire_.empty() && !lingering_ && !deaf_) return finish();
   noteWaiting();
   if (readable_ && !state_->inbox.full()) worker_.yield(*this);
 }
@@ -156,7 +175,7 @@ bool ChannelConnectionOf<Link>::readSome() {
     case ReadState::Drained:
     case ReadState::More: return messages > 0;
     case ReadState::Eof: return onEof();
-    case ReadState::EofInside: breakOff(DropReason::Truncated); return false;
+    case ReadState::EofInside: breakOff(deaf_ ? DropReason::TransportError : DropReason::Truncated); return false;
     case ReadState::Failed: breakOff(DropReason::TransportError); return false;
   }
   return false;
@@ -165,7 +184,9 @@ bool ChannelConnectionOf<Link>::readSome() {
 // The wire ended at a frame's boundary.
 template <typename Link>
 bool ChannelConnectionOf<Link>::onEof() {
-  if (!Link::CHANNELS_END || lingering_)
+  if (deaf_)
+    breakOff(DropReason::TransportError);
+  else if (!Link::CHANNELS_END || lingering_)
     finish();  // curve_tun 1.0 has no other goodbye
   else if (!gotEnd_)
     breakOff(DropReason::Truncated);
@@ -204,14 +225,13 @@ std::optional<size_t> ChannelConnectionOf<Link>::sealInto(MutableByteSpan frames
 template <typename Link>
 void ChannelConnectionOf<Link>::sendSealed(size_t bytes) {
   iovec part{.iov_base = worker_.scratch().data(), .iov_len = bytes};
-  if (sendAll(socket_, std::span(&part, 1), toWire_, worker_.budget()) == IoState::Failed)
-    breakOff(DropReason::TransportError);
+  if (sendAll(socket_, std::span(&part, 1), toWire_, worker_.budget()) == IoState::Failed) onWriteFailed();
 }
 
 template <typename Link>
 void ChannelConnectionOf<Link>::send(std::span<const OutgoingMessage> messages) {
   CHECK(!sending());
-  if (messages.empty() || over()) return;
+  if (messages.empty() || deaf_ || over()) return;
   touch();
   // From the worker's scratch memory, as much at a time as goes into it and the socket takes.
   while (!messages.empty() && !sending()) {
@@ -219,7 +239,7 @@ void ChannelConnectionOf<Link>::send(std::span<const OutgoingMessage> messages) 
     if (!sealed) return;
     if (*sealed == 0) break;  // one that is too long for that
     sendSealed(*sealed);
-    if (over()) return;
+    if (deaf_ || over()) return;
   }
   // The rest in one block, behind what the socket didn't take.
   if (!messages.empty()) {
@@ -227,8 +247,7 @@ void ChannelConnectionOf<Link>::send(std::span<const OutgoingMessage> messages) 
     size_t total = 0;
     for (const OutgoingMessage& message : messages) total += Link::AROUND_BYTES + message.text.size();
     if (!sealInto(toWire_.extend(worker_.budget(), total), messages)) return;
-    if (!waits && flushStash(socket_, toWire_, worker_.budget()) == IoState::Failed)
-      return breakOff(DropReason::TransportError);
+    if (!waits && flushStash(socket_, toWire_, worker_.budget()) == IoState::Failed) return onWriteFailed();
   }
   noteWaiting();
 }
@@ -236,7 +255,7 @@ void ChannelConnectionOf<Link>::send(std::span<const OutgoingMessage> messages) 
 template <typename Link>
 void ChannelConnectionOf<Link>::sendEnd() {
   CHECK(!sending());
-  if (over() || state_->sentEnd) return;
+  if (deaf_ || over() || state_->sentEnd) return;
   state_->sentEnd = true;
   touch();
   if (auto fault = link_.sealEnd(worker_.ciphers(), MutableByteSpan(worker_.scratch()).first(Link::AROUND_BYTES)))
@@ -248,6 +267,7 @@ void ChannelConnectionOf<Link>::sendEnd() {
 
 template <typename Link>
 void ChannelConnectionOf<Link>::close(bool orderly) {
+  if (deaf_) return breakOff(DropReason::TransportError);
   closing_ = true;
   state_->inbox.wipeAll();
   state_->onNews = nullptr;

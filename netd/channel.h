@@ -98,7 +98,7 @@ struct ChannelState {
   bool sentEnd = false;                                // nor will we send any
   uint32_t maxMessageBytes = wire::MAX_MESSAGE_BYTES;  // that may be sent
   std::optional<wire::PeerHeader> underWay;            // of a frame that isn't whole yet
-  std::optional<wire::DropReason> broken;              // and this is why; nothing: the peer ended it
+  std::optional<wire::DropReason> broken;              // why it did or will, and sends fail; nothing: the peer ended it
   std::function<void()> onNews;                        // messages came, or the end
   std::function<void()> onSent;                        // what was given to send() has left, or the wire is gone
 };
@@ -111,6 +111,7 @@ class ChannelConnectionOf final : public Connection, public ChannelWire, EventLo
   ~ChannelConnectionOf() noexcept(false) override;
 
   void resume() override { pump(); }
+  int wireFd() const override { return socket_; }
   std::optional<uint32_t> blockVersion() const override { return link_.blockVersion(); }
 
   void send(std::span<const OutgoingMessage> messages) override;
@@ -129,6 +130,7 @@ class ChannelConnectionOf final : public Connection, public ChannelWire, EventLo
   void linger();
   std::optional<size_t> sealInto(MutableByteSpan frames, std::span<const OutgoingMessage>& messages);
   void sendSealed(size_t bytes);
+  void onWriteFailed();
   void onNews(size_t countBefore, bool headerBefore);
   bool onEof();
 
@@ -140,6 +142,7 @@ class ChannelConnectionOf final : public Connection, public ChannelWire, EventLo
   bool readable_ = true;
   bool hungUp_ = false;
   bool closing_ = false;
+  bool deaf_ = false;  // the peer takes nothing any more; what it sent before is still read
   bool gotEnd_ = false;
   bool lingering_ = false;
   kj::Maybe<kj::Promise<void>> lingerTimer_;

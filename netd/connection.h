@@ -34,6 +34,8 @@ class Connection {
   virtual wire::DropReason timeoutReason() const { return wire::DropReason::HandshakeTimeout; }
   // Which version of its block a session of the peer protocol was made with; nothing for all others.
   virtual std::optional<uint32_t> blockVersion() const { return std::nullopt; }
+  // The encrypted side's socket, of a session; -1 before that.
+  virtual int wireFd() const { return -1; }
   // Goes on after Worker::yield().
   virtual void resume() {}
   // What a drop for this reason is told about: a session names its peer.
@@ -44,6 +46,7 @@ class Connection {
   // A reload: the entry's new description, or null if it is gone.
   void reconsider(std::shared_ptr<const Entry> fresh);
 
+  uint64_t unheardSinceMs = 0;  // when Worker::checkPeers() first found its peer asked and silent; 0: it wasn't
   uint64_t waitingSinceMs = 0;  // when it began to hold memory for a slow reader or an unfinished frame
   ListHook hook;                // Registry's list of all
   ListHook runHook;             // connections that could go on at once, but let the others have their turn

@@ -13,6 +13,7 @@ class EchoSessionOf final : public Connection, EventLoop::Watcher {
   EchoSessionOf(Worker& worker, std::shared_ptr<const Entry> entry, const PublicKey& peer, WireSessionOf<Link> wire);
 
   void resume() override { pump(); }
+  int wireFd() const override { return socket_; }
   std::optional<uint32_t> blockVersion() const override { return link_.blockVersion(); }
 
  private:

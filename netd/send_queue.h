@@ -86,10 +86,10 @@ class SendQueue {
   template <typename Context>
   void answer(Context& context) {
     auto outcome = context.getResults().initOutcome();
-    if (state_->connection != nullptr)
-      outcome.setSent();
-    else if (state_->broken)
+    if (state_->broken)  // what has arrived may still be there to receive
       outcome.setBroken(std::string(wire::name(*state_->broken)));
+    else if (state_->connection != nullptr)
+      outcome.setSent();
     else
       outcome.setBroken("ended");
   }

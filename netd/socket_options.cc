@@ -19,19 +19,21 @@ void setLiveness(int fd, const WorkerLimits& limits) {
     setOption(fd, SOL_SOCKET, SO_KEEPALIVE, 1);
     setOption(fd, IPPROTO_TCP, TCP_KEEPIDLE, static_cast<int>(limits.keepaliveS));
     setOption(fd, IPPROTO_TCP, TCP_KEEPINTVL, 10);
-    // With a user timeout that decides how many go unanswered (tcp(7)).
-    if (limits.userTimeoutMs == 0) setOption(fd, IPPROTO_TCP, TCP_KEEPCNT, 6);
+    setOption(fd, IPPROTO_TCP, TCP_KEEPCNT, 6);
   }
-  if (limits.userTimeoutMs != 0) setOption(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, static_cast<int>(limits.userTimeoutMs));
+}
+
+Hearing hearingOf(int fd) {
+  tcp_info info{};
+  socklen_t length = sizeof info;
+  if (getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &length) != 0) return {};
+  return {.asked = info.tcpi_retransmits > 0 || info.tcpi_probes > 0, .silentMs = info.tcpi_last_ack_recv};
 }
 
 void setForAccepted(int listener, bool wire, const WorkerLimits& limits) {
   setNoDelay(listener);
   if (!wire) return setAbruptClose(listener);
-  // Of a configuration before this one.
-  setOption(listener, SOL_SOCKET, SO_KEEPALIVE, 0);
-  setOption(listener, IPPROTO_TCP, TCP_USER_TIMEOUT, 0);
-  setOption(listener, IPPROTO_TCP, TCP_KEEPCNT, 6);
+  setOption(listener, SOL_SOCKET, SO_KEEPALIVE, 0);  // of a configuration before this one
   setLiveness(listener, limits);
 }
 

@@ -19,6 +19,7 @@ class TunnelOf final : public Connection {
   ~TunnelOf() noexcept(false) override;
 
   void resume() override { pump(); }
+  int wireFd() const override { return wire_.fd; }
   std::optional<uint32_t> blockVersion() const override { return link_.blockVersion(); }
 
  private:

@@ -14,6 +14,7 @@
 #include "netd/listener.h"
 #include "netd/memory_file.h"
 #include "netd/metrics.h"
+#include "netd/socket_options.h"
 
 namespace sallyport::netd {
 
@@ -27,6 +28,9 @@ constexpr int MIN_DESCRIPTORS = 64;
 constexpr uint64_t MIN_WAIT_MS = 1000;
 constexpr uint32_t ACCEPT_PAUSE_MS = 100;
 constexpr uint32_t RECHECK_MS = 500;
+// How often it is asked whether the peers are still there: a part of the time that they have.
+constexpr uint32_t CHECKS_PER_TIMEOUT = 8;
+constexpr uint32_t MIN_CHECK_MS = 100;
 // Dials that the monitor hasn't read yet; connections bound them.
 constexpr size_t MAX_WAITING_RECORDS = 65536;
 }  // namespace
@@ -171,6 +175,33 @@ void Worker::onTick() {
     armTick();
 }
 
+void Worker::watchPeers() {
+  peerCheck_ = nullptr;
+  if (limits().userTimeoutMs == 0) return;
+  peerCheck_ = loop_.timer()
+                   .afterDelay(std::max(limits().userTimeoutMs / CHECKS_PER_TIMEOUT, MIN_CHECK_MS) * kj::MILLISECONDS)
+                   .then([this] { soon([this] { checkPeers(); }); })
+                   .eagerlyEvaluate(nullptr);
+}
+
+// A peer that reads nothing acknowledges what asks it to: it lives, however long it pauses. One that was asked again
+// and again, and acknowledged nothing in the time it has, is gone.
+void Worker::checkPeers() {
+  const uint32_t limitMs = limits().userTimeoutMs;
+  for (Connection* c = connections_.front(); c != nullptr;) {
+    Connection* next = connections_.next(*c);
+    const Hearing hearing = c->wireFd() < 0 ? Hearing{} : hearingOf(c->wireFd());
+    if (!hearing.asked)
+      c->unheardSinceMs = 0;
+    else if (c->unheardSinceMs == 0)
+      c->unheardSinceMs = loop_.nowMs();
+    else if (loop_.nowMs() - c->unheardSinceMs >= limitMs && hearing.silentMs >= limitMs)
+      c->fail(DropReason::TransportError);
+    c = next;
+  }
+  watchPeers();
+}
+
 // --- accepting -------------------------------------------------------------------------------------------------------
 
 void Worker::outgoingStarted(uint32_t entryId) {
@@ -307,6 +338,7 @@ void Worker::onConfig(kj::AutoCloseFd fd) {
   vault_.forgetPeerSalts();
   budget_->setLimit(limits().bufferBytes);
   if (limits().idleTimeoutMs != 0) armTick();
+  watchPeers();
   for (const auto& [id, listener] : listeners_) listener->onConfig();
   // A revoked peer's sessions end; the others don't notice.
   for (Connection* c = connections_.front(); c != nullptr;) {

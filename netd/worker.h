@@ -112,6 +112,8 @@ class Worker {
   void recheckBlocks();
   void recheckBlocksLater();
   void onBlockVersion(uint32_t entryId, std::optional<uint32_t> version);
+  void watchPeers();
+  void checkPeers();
   void onTick();
   void armTick();
   void timeOut(IntrusiveList<Connection, &Connection::waitingHook>& list);
@@ -150,6 +152,7 @@ class Worker {
   std::vector<const Stats*> allStats_;
   kj::Promise<void> tick_ = nullptr;
   bool tickArmed_ = false;
+  kj::Maybe<kj::Promise<void>> peerCheck_;
   std::unordered_map<uint32_t, uint32_t> outgoing_;  // handshakes under way, by entry
   int descriptorCeiling_;
   bool paused_ = false;  // out of descriptors

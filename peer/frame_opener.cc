@@ -61,7 +61,7 @@ std::optional<DropReason> FrameOpener::judge(FrameRun& run, const wire::PeerTag&
   const auto expected = direction_.finishHash(run.hash);
   const uint32_t length = header_->length;
   header_ = std::nullopt;
-  if (!equalsConstantTime(tag, expected)) return direction_.die(DropReason::BadTag);
+  if (!reveal(equalsConstantTime(tag, expected))) return direction_.die(DropReason::BadTag);
   direction_.nextFrame(length);
   return std::nullopt;
 }

@@ -271,7 +271,8 @@ interface App {
   # message. `more`: ask again, with the last name that came.
 
   verify @4 (items :List(VerifyItem)) -> (outcomes :List(VerifyOutcome));
-  # Ed25519 signatures of anybody. Needs no grant. About 100 us an item; 2,000 a second for all programs together.
+  # Ed25519 signatures of anybody. Needs no grant. About 100 us an item; 2,000 a second for the
+  # programs of a user.
 }
 struct PublicKeyOutcome {
   union {

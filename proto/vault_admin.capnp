@@ -112,7 +112,7 @@ struct KeyStatus {
   name @0 :Text;
   kind @1 :Text;               # "x25519", "ed25519" or "peer-block"
   publicKey @2 :Data;          # of a block: its fingerprint
-  state @3 :Text;              # "active", "locked", "unusable"
+  state @3 :Text;              # "active", "locked", "unusable", "inactive" (no version is active: deleted, or not yet)
   sealed @4 :Text;             # how the file is protected: "plain file", "passphrase", "systemd credential"
   nonce @5 :Text;              # "ready", or why no nonce is issued
   version @6 :UInt32;          # the active one; 0: there is none now

@@ -81,13 +81,13 @@ void AdminService::fillKeys(proto::VaultStatus::Builder status) {
     auto out = keys[i++];
     out.setName(text(name));
     out.setKind(literal(describe(key->header.kind)));
-    if (const KeyVersion* version = key->activeFacts(state_.nowUnix())) {
-      copyInto(out.initPublicKey(PublicKey::SIZE), version->publicKey.span());
-      out.setVersion(version->number);
-    }
-    out.setState(key->locked ? "locked" : key->usable ? "active" : "unusable");
-    out.setToken(text(key->header.token));
     const KeyVersion* active = key->activeFacts(state_.nowUnix());
+    if (active != nullptr) {
+      copyInto(out.initPublicKey(PublicKey::SIZE), active->publicKey.span());
+      out.setVersion(active->number);
+    }
+    out.setState(key->locked ? "locked" : !key->usable ? "unusable" : active != nullptr ? "active" : "inactive");
+    out.setToken(text(key->header.token));
     if (key->inToken() && active != nullptr) {
       const std::string problem = state_.tokens != nullptr
                                       ? state_.tokens->problemOf(*key, *active)
@@ -234,7 +234,8 @@ Result<std::string, Problem> AdminService::unlockKey(std::string_view keyFile, B
   key->openedBy.clear();
   key->sealed = hasTokenSlot(sealed->header) ? std::make_unique<SealedKey>(std::move(*sealed)) : nullptr;
   if (state_.tokens != nullptr) state_.tokens->want(*key);
-  return "key " + name + " is unlocked, " + std::to_string(key->versions.size()) + " versions";
+  return "key " + name + " is unlocked, " + std::to_string(key->versions.size()) +
+         (key->versions.size() == 1 ? " version" : " versions");
 }
 
 kj::Promise<void> AdminService::unlock(UnlockContext context) {

@@ -12,10 +12,11 @@ void setVerbs(capnp::List<proto::Verb>::Builder list, const std::vector<proto::V
 
 }  // namespace
 
-AppService::AppService(VaultState& state, Caller caller, pid_t pid)
+AppService::AppService(VaultState& state, Caller caller, pid_t pid, std::shared_ptr<LinkCharge> charge)
     : state_(state), session_(std::make_shared<AppSession>()) {
   session_->caller = std::move(caller);
   session_->pid = pid;
+  if (charge) session_->charge = std::move(charge);
 }
 
 kj::Promise<void> AppService::publicKey(PublicKeyContext context) {
@@ -164,7 +165,7 @@ Result<void, Refusal> AppService::verifyOne(proto::VerifyItem::Reader item, prot
   const auto key = exactly<PublicKey::SIZE>(item.getPublicKey());
   const auto signature = exactly<SIGNATURE_BYTES>(item.getSignature());
   if (!key || !signature) return refuse(Refusal::BAD_SIZE);
-  if (!state_.verifyRate.take(state_.nowMs())) return refuse(Refusal::RATE_LIMITED);
+  if (!state_.mayVerify(session_->caller.uid)) return refuse(Refusal::RATE_LIMITED);
   if (auto good = verifySignature(PublicKey(*key), view(item.getMessage()), *signature); !good) {
     return refuse(good.error());
   }

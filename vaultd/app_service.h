@@ -8,7 +8,8 @@ namespace sallyport::vaultd {
 
 class AppService final : public proto::App::Server {
  public:
-  AppService(VaultState& state, Caller caller, pid_t pid = 0);
+  // `charge`: where the capabilities that it gives are counted.
+  AppService(VaultState& state, Caller caller, pid_t pid = 0, std::shared_ptr<LinkCharge> charge = nullptr);
 
  protected:
   kj::Promise<void> publicKey(PublicKeyContext context) override;

@@ -147,6 +147,17 @@ Result<uint64_t, Problem> AuditLog::filesOf(AuditFile& state) {
   return *loaded ? (*loaded)->files : 0;
 }
 
+std::optional<AuditLog::Known> AuditLog::knownBy(ByteSpan stateFile) {
+  if (stateFile.size() != 2 * STATE_SLOT_BYTES) return std::nullopt;
+  std::optional<State> newest;
+  for (size_t index = 0; index < 2; ++index) {
+    auto state = State::decode(stateFile.subspan(index * STATE_SLOT_BYTES, STATE_SLOT_BYTES), index);
+    if (state && (!newest || state->generation > newest->generation)) newest = std::move(state);
+  }
+  if (!newest) return std::nullopt;
+  return Known{{newest->next - 1, newest->chain}, newest->oldest};
+}
+
 Result<void, Problem> AuditLog::readState() {
   auto loaded = loadState(*stateFile_);
   // A crash in the first of all writes leaves a state that is no state yet, and nothing else.

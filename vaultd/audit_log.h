@@ -58,6 +58,13 @@ class AuditLog {
                                                          int64_t nowMs);
   // How many files the log with this state has; 0 if none has been begun.
   static Result<uint64_t, Problem> filesOf(AuditFile& state);
+  // What the content of a state file says was written at least, and the first record that is kept: for who checks a log
+  // without its vault. Nothing: it is damaged.
+  struct Known {
+    AuditHead head;
+    uint64_t oldest = 1;
+  };
+  static std::optional<Known> knownBy(ByteSpan stateFile);
 
   // Number, mac and chain are given here. False: lost, and counted.
   bool append(AuditRecord record);

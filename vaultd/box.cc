@@ -1,6 +1,8 @@
 #include "vaultd/box.h"
 
 #include <sodium.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
 #include <algorithm>
 
@@ -14,6 +16,7 @@ static_assert(crypto_box_NONCEBYTES == wire::BOX_NONCE_BYTES);
 // What one operation leaves below our frame: measured less than 2 KiB for X25519 and for a box.
 constexpr size_t DEAD_STACK_BYTES = 8192;
 constexpr size_t LOADING_STACK_BYTES = 256 * 1024;
+constexpr size_t DEEPEST_STACK_BYTES = 1024 * 1024;  // the kernel keeps as much free below every stack
 
 using BoxNonce = std::array<unsigned char, crypto_box_NONCEBYTES>;
 
@@ -80,7 +83,17 @@ bool isLowOrder(const PublicKey& point) {
 }
 
 void wipeDeadStack() { sodium_stackzero(DEAD_STACK_BYTES); }
-void wipeDeadStackOfLoading() { sodium_stackzero(LOADING_STACK_BYTES); }
+void wipeDeadStackOfLoading() {
+  sodium_stackzero(LOADING_STACK_BYTES);
+  // What lies deeper, and whole pages of this, are the system's again: they read as zeros if they are ever needed.
+  static const auto PAGE = static_cast<uintptr_t>(sysconf(_SC_PAGESIZE));
+  const auto here = reinterpret_cast<uintptr_t>(__builtin_frame_address(0));
+  const uintptr_t end = (here - DEAD_STACK_BYTES) & ~(PAGE - 1);
+  const uintptr_t begin = (here - DEEPEST_STACK_BYTES) & ~(PAGE - 1);
+  // ENOMEM: the stack was never so deep. What there is of it was given back all the same.
+  static_cast<void>(
+      madvise(reinterpret_cast<void*>(begin), end - begin, MADV_DONTNEED));  // NOLINT(performance-no-int-to-ptr)
+}
 
 LongTermBox::LongTermBox(SecretArena& arena, SharedKeyCache& cache, SharedKeyCache::KeyId id,
                          const LongTermSecret& secret)
@@ -128,6 +141,7 @@ void LongTermBox::remember(const PublicKey& peer, SharedKeyView key) {
 }
 
 Result<LongNonceBytes, Refusal> LongTermBox::sealCookie(const HelloStep& step, NonceSource<BoxRole::Cookie>& nonces,
+                                                        NonceBatch& batch,
                                                         std::span<std::byte, wire::COOKIE_PACKET_BOX_BYTES> out) {
   // Never through the cache: an ephemeral key comes once.
   WipedAtEnd wiped(scratch_);
@@ -139,7 +153,7 @@ Result<LongNonceBytes, Refusal> LongTermBox::sealCookie(const HelloStep& step, N
   // "64 zero bytes": the original server demands exactly them. Constant time, as everything that comes out of a box.
   if (!reveal(sodium_is_zero(uchars(ByteSpan(zeros)), zeros.size()) == 1)) return refuse(Refusal::BAD_BOX);
 
-  auto nonce = nonces.draw();
+  auto nonce = nonces.draw(batch);
   if (!nonce) return refuse(Refusal::NONCE_UNAVAILABLE);
   const LongNonceBytes nonceBytes = std::move(*nonce).spend();
 
@@ -166,12 +180,12 @@ Result<void, Refusal> LongTermBox::verifyVouch(const VouchStep& step, bool mayRe
 }
 
 Result<LongNonceBytes, Refusal> LongTermBox::makeVouch(const PublicKey& server, const PublicKey& clientEphemeral,
-                                                       NonceSource<BoxRole::Vouch>& nonces,
+                                                       NonceSource<BoxRole::Vouch>& nonces, NonceBatch& batch,
                                                        std::span<std::byte, wire::VOUCH_BYTES> out, bool& cached) {
   WipedAtEnd wiped(scratch_);
   const auto key = sharedKey(server, cached);
   if (!key) return refuse(key.error());
-  auto nonce = nonces.draw();
+  auto nonce = nonces.draw(batch);
   if (!nonce) return refuse(Refusal::NONCE_UNAVAILABLE);
   const LongNonceBytes nonceBytes = std::move(*nonce).spend();
   seal(out, clientEphemeral.span(), nonceOf(BoxRole::Vouch, nonceBytes), *key);

@@ -32,7 +32,7 @@ using Refusal = proto::Refusal;
 
 // Overwrites the dead stack that crypto calls have left behind, below the caller's frame; once after each batch.
 void wipeDeadStack();
-// The same for the loading of keys, which goes deeper: their texts lie on the stack.
+// The same for the loading of keys, which goes deeper: their texts lie on the stack. Its memory is given back, too.
 void wipeDeadStackOfLoading();
 
 // One of the points whose product with any secret is all zeros: whoever multiplies refuses it.
@@ -69,6 +69,7 @@ class LongTermBox {
   // Opens the Hello's box (64 zero bytes under "CurveCP-client-H" 0), then seals ES, K to EC. One X25519 for both.
   // Refuses lowOrderKey, badBox, nonceUnavailable; a nonce is drawn only for a genuine Hello.
   Result<LongNonceBytes, Refusal> sealCookie(const HelloStep& step, NonceSource<BoxRole::Cookie>& nonces,
+                                             NonceBatch& batch,
                                              std::span<std::byte, wire::COOKIE_PACKET_BOX_BYTES> out);
 
   struct VouchStep {
@@ -83,7 +84,7 @@ class LongTermBox {
 
   // Boxes EC to `server`. Its shared key is always remembered: servers come from the configuration alone.
   Result<LongNonceBytes, Refusal> makeVouch(const PublicKey& server, const PublicKey& clientEphemeral,
-                                            NonceSource<BoxRole::Vouch>& nonces,
+                                            NonceSource<BoxRole::Vouch>& nonces, NonceBatch& batch,
                                             std::span<std::byte, wire::VOUCH_BYTES> out, bool& cached);
 
   // --- the boxes of programs; `mayRemember`: keep the shared key of a box that was good, if it is of [peers]

@@ -3,9 +3,7 @@
 #include <sodium.h>
 
 #include <algorithm>
-#include <ctime>
 #include <limits>
-#include <ranges>
 
 #include "vaultd/key_text.h"
 
@@ -170,15 +168,6 @@ Result<void, Problem> parseFirstLine(std::string_view line, KeyDocument document
   return refuse(Problem{"not a sallyport key file", "import a raw key with `sallyport key import NAME`"});
 }
 
-std::string utcText(int64_t unixSeconds) {
-  const std::time_t time = unixSeconds;
-  std::tm parts{};
-  gmtime_r(&time, &parts);
-  char text[40];
-  std::strftime(text, sizeof text, "%Y-%m-%dT%H:%M:%SZ", &parts);
-  return text;
-}
-
 }  // namespace
 
 Problem damagedKeyFile(std::string_view what) {
@@ -216,9 +205,9 @@ const KeyVersion* activeVersion(const KeyHeader& header, int64_t nowUnix) {
 
 std::vector<const KeyVersion*> openingVersions(const KeyHeader& header, int64_t nowUnix) {
   std::vector<const KeyVersion*> result;
-  for (const KeyVersion& version : header.versions | std::views::reverse) {
-    const VersionState state = stateOf(version, nowUnix);
-    if (state == VersionState::Active || state == VersionState::OpenOnly) result.push_back(&version);
+  for (auto version = header.versions.rbegin(); version != header.versions.rend(); ++version) {
+    const VersionState state = stateOf(*version, nowUnix);
+    if (state == VersionState::Active || state == VersionState::OpenOnly) result.push_back(&*version);
   }
   return result;
 }
@@ -464,10 +453,11 @@ Result<LongTermSecret, Problem> parseSecret(std::string_view text, KeyKind kind)
                               std::to_string(2 * bytes) + " characters) are wanted",
                           {}});
   }
-  if (sodium_is_zero(secret.exposeData(), bytes)) return refuse(Problem{"the secret key is all zeros", {}});
+  if (reveal(sodium_is_zero(secret.exposeData(), bytes) == 1))
+    return refuse(Problem{"the secret key is all zeros", {}});
   // One pad in both directions: equal halves are what equal roles would be.
   if (kind == KeyKind::PeerBlock &&
-      equalsConstantTime(secret.expose().first(bytes / 2), secret.expose().last(bytes / 2)))
+      reveal(equalsConstantTime(secret.expose().first(bytes / 2), secret.expose().last(bytes / 2))))
     return refuse(Problem{"both halves of the block are the same", "make one with `sallyport pair`"});
   return secret;
 }

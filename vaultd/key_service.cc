@@ -48,6 +48,7 @@ KeyService::KeyService(VaultState& state, std::shared_ptr<AppSession> session, s
     : state_(state), session_(std::move(session)), name_(std::move(name)), verbs_(verbs) {
   ++session_->liveKeys;
   ++session_->objects;
+  session_->charge->bytes += AppSession::OBJECT_BYTES;
   ++state_.objects[session_->caller.uid];
   ++state_.allObjects;
   beginLease(leaseMs);
@@ -56,6 +57,7 @@ KeyService::KeyService(VaultState& state, std::shared_ptr<AppSession> session, s
 KeyService::~KeyService() noexcept {
   if (!closed_) --session_->liveKeys;
   --session_->objects;
+  session_->charge->bytes -= AppSession::OBJECT_BYTES;
   --state_.allObjects;
   const auto ofUser = state_.objects.find(session_->caller.uid);
   if (--ofUser->second == 0) state_.objects.erase(ofUser);

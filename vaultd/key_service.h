@@ -7,6 +7,7 @@
 #include <memory>
 #include <string>
 
+#include "common/link.h"
 #include "proto/vault.capnp.h"
 #include "vaultd/batch.h"
 #include "vaultd/token_batch.h"
@@ -22,11 +23,13 @@ struct AppSession {
   // Of all connections of one user, and of all users.
   static constexpr size_t MAX_OBJECTS_OF_USER = 2048;
   static constexpr size_t MAX_OBJECTS_OF_ALL = 4096;
+  static constexpr size_t OBJECT_BYTES = 768;  // measured: with what the RPC system keeps of it
 
   Caller caller;
   pid_t pid = 0;
   size_t liveKeys = 0;
   size_t objects = 0;
+  std::shared_ptr<LinkCharge> charge = std::make_shared<LinkCharge>();  // what they cost
 };
 
 VerbSet verbsFrom(capnp::List<proto::Verb>::Reader verbs);  // those that this build knows

@@ -2,14 +2,16 @@
 
 #include <sodium.h>
 
-#include <algorithm>
 #include <charconv>
+#include <ctime>
 
 namespace sallyport::vaultd {
 
 bool decodeExactly(std::string_view base64, MutableByteSpan out) {
   // libsodium 1.0.18 takes some bytes beyond ASCII for digits: a second spelling of the same file.
-  if (std::ranges::any_of(base64, [](char c) { return (static_cast<unsigned char>(c) & 0x80) != 0; })) return false;
+  unsigned char all = 0;
+  for (const char c : base64) all |= static_cast<unsigned char>(c);
+  if (reveal((all & 0x80) != 0)) return false;
   size_t size = 0;
   const char* end = nullptr;
   if (sodium_base642bin(uchars(out), out.size(), base64.data(), base64.size(), nullptr, &size, &end,
@@ -49,6 +51,17 @@ std::optional<uint64_t> parseNumber(std::string_view digits) {
   const auto [end, error] = std::from_chars(digits.data(), digits.data() + digits.size(), value);
   if (error != std::errc() || end != digits.data() + digits.size() || digits.empty()) return std::nullopt;
   return value;
+}
+
+std::string utcText(int64_t unixSeconds, char between) {
+  const std::time_t time = unixSeconds;
+  std::tm parts{};
+  gmtime_r(&time, &parts);
+  char text[40];
+  std::strftime(text, sizeof text, "%Y-%m-%dT%H:%M:%SZ", &parts);
+  std::string result(text);
+  result[result.find('T')] = between;
+  return result;
 }
 
 std::string_view trimmed(std::string_view text) {

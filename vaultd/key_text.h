@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <optional>
+#include <string>
 #include <string_view>
 
 #include "common/bytes.h"
@@ -17,7 +18,8 @@ bool decodeHexExactly(std::string_view hex, MutableByteSpan out);
 bool appendBase64(SecretText& text, ByteSpan bytes);
 bool appendHex(SecretText& text, ByteSpan bytes);
 std::optional<uint64_t> parseNumber(std::string_view digits);
-std::string_view trimmed(std::string_view text);  // without white space at both ends
+std::string utcText(int64_t unixSeconds, char between = 'T');  // "2026-11-21T04:00:00Z"
+std::string_view trimmed(std::string_view text);               // without white space at both ends
 
 // Takes `key=value` off the front of `rest`; fields are separated by one space.
 std::optional<std::string_view> takeField(std::string_view& rest, std::string_view key);

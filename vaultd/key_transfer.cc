@@ -15,6 +15,16 @@ constexpr size_t MAX_CONTENT_BYTES = 1 + LongTermSecret::MAX_SIZE;
 constexpr size_t BOX_TEXT_BYTES = (1 + LongTermSecret::SIZE + crypto_box_SEALBYTES + 2) / 3 * 4;
 using Content = SecretBytes<struct ContentTag, MAX_CONTENT_BYTES>;
 
+// Of the first byte of what was unwrapped; no other byte of it is looked at.
+bool kindOf(std::byte first, size_t bytes, KeyKind& kind) {
+  for (const KeyKind each : {KeyKind::X25519, KeyKind::Ed25519, KeyKind::PeerBlock}) {
+    if (secretBytes(each) != bytes || !reveal(first == static_cast<std::byte>(each))) continue;
+    kind = each;
+    return true;
+  }
+  return false;
+}
+
 }  // namespace
 
 ImportKey newImportKey() {
@@ -60,18 +70,15 @@ Result<WrappedSecret, Problem> unwrapSecret(std::string_view text, const ImportK
   if (!wrapped || !decodeExactly(rest, box))
     return refuse(Problem{"not a wrapped key", "`sallyport key wrap` on the other host prints one"});
   Content plain;
-  if (crypto_box_seal_open(plain.exposeData(), uchars(ByteSpan(box)), box.size(), key.publicKey.data(),
-                           key.secret.exposeData()) != 0) {
+  if (!reveal(crypto_box_seal_open(plain.exposeData(), uchars(ByteSpan(box)), box.size(), key.publicKey.data(),
+                                   key.secret.exposeData()) == 0)) {
     return refuse(Problem{"the wrapped key was made for another import key, or was changed",
                           "wrap it again, to what `sallyport key import-key` prints now"});
   }
-  const auto kind = static_cast<unsigned>(plain.expose()[0]);
   WrappedSecret content;
   const size_t bytes = box.size() - crypto_box_SEALBYTES - 1;
-  if (kind > static_cast<unsigned>(KeyKind::PeerBlock) || secretBytes(static_cast<KeyKind>(kind)) != bytes ||
-      sodium_is_zero(plain.exposeData() + 1, bytes))
+  if (!kindOf(plain.expose()[0], bytes, content.kind) || reveal(sodium_is_zero(plain.exposeData() + 1, bytes) == 1))
     return refuse(Problem{"the wrapped key is of a kind that this version doesn't know", "use a newer sallyport"});
-  content.kind = static_cast<KeyKind>(kind);
   content.secret = LongTermSecret(plain.expose().subspan(1, bytes));
   return content;
 }

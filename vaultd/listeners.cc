@@ -69,7 +69,7 @@ RpcServer::Bootstrap admitPrograms(VaultState& state, std::string socket, std::s
     Caller caller{socket, peer.uid, peer.groups()};
     if (!users.empty() && !users.contains(peer.uid) && !(group && caller.gids.contains(*group))) return nullptr;
     caller.gid = peer.gid;
-    return capnp::Capability::Client(kj::heap<AppService>(state, std::move(caller), peer.pid));
+    return capnp::Capability::Client(kj::heap<AppService>(state, std::move(caller), peer.pid, peer.charge));
   };
 }
 

@@ -72,14 +72,15 @@ std::string_view describe(TokenState state) {
 }
 
 Token::Token(EventLoop& loop, const TokenConfig& config, Result<hsmlink::KeeperEnds, std::string> ends,
-             Observer& observer)
+             Observer& observer, Times times)
     : loop_(loop),
       observer_(observer),
       name_(config.name),
       deadlineMs_(config.deadlineMs),
       memoryKiB_(uint64_t{config.memoryMiB} * 1024),
       presenceAlways_(config.presenceAlways),
-      recheckMs_(uint64_t{config.recheckMinutes} * 60'000) {
+      recheckMs_(uint64_t{config.recheckMinutes} * 60'000),
+      times_(times) {
   if (!ends) {
     state_ = TokenState::Ended;
     why_ = ends.error();
@@ -88,8 +89,8 @@ Token::Token(EventLoop& loop, const TokenConfig& config, Result<hsmlink::KeeperE
   }
   facts_.page = std::string(ends->page->describe());
   link_.emplace(loop, std::move(*ends), static_cast<hsmlink::HsmLink::Events&>(*this));
-  health_.set(HEALTH_MS);
-  losing_.set(LOST_AFTER_MS);
+  health_.set(times_.healthMs);
+  losing_.set(times_.lostAfterMs);
 }
 
 // --- state -----------------------------------------------------------------------------------------------------------
@@ -107,7 +108,7 @@ void Token::enter(TokenState state, std::string why) {
     return;
   }
   refuseWaiting();
-  if (!lost_ && !losing_.isSet()) losing_.set(LOST_AFTER_MS);
+  if (!lost_ && !losing_.isSet()) losing_.set(times_.lostAfterMs);
   if (told || state == TokenState::Proving || (state == TokenState::Starting)) return;
   logWarning("token " + name_ + " is " + std::string(describe(state)) + ": " + why_);
   observer_.onTokenEvent(*this, "token_down", std::string(describe(state)), why_);
@@ -133,6 +134,11 @@ void Token::onControl(const hsm::Control& control) {
       key.index.reset();
       key.proved = key.wrong = false;
       key.problem = "not proved yet";
+    }
+    // The worker that was to forget the PIN has died of something else: this one has it, and may not use it.
+    if (pinToForget_) {
+      enter(TokenState::NoPin, "its PIN was forgotten in a panic");
+      return forgetPin();
     }
     if (up->login == Status::Ok) {
       if (!heldLogin_) return sayHello();
@@ -171,10 +177,16 @@ void Token::onControl(const hsm::Control& control) {
   }
 }
 
+// Not only when it is dead: a keeper that is stopped, or a host in trouble, may be long about that.
+void Token::onKill(hsm::KillReason reason) {
+  resting_.unset();
+  enter(TokenState::Down, "its process is being ended: " + std::string(hsm::describe(reason)));
+}
+
 void Token::onEnd() {
   facts_.pid = 0;
   dropHeldLogin();
-  enter(TokenState::Ended, "its hsmd has ended, and only a restart of vaultd brings it back");
+  enter(TokenState::Ended, "its hsmd has ended, and vaultd, locked down, can't start another: restart vaultd");
   lose(why_);
 }
 
@@ -276,7 +288,7 @@ void Token::derive(const PublicKey& own, const PublicKey& peer, Derived done) {
            [this, own, done = std::move(done)](const Outcome& outcome, ByteSpan slot) {
              if (!isFailure(outcome)) {
                const auto result = slot.first<32>();
-               if (sodium_is_zero(uchars(ByteSpan(result)), result.size()) == 0) {
+               if (!reveal(sodium_is_zero(uchars(ByteSpan(result)), result.size()) == 1)) {
                  ++facts_.derived;
                  return done(&result);
                }
@@ -333,7 +345,8 @@ void Token::login(ByteSpan pin, bool force, std::function<void(Status)> done) {
   if (pin.empty() || pin.size() > hsm::MAX_PIN_BYTES) return done(Status::BadRequest);
   Wish wish{hsm::Login{0, static_cast<uint16_t>(pin.size()), force}, Needs::Slot, WipedBytes(pin), 0,
             [this, done = std::move(done)](const Outcome& outcome, ByteSpan) {
-              const Status status = outcome ? outcome->status : Status::DeviceRemoved;
+              Status status = outcome ? outcome->status : Status::DeviceRemoved;
+              if (!outcome && outcome.error() == Failure::Dropped) status = Status::NotLoggedIn;
               if (status == Status::Ok && !up()) {
                 sayHello();
               } else if (status != Status::Ok && outcome && !up()) {
@@ -342,7 +355,7 @@ void Token::login(ByteSpan pin, bool force, std::function<void(Status)> done) {
               done(status);
             }};
   // Who forgets a PIN ends, and the next one has to get this one: it must not be lost with the first.
-  if (!loggingOut_ || !link_ || link_->ended()) return ask(std::move(wish));
+  if ((!loggingOut_ && !pinToForget_) || !link_ || link_->ended()) return ask(std::move(wish));
   dropHeldLogin();
   heldLogin_.emplace(std::move(wish));
 }
@@ -355,12 +368,28 @@ void Token::dropHeldLogin() {
 }
 
 void Token::panic() {
-  if (!link_) return;
-  loggingOut_ = link_->up();
-  ask({hsm::Logout{}, Needs::Nothing, {}, 0, [](const Outcome&, ByteSpan) {}});
-  for (auto& [own, key] : keys_) key.proved = false;
-  link_->panic();
-  if (state_ != TokenState::Ended) enter(TokenState::NoPin, "its PIN was forgotten in a panic");
+  if (!link_ || state_ == TokenState::Ended) return;
+  for (auto& [own, key] : keys_) {
+    key.proved = false;
+    key.problem = "everything was wiped in a panic";
+  }
+  dropHeldLogin();
+  enter(TokenState::NoPin, "its PIN was forgotten in a panic");
+  link_->dropAll();  // what waits for it hears so now, and nothing is read from the page that was wiped
+  pinToForget_ = true;
+  forgetPin();
+}
+
+void Token::forgetPin() {
+  if (!link_->up()) return;  // the next worker has to
+  loggingOut_ = true;
+  ask({hsm::Logout{}, Needs::Nothing, {}, 0, [this](const Outcome& outcome, ByteSpan) {
+         if (outcome && outcome->status == Status::Ok) {
+           pinToForget_ = false;
+         } else if (link_->up()) {
+           link_->kill(hsm::KillReason::Operator);
+         }
+       }});
 }
 
 Token::Facts Token::facts() const {

@@ -2,7 +2,7 @@
 // Process: vaultd alone. docs/protocol.md §12, docs/hsm.md, docs/decisions/0031-keys-in-tokens.md.
 //
 //   Starting --up--> Proving --all keys tried--> Up --proof failed--> Resting --pause over--> Proving
-//   any      --the worker died--> Down --up--> Proving        any --the keeper died--> Ended
+//   any      --the worker died, or is to--> Down --up--> Proving        any --hsmd ended--> Ended
 //   Proving  --no PIN, or not this one--> NoPin --login--> Proving
 //
 // Only in Up is anything asked for callers: everything else refuses at once, and nothing waits for a token that may
@@ -46,15 +46,18 @@ class Token final : private hsmlink::HsmLink::Events {
   static constexpr size_t MAX_WAITING = 1024;           // calls that no worker has yet
   static constexpr size_t MAX_SIGNS_WAITING = 64;       // they hold their messages
   static constexpr unsigned FAILURES_BEFORE_PROOF = 8;  // one after the other
-  static constexpr uint64_t LOST_AFTER_MS = 10'000;     // not up for so long: as good as removed
-  static constexpr uint64_t HEALTH_MS = 10'000;
   static constexpr uint64_t REST_MS = 1000, MAX_REST_MS = 60'000;
+
+  struct Times {
+    uint64_t lostAfterMs = 10'000;  // not up for so long: as good as removed
+    uint64_t healthMs = 10'000;     // how often its worker is looked at, and presence considered
+  };
 
   // What the vault does about it. Called from the loop.
   class Observer {
    public:
     virtual void onTokenUp(Token& token) = 0;    // after each proof
-    virtual void onTokenLost(Token& token) = 0;  // removed, ended, or away for LOST_AFTER_MS; once until it is up again
+    virtual void onTokenLost(Token& token) = 0;  // removed, ended, or away for lostAfterMs; once until it is up again
     // For the log of the audit: "token_up", "token_down", "token_key_bad", ...
     virtual void onTokenEvent(const Token& token, std::string verb, std::string outcome, std::string note) = 0;
 
@@ -63,7 +66,10 @@ class Token final : private hsmlink::HsmLink::Events {
   };
 
   // `ends`: from startKeeper; else the reason why there is none. `observer` must outlive this.
-  Token(EventLoop& loop, const TokenConfig& config, Result<hsmlink::KeeperEnds, std::string> ends, Observer& observer);
+  Token(EventLoop& loop, const TokenConfig& config, Result<hsmlink::KeeperEnds, std::string> ends, Observer& observer,
+        Times times);
+  Token(EventLoop& loop, const TokenConfig& config, Result<hsmlink::KeeperEnds, std::string> ends, Observer& observer)
+      : Token(loop, config, std::move(ends), observer, Times()) {}
   ~Token() noexcept(false) {}
 
   const std::string& name() const { return name_; }
@@ -71,6 +77,7 @@ class Token final : private hsmlink::HsmLink::Events {
   bool up() const { return state_ == TokenState::Up; }
   bool settled() const { return state_ != TokenState::Starting && state_ != TokenState::Proving; }
   bool presenceAlways() const { return presenceAlways_; }
+  bool lost() const { return lost_; }  // onTokenLost() was the last word
   // Why it isn't up; empty if it is.
   const std::string& why() const { return why_; }
 
@@ -80,8 +87,9 @@ class Token final : private hsmlink::HsmLink::Events {
   void want(KeyKind kind, const KeyVersion& version);
   // Why the key can't be used now; empty if it can.
   std::string problemOf(const PublicKey& key) const;
-  // A slot that this token opens: unwrapped again when presence is proved.
-  void wantSeal(const TokenWrap& wrap, const hsm::Block32& bound);
+  // The slots of one key's file (`bound` is of its name) that this token opens, instead of those that it had before:
+  // unwrapped again when presence is proved.
+  void wantSeals(const hsm::Block32& bound, std::vector<TokenWrap> wraps);
 
   // --- calls: `done` is called exactly once, perhaps before the call returns; null: refused ---
 
@@ -98,7 +106,8 @@ class Token final : private hsmlink::HsmLink::Events {
 
   // The PIN of an operator. `done` gets Ok, or why not.
   void login(ByteSpan pin, bool force, std::function<void(hsm::Status)> done);
-  // Everything that is on its way is wiped, and the PIN forgotten.
+  // Everything that is on its way is refused and wiped, and the PIN forgotten: by this worker, or if it dies before it
+  // has said so, by the next.
   void panic();
 
   struct KeyFacts {
@@ -139,17 +148,14 @@ class Token final : private hsmlink::HsmLink::Events {
     std::array<std::byte, 32> text{};                 // what it signs in it
     std::string problem = "not looked for yet";
   };
-  struct Seal {
-    TokenWrap wrap;
-    hsm::Block32 bound;
-  };
-
   void onControl(const hsm::Control& control) override;
+  void onKill(hsm::KillReason reason) override;
   void onEnd() override;
 
   void enter(TokenState state, std::string why);
   void refuseWaiting();
   void dropHeldLogin();
+  void forgetPin();
   void pump();
   void ask(Wish wish);  // past the queue
   void enqueue(Wish wish, bool first = false);
@@ -177,16 +183,18 @@ class Token final : private hsmlink::HsmLink::Events {
   const uint64_t memoryKiB_;
   const bool presenceAlways_;
   const uint64_t recheckMs_;
+  const Times times_;
   TokenState state_ = TokenState::Starting;
   std::string why_ = "its process is starting";
   std::optional<hsmlink::HsmLink> link_;
   std::map<PublicKey, Key> keys_;
-  std::vector<Seal> seals_;
-  std::vector<hsm::KeyInfo> listed_;  // of this epoch
+  std::map<hsm::Block32, std::vector<TokenWrap>> seals_;  // by what they are bound to
+  std::vector<hsm::KeyInfo> listed_;                      // of this epoch
   std::deque<Wish> waiting_, signsWaiting_;
   size_t callsUnderWay_ = 0;
   size_t mostUnderWay_ = 8;
   bool loggingOut_ = false;        // this worker is on its way out
+  bool pinToForget_ = false;       // no worker has said yet that it has forgotten it
   std::optional<Wish> heldLogin_;  // for the worker to come
   unsigned failuresInARow_ = 0;
   unsigned proofsUnderWay_ = 0;

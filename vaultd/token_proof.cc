@@ -43,13 +43,15 @@ void Token::want(KeyKind kind, const KeyVersion& version) {
   if (key.index) return prove(version.publicKey, key);
   // Made after this worker had looked around. Another one will find it, if it is there.
   logInfo("token " + name_ + ": started again to find a key that is new");
-  link_->kill(hsm::KillReason::Operator);
+  link_->kill(hsm::KillReason::NewKey);
 }
 
-void Token::wantSeal(const TokenWrap& wrap, const hsm::Block32& bound) {
-  const bool known =
-      std::ranges::any_of(seals_, [&](const Seal& seal) { return seal.bound == bound && seal.wrap.blob == wrap.blob; });
-  if (!known) seals_.push_back({wrap, bound});
+void Token::wantSeals(const hsm::Block32& bound, std::vector<TokenWrap> wraps) {
+  if (wraps.empty()) {
+    seals_.erase(bound);
+  } else {
+    seals_.insert_or_assign(bound, std::move(wraps));
+  }
 }
 
 std::string Token::problemOf(const PublicKey& own) const {
@@ -151,7 +153,7 @@ void Token::proved(const PublicKey& own, const Outcome& outcome, ByteSpan slot) 
   } else {
     bool right = false;
     if (key.kind == KeyKind::X25519) {
-      right = equalsConstantTime(slot.first(32), key.expected.expose());
+      right = reveal(equalsConstantTime(slot.first(32), key.expected.expose()));
     } else {
       right = verifySignature(own, key.text, std::get<hsm::SignReply>(outcome->answer).signature).has_value();
     }
@@ -194,15 +196,23 @@ void Token::proofsDone() {
 }
 
 void Token::proveSeals() {
-  for (const Seal& seal : seals_) {
-    unwrap(seal.wrap, seal.bound, [this](const std::span<const std::byte, 32>* secret) {
-      if (secret == nullptr && up()) rest("it doesn't unwrap any more what it has wrapped");
-    });
+  // Copied: a call that is refused at once is answered in here.
+  for (const auto& [bound, wraps] : std::map(seals_)) {
+    for (const TokenWrap& wrap : wraps) {
+      unwrap(wrap, bound, [this, bound = bound, blob = wrap.blob](const std::span<const std::byte, 32>* secret) {
+        if (secret != nullptr || !up()) return;
+        // One that was removed meanwhile proves nothing.
+        const auto wanted = seals_.find(bound);
+        if (wanted == seals_.end() || std::ranges::find(wanted->second, blob, &TokenWrap::blob) == wanted->second.end())
+          return;
+        rest("it doesn't unwrap any more what it has wrapped");
+      });
+    }
   }
 }
 
 void Token::onHealth() {
-  health_.set(HEALTH_MS);
+  health_.set(times_.healthMs);
   if (!up()) return;
   ask({hsm::Ping{}, Needs::Nothing, {}, 0, [this](const Outcome& outcome, ByteSpan) {
          if (outcome && outcome->status == Status::Ok) onPing(std::get<hsm::PingReply>(outcome->answer));

@@ -77,6 +77,11 @@ Unlocker Tokens::unlocker(Unlocker otherwise) {
 void Tokens::attach(VaultState& state) {
   state_ = &state;
   for (const auto& [name, key] : state.keys.all()) want(*key);
+  // What tokens have said since the keys were loaded.
+  for (const auto& [name, token] : tokens_) {
+    if (token->up()) onTokenUp(*token);
+    if (token->lost()) onTokenLost(*token);
+  }
 }
 
 void Tokens::want(const VaultKey& key) {
@@ -87,9 +92,13 @@ void Tokens::want(const VaultKey& key) {
       }
     }
   }
-  for (const Slot& slot : key.header.slots) {
-    if (slot.kind != SealKind::Token) continue;
-    if (Token* token = find(slot.token)) token->wantSeal(slot.tokenWrap, tokenBound(key.header.name));
+  // Also of those that it names no more: a slot that was removed is none of theirs.
+  for (const auto& [name, token] : tokens_) {
+    std::vector<TokenWrap> wraps;
+    for (const Slot& slot : key.header.slots) {
+      if (slot.kind == SealKind::Token && slot.token == name) wraps.push_back(slot.tokenWrap);
+    }
+    token->wantSeals(tokenBound(key.header.name), std::move(wraps));
   }
 }
 

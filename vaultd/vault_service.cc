@@ -34,13 +34,14 @@ kj::Promise<void> NetService::sealCookies(SealCookiesContext context) {
     return recorded(state_, context, [&] {
       const auto hellos = context.getParams().getHellos();
       constexpr size_t WORDS = 3 + (wire::LONG_NONCE_BYTES + wire::COOKIE_PACKET_BOX_BYTES) / 8;
+      NonceBatch nonces(std::min(hellos.size(), MAX_ITEMS));
       unsigned place = 0;
       answerEach(
           context, hellos, std::min(hellos.size(), MAX_ITEMS) * WORDS,
           [&](auto request, auto outcome) {
             const unsigned at = place++;
             return recordedStep(state_, "seal_cookie", view(request.getEntry()), [&](StepRecord&) {
-              return orRefused(admissions, at, [&](bool paid) { return sealCookie(request, outcome, paid); });
+              return orRefused(admissions, at, [&](bool paid) { return sealCookie(request, outcome, nonces, paid); });
             });
           },
           tally(state_.counters, Count::CookiesSealed, Count::CookiesRefused));
@@ -49,7 +50,7 @@ kj::Promise<void> NetService::sealCookies(SealCookiesContext context) {
 }
 
 Result<void, Refusal> NetService::sealCookie(proto::Hello::Reader hello, proto::CookieOutcome::Builder outcome,
-                                             bool paid) {
+                                             NonceBatch& nonces, bool paid) {
   const auto name = view(hello.getEntry());
   const ListenRule* rule = state_.policy.listen(name);
   if (rule == nullptr) return refuse(noEntry(state_.policy, name));
@@ -67,7 +68,7 @@ Result<void, Refusal> NetService::sealCookie(proto::Hello::Reader hello, proto::
   const LongTermBox::HelloStep step{PublicKey(*clientEphemeral), *box, PublicKey(*serverEphemeral), *cookie};
   LongNonceBytes nonce;
   const auto version = rule->key->tryOpening(state_.nowUnix(), [&](VaultVersion& each) -> Result<void, Refusal> {
-    auto made = each.secret->box().sealCookie(step, each.secret->cookieNonces, sealedBox);
+    auto made = each.secret->box().sealCookie(step, each.secret->cookieNonces, nonces, sealedBox);
     if (!made) return refuse(made.error());
     nonce = *made;
     return {};
@@ -147,13 +148,14 @@ kj::Promise<void> NetService::makeVouches(MakeVouchesContext context) {
     return recorded(state_, context, [&] {
       const auto requests = context.getParams().getRequests();
       constexpr size_t WORDS = 4 + (wire::KEY_BYTES + wire::LONG_NONCE_BYTES + wire::VOUCH_BYTES) / 8;
+      NonceBatch nonces(std::min(requests.size(), MAX_ITEMS));
       unsigned place = 0;
       answerEach(
           context, requests, std::min(requests.size(), MAX_ITEMS) * WORDS,
           [&](auto request, auto outcome) {
             const unsigned at = place++;
             return recordedStep(state_, "make_vouch", view(request.getEntry()), [&](StepRecord&) {
-              return orRefused(admissions, at, [&](bool paid) { return makeVouch(request, outcome, paid); });
+              return orRefused(admissions, at, [&](bool paid) { return makeVouch(request, outcome, nonces, paid); });
             });
           },
           tally(state_.counters, Count::VouchesMade, Count::VouchesNotMade));
@@ -162,7 +164,7 @@ kj::Promise<void> NetService::makeVouches(MakeVouchesContext context) {
 }
 
 Result<void, Refusal> NetService::makeVouch(proto::VouchRequest::Reader request,
-                                            proto::MadeVouchOutcome::Builder outcome, bool paid) {
+                                            proto::MadeVouchOutcome::Builder outcome, NonceBatch& nonces, bool paid) {
   const auto name = view(request.getEntry());
   const ConnectRule* rule = state_.policy.connect(name);
   if (rule == nullptr) return refuse(noEntry(state_.policy, name));
@@ -177,7 +179,8 @@ Result<void, Refusal> NetService::makeVouch(proto::VouchRequest::Reader request,
   VersionSecret& secret = *(*version)->secret;
   std::array<std::byte, wire::VOUCH_BYTES> box;
   bool cached = false;
-  auto nonce = secret.box().makeVouch(rule->server, PublicKey(*clientEphemeral), secret.vouchNonces, box, cached);
+  auto nonce =
+      secret.box().makeVouch(rule->server, PublicKey(*clientEphemeral), secret.vouchNonces, nonces, box, cached);
   state_.counters.add(cached ? Count::SharedKeyHits : Count::SharedKeyMisses);
   if (!nonce) return refuse(nonce.error());
   auto made = outcome.initMade();

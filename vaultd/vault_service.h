@@ -26,10 +26,11 @@ class NetService final : public proto::Net::Server {
 
  private:
   // `paid`: the rate was, in the first look at a batch that needs a token.
-  Result<void, Refusal> sealCookie(proto::Hello::Reader hello, proto::CookieOutcome::Builder outcome, bool paid);
+  Result<void, Refusal> sealCookie(proto::Hello::Reader hello, proto::CookieOutcome::Builder outcome,
+                                   NonceBatch& nonces, bool paid);
   Result<void, Refusal> verifyVouch(proto::Vouch::Reader vouch, proto::VouchOutcome::Builder outcome, bool paid);
   Result<void, Refusal> makeVouch(proto::VouchRequest::Reader request, proto::MadeVouchOutcome::Builder outcome,
-                                  bool paid);
+                                  NonceBatch& nonces, bool paid);
   Result<void, Refusal> drawSalt(proto::PeerEntry::Reader entry, proto::PeerSaltOutcome::Builder outcome);
   Result<void, Refusal> deriveKeys(proto::PeerKeysRequest::Reader request, proto::PeerKeysOutcome::Builder outcome);
   Result<void, Refusal> acceptPeer(proto::PeerAcceptRequest::Reader request, proto::PeerAcceptOutcome::Builder outcome);

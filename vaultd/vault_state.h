@@ -20,8 +20,9 @@ namespace sallyport::vaultd {
 
 class Tokens;
 
-// Anybody may have signatures verified, and each costs as much as a handshake: more are refused.
+// Anybody may have signatures verified, and each costs as much as a handshake: more of a user are refused.
 inline constexpr uint32_t VERIFIES_PER_SECOND = 2000;
+inline constexpr size_t MAX_VERIFYING_USERS = 1024;  // are remembered; then all begin anew
 
 struct VaultState {
   SharedKeyCache& cache;
@@ -31,7 +32,7 @@ struct VaultState {
   std::function<uint64_t()> nowMs;  // monotonic
   Authority authority{};
   std::function<int64_t()> nowUnix = [] { return static_cast<int64_t>(::time(nullptr)); };  // versions live by it
-  TokenBucket verifyRate{VERIFIES_PER_SECOND, 0};
+  std::map<uid_t, TokenBucket> verifyRates{};
   TokenBucket alarmRate{1, 0};
   Breakers breakers{};
   std::map<uid_t, size_t> objects{};  // capabilities that programs hold, by user
@@ -49,6 +50,11 @@ struct VaultState {
   void apply(const Config& config, Grants grants);
   // False: no use may begin, for it couldn't be recorded.
   bool mayUse() const;
+  // One signature for this user's programs.
+  bool mayVerify(uid_t uid) {
+    if (verifyRates.size() >= MAX_VERIFYING_USERS && !verifyRates.contains(uid)) verifyRates.clear();
+    return verifyRates.try_emplace(uid, VERIFIES_PER_SECOND, nowMs()).first->second.take(nowMs());
+  }
   // Counts and writes down a use. False: no record, so the answer must not be sent.
   bool recordUse(const UseRecord& use);
   void recordStep(const StepRecord& step);

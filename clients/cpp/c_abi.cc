@@ -136,6 +136,20 @@ int sallyport_public_key(sallyport_vault* vault, const char* key, uint8_t public
   });
 }
 
+int sallyport_public_keys(sallyport_vault* vault, const char* key, uint32_t* version, uint8_t* opening, size_t* count) {
+  return guarded([&] {
+    require(vault != nullptr && key != nullptr && count != nullptr && (opening != nullptr || *count == 0));
+    const client::PublicKeys keys = vault->vault.publicKeys(key);
+    const size_t room = std::exchange(*count, keys.opening.size());
+    if (room < keys.opening.size()) throw client::Error(client::Code::bufferTooSmall);
+    for (const client::PublicKey& each : keys.opening) {
+      copyOut(opening, each);
+      opening += each.size();
+    }
+    if (version != nullptr) *version = keys.version;
+  });
+}
+
 int sallyport_keys(sallyport_vault* vault, void (*each)(const sallyport_granted_key*, void*), void* context) {
   return guarded([&] {
     require(vault != nullptr && each != nullptr);

@@ -57,14 +57,22 @@ void Vault::ping() {
   if (!passed) throw Error(Code::selfTestFailed);
 }
 
-PublicKey Vault::publicKey(std::string_view key) {
-  Outcome<PublicKey> outcome;
+PublicKey Vault::publicKey(std::string_view key) { return publicKeys(key).active; }
+
+PublicKeys Vault::publicKeys(std::string_view key) {
+  Outcome<PublicKeys> outcome;
   ask<proto::App::PublicKeyParams, proto::App::PublicKeyResults>(
       sessionOf(impl_), PUBLIC_KEY, key.size(), [&](auto params) { params.setKey(toCapnp(key)); },
       [&](auto results, auto) {
         const auto answer = results.getOutcome();
-        outcome = answer.isPublicKey() ? Outcome<PublicKey>(fixed<32>(answer.getPublicKey()))
-                                       : Outcome<PublicKey>(codeOf(answer.getRefused()));
+        if (!answer.isPublicKey()) {
+          outcome = Outcome<PublicKeys>(codeOf(answer.getRefused()));
+          return;
+        }
+        PublicKeys keys{fixed<32>(answer.getPublicKey()), answer.getVersion(), {}};
+        for (const auto& each : answer.getOpening()) keys.opening.push_back(fixed<32>(each));
+        if (keys.opening.empty()) keys.opening.push_back(keys.active);
+        outcome = Outcome<PublicKeys>(std::move(keys));
       });
   return outcome.value();
 }

@@ -121,6 +121,7 @@ def _load() -> ctypes.CDLL:
             ("version", text, []), ("connect", ctypes.c_int, [text, ctypes.c_uint32, _POINTER]),
             ("disconnect", None, [_POINTER]), ("ping", ctypes.c_int, [handle]),
             ("public_key", ctypes.c_int, [handle, text, ctypes.c_void_p]),
+            ("public_keys", ctypes.c_int, [handle, text, ctypes.POINTER(ctypes.c_uint32), ctypes.c_void_p, ctypes.POINTER(size)]),
             ("keys", ctypes.c_int, [handle, _EACH_KEY, ctypes.c_void_p]),
             ("key_open", ctypes.c_int, [handle, text, ctypes.c_uint, ctypes.c_uint64, _POINTER]),
             ("key_close", None, [_POINTER]), ("key_verbs", ctypes.c_int, [handle, ctypes.POINTER(ctypes.c_uint)]),
@@ -216,6 +217,12 @@ class Signed(NamedTuple):
     version: int
 
 
+class PublicKeys(NamedTuple):
+    active: bytes
+    version: int                # the active one; 0: the vault is older than this field
+    opening: tuple[bytes, ...]  # of all versions that may open now, the active one first
+
+
 class GrantedKey(NamedTuple):
     name: str
     kind: str                   # "x25519" or "ed25519"
@@ -289,6 +296,14 @@ class Vault(_Handle):
         room = (ctypes.c_uint8 * 32)()
         _check(_lib.sallyport_public_key(self._live(), _text(name), room))
         return bytes(room)
+
+    def public_keys(self, name: str) -> PublicKeys:
+        """With the number of the version, and the public halves of what still opens: to whom something may be boxed."""
+        most = 64
+        room, version, count = (ctypes.c_uint8 * (32 * most))(), ctypes.c_uint32(), ctypes.c_size_t(most)
+        _check(_lib.sallyport_public_keys(self._live(), _text(name), ctypes.byref(version), room, ctypes.byref(count)))
+        opening = tuple(bytes(room[32 * i:32 * i + 32]) for i in range(count.value))
+        return PublicKeys(opening[0], version.value, opening)
 
     def keys(self) -> list[GrantedKey]:
         """What this caller may do, key by key."""

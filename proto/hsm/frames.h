@@ -10,7 +10,8 @@
 //            each exactly once, unless it dies. Several requests may be under way; answers come in any order. A client
 //            that sends without reading fills both directions: send without blocking, and only to a worker that is up.
 //   control  SEQPACKET, CONTROL_BYTES each way: client <-> keeper. The first frame of a worker's life is WorkerUp.
-//            Closing it ends the keeper and all that it started. Its end is the end of the keeper.
+//            Closing it ends the keeper and all that it started. A keeper that dies is replaced, and the next one goes
+//            on with the epochs behind that of the dead one; the end of the socket is the end of hsmd.
 //   page     PAGE_BYTES of shared memory made by the client: memfd_secret, or a memfd sealed against shrinking.
 //
 // The page: SLOT_COUNT slots of SLOT_BYTES, then MESSAGE_BYTES for the message of a Sign. Secrets (results of Derive,
@@ -79,8 +80,10 @@ enum class Status : uint8_t {
   KeyExists,           // GENERATE or IMPORT with an id or label that a key has already
   ReadOnly,            // the token is write-protected
   Starting,            // only in WorkerDied: ended before it had come up
+  SaidTooMuch,         // only in WorkerDied: it told the keeper more than a worker has to tell, and was ended
+  KeeperDied,          // only in WorkerDied: the keeper died and its worker with it; this is the word of the next one
 };
-inline constexpr size_t STATUS_COUNT = 22;
+inline constexpr size_t STATUS_COUNT = 24;
 std::string_view name(Status status);  // "ok", "noModule", "pinWrong", ...: for logs, JSON and metrics
 // For people: "the token refused the PIN". No full stop.
 std::string_view describe(Status status);
@@ -324,9 +327,17 @@ struct Denials {
 };
 
 // The client's part.
-enum class KillReason : uint8_t { Deadline, Memory, Operator };
-inline constexpr size_t KILL_REASON_COUNT = 3;
-std::string_view name(KillReason reason);  // "deadline", "memory", "operator"
+enum class KillReason : uint8_t {
+  Deadline,  // a call took too long
+  Memory,    // it has grown too large
+  Operator,  // it has a PIN that was to be forgotten
+  Garbage,   // what it sent is no answer
+  NewKey,    // the token has a key that it hasn't looked for
+};
+inline constexpr size_t KILL_REASON_COUNT = 5;
+std::string_view name(KillReason reason);  // "deadline", "memory", "operator", "garbage", "newKey"
+// For people: "a call took too long".
+std::string_view describe(KillReason reason);
 // SIGKILL, then a new worker; ignored if another epoch is alive.
 struct KillWorker {
   uint32_t epoch = 0;

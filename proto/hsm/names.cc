@@ -36,6 +36,8 @@ constexpr std::array<StatusWords, STATUS_COUNT> STATUS_WORDS{{
     {"keyExists", "the token has a key of this id or label already"},
     {"readOnly", "the token is write-protected"},
     {"starting", "the module's process ended while it started"},
+    {"saidTooMuch", "the module's process told its keeper more than it has to tell, and was ended"},
+    {"keeperDied", "the process that watches over the module's died; another one has taken its place"},
 }};
 
 constexpr std::array<std::string_view, KEY_KIND_COUNT> KEY_KINDS{"other", "x25519", "ed25519", "aes", "rsa"};
@@ -45,7 +47,11 @@ constexpr std::array<std::string_view, 2> FORMS{"raw", "octets"};
 constexpr std::array<std::string_view, 3> WRAPS{"aes-gcm", "rsa-oaep-sha256", "rsa-oaep-sha1"};  // from 1 on
 constexpr std::array<std::string_view, TRIAL_COUNT> TRIALS{"untried",      "works",   "refused",
                                                            "wrong result", "crashed", "timed out"};
-constexpr std::array<std::string_view, KILL_REASON_COUNT> KILL_REASONS{"deadline", "memory", "operator"};
+constexpr std::array<std::string_view, KILL_REASON_COUNT> KILL_REASONS{"deadline", "memory", "operator", "garbage",
+                                                                       "newKey"};
+constexpr std::array<std::string_view, KILL_REASON_COUNT> KILL_DESCRIPTIONS{
+    "a call took too long", "it has grown too large", "it has a PIN that was to be forgotten",
+    "what it sent is no answer", "the token has a new key"};
 constexpr std::array<std::string_view, 5> PROBLEMS{"length", "magic", "kind", "field", "padding"};
 constexpr std::array<std::string_view, std::variant_size_v<Ask>> VERBS{"hello",  "list",     "derive", "sign",   "wrap",
                                                                        "unwrap", "generate", "import", "random", "ping",
@@ -80,6 +86,7 @@ std::string_view name(Spelling spelling) { return wordAt(SPELLINGS, static_cast<
 std::string_view name(PointForm form) { return wordAt(FORMS, static_cast<size_t>(form)); }
 std::string_view name(WrapAlgorithm algorithm) { return wordAt(WRAPS, static_cast<size_t>(algorithm) - 1); }
 std::string_view name(Trial trial) { return wordAt(TRIALS, static_cast<size_t>(trial)); }
+std::string_view describe(KillReason reason) { return wordAt(KILL_DESCRIPTIONS, static_cast<size_t>(reason)); }
 std::string_view name(KillReason reason) { return wordAt(KILL_REASONS, static_cast<size_t>(reason)); }
 std::string_view name(FrameProblem problem) { return wordAt(PROBLEMS, static_cast<size_t>(problem)); }
 std::string_view nameOf(const Ask& ask) { return VERBS[ask.index()]; }

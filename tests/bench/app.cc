@@ -52,22 +52,6 @@ std::vector<Peer> makePeers(ByteSpan vaultKey) {
   return peers;
 }
 
-struct Direct {
-  double perSecond = 0;
-  double cpuMicros = 0;
-};
-
-// How often `work` can be done in a while by this process alone.
-template <typename Work>
-Direct direct(double secs, Work&& work) {
-  size_t done = 0;
-  const double began = now();
-  const double cpuBefore = ownCpuSeconds();
-  while (now() < began + secs) work(done++);
-  const auto count = static_cast<double>(done);
-  return {count / (now() - began), (ownCpuSeconds() - cpuBefore) * 1e6 / count};
-}
-
 class Program {
  public:
   Program(const char* socket, Options options)

@@ -19,6 +19,22 @@ struct Rate {
   double cpuMicros = 0;  // of the vault, per item
 };
 
+struct Direct {
+  double perSecond = 0;
+  double cpuMicros = 0;
+};
+
+// How often `work` can be done in a while by this process alone: what a vault is held against.
+template <typename Work>
+Direct direct(double secs, Work&& work) {
+  size_t done = 0;
+  const double began = now();
+  const double cpuBefore = ownCpuSeconds();
+  while (now() < began + secs) work(done++);
+  const auto count = static_cast<double>(done);
+  return {count / (now() - began), (ownCpuSeconds() - cpuBefore) * 1e6 / count};
+}
+
 // Makes calls of `items` items, `width` at a time, for a while. `call` starts one and checks its answer. `pids`: of the
 // vault.
 template <typename Call>

@@ -72,6 +72,7 @@ class Hsmd {
     if (!reply) fail("an unreadable reply");
     return *reply;
   }
+  double cpuSecondsOfWorker() const { return cpuSeconds({worker_}); }
   hsm::Reply ask(hsm::Ask what) {
     send(std::move(what));
     return receive();
@@ -91,6 +92,7 @@ class Hsmd {
       if (const auto* up = std::get_if<hsm::WorkerUp>(&*control)) {
         if (up->login != hsm::Status::Ok) fail("not logged in");
         epoch_ = up->epoch;
+        worker_ = static_cast<int>(up->pid);
         return;
       }
     }
@@ -98,6 +100,7 @@ class Hsmd {
 
   int calls_ = -1, control_ = -1;
   pid_t child_ = -1;
+  int worker_ = -1;
   uint32_t epoch_ = 0;
   uint64_t lastId_ = 0;
 };
@@ -115,6 +118,7 @@ uint16_t firstKey(Hsmd& hsmd) {
 
 struct Rate {
   double perSecond = 0, mean = 0, p50 = 0, p99 = 0;
+  double cpuMicros = 0;  // of the worker, per derive
 };
 
 // `width` derives under way all the time; a point that is anybody's is a peer.
@@ -122,6 +126,7 @@ Rate measure(Hsmd& hsmd, uint16_t key, size_t width, double secs) {
   std::map<uint64_t, std::pair<double, uint16_t>> open;  // when it was asked, and its slot
   std::vector<double> micros;
   const double began = now();
+  const double cpuBefore = hsmd.cpuSecondsOfWorker();
   const auto start = [&](uint16_t slot) {
     hsm::Derive derive{.key = key, .slot = slot};
     randombytes_buf(derive.peer.data(), derive.peer.size());
@@ -140,6 +145,7 @@ Rate measure(Hsmd& hsmd, uint16_t key, size_t width, double secs) {
   }
   const auto count = static_cast<double>(micros.size());
   Rate rate{count / (now() - began)};
+  rate.cpuMicros = (hsmd.cpuSecondsOfWorker() - cpuBefore) * 1e6 / count;
   for (const double each : micros) rate.mean += each / count;
   rate.p50 = percentile(micros, 0.5);
   rate.p99 = percentile(micros, 0.99);
@@ -168,5 +174,7 @@ int main(int argc, char** argv) {
           {"one_p50_us", one.p50},
           {"one_p99_us", one.p99},
           {"wide_per_s", wide.perSecond},
-          {"wide_p99_us", wide.p99}});
+          {"wide_p99_us", wide.p99},
+          {"one_cpu_us", one.cpuMicros},
+          {"wide_cpu_us", wide.cpuMicros}});
 }

@@ -55,6 +55,7 @@ void run(const Options& options) {
   test::Octets ephemeral(32), peer(32), shared;
   std::vector<double> latencies;
   const double began = now();
+  const double cpuBefore = ownCpuSeconds();
   double before = began;
   do {
     randombytes_buf(peer.data(), peer.size());
@@ -64,6 +65,7 @@ void run(const Options& options) {
   } while (before < began + options.secs);
   const double took = now() - began;
   const auto count = static_cast<double>(latencies.size());
+  const double cpu = (ownCpuSeconds() - cpuBefore) * 1e6 / count;
   module->C_DestroyObject(session, privateKey);
   module->C_DestroyObject(session, publicKey);
   double sum = 0;
@@ -71,7 +73,8 @@ void run(const Options& options) {
   report({{"derives_per_s", count / took},
           {"mean_us", sum / count},
           {"p50_us", percentile(latencies, 0.5)},
-          {"p99_us", percentile(latencies, 0.99)}});
+          {"p99_us", percentile(latencies, 0.99)},
+          {"cpu_us", cpu}});
 }
 
 }  // namespace

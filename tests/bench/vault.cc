@@ -1,6 +1,10 @@
 // vault.cc - what a vault does per second, asked as netd asks it. Part of: tests/bench.
 //
 //   vault NET_SOCKET LISTEN_ENTRY SERVER_KEY_BASE64 CONNECT_ENTRY [--secs S] [--pids P,P]
+//   vault NET_SOCKET LISTEN_ENTRY SERVER_KEY_BASE64 - --width N [--secs S] [--pids P,P]
+//
+// The second form asks for cookies alone, one a call, N calls under way all the time: with a key in a token each of
+// them is one derive.
 //
 // The vault's LISTEN_ENTRY has the key SERVER_KEY and allows the key of CONNECT_ENTRY, whose peer is SERVER_KEY: so the
 // vouches that it makes are good ones to verify. Hellos are made beforehand, each with an ephemeral key of its own: a
@@ -26,6 +30,7 @@ struct Options {
   PublicKey server;
   double secs = 1.0;
   std::vector<int> pids;
+  size_t width = 0;  // not 0: cookies alone
 };
 
 struct Vault {
@@ -52,21 +57,18 @@ std::vector<wire::Hello> makeHellos(const PublicKey& server) {
 
 // What the cryptography of a cookie allows one core: a Hello's box is opened and a Cookie packet's sealed under a key
 // that is agreed on anew. No process, no call, no policy.
-double cookiesWithoutAVault(double secs) {
+Direct cookiesWithoutAVault(double secs) {
   const netd::EphemeralPair own = netd::makeEphemeralPair();
   const auto hellos = makeHellos(own.publicKey);
   std::array<std::byte, wire::HELLO_ZERO_BYTES> zeros;
   const std::array<std::byte, wire::COOKIE_PACKET_BOX_BYTES - wire::BOX_TAG_BYTES> text{};
   std::array<std::byte, wire::COOKIE_PACKET_BOX_BYTES> box;
-  size_t made = 0;
-  const double began = now();
-  while (now() < began + secs) {
-    const wire::Hello& hello = hellos[made++ % HELLOS];
+  return direct(secs, [&](size_t made) {
+    const wire::Hello& hello = hellos[made % HELLOS];
     const auto key = netd::agree(hello.clientEphemeral, own.secret);
     KJ_REQUIRE(netd::openBox(zeros, hello.box, netd::ShortPrefix::ClientHello, wire::HELLO_COUNTER, *key));
-    netd::sealBox(box, text, netd::ShortPrefix::ClientHello, made, *key);
-  }
-  return static_cast<double>(made) / (now() - began);
+    netd::sealBox(box, text, netd::ShortPrefix::ClientHello, made + 1, *key);
+  });
 }
 
 void run(Vault& vault, const Options& options) {
@@ -89,6 +91,16 @@ void run(Vault& vault, const Options& options) {
       requireAll(response, items, [](auto outcome) { return outcome.isSealed(); });
     });
   };
+  if (options.width != 0) {
+    const double ownBefore = ownCpuSeconds();
+    const Rate rate = bench::measure(vault.loop, options.secs, options.pids, options.width, 1, sealCookies);
+    const double calls = rate.perSecond * options.secs;
+    return report({{"per_s", rate.perSecond},
+                   {"p50_us", rate.p50},
+                   {"p99_us", rate.p99},
+                   {"cpu_us", rate.cpuMicros},
+                   {"own_cpu_us", (ownCpuSeconds() - ownBefore) * 1e6 / calls}});
+  }
   const auto makeVouches = [&](uint items) {
     auto request = vault.net.makeVouchesRequest();
     for (auto to : request.initRequests(items)) {
@@ -136,7 +148,9 @@ void run(Vault& vault, const Options& options) {
   const Rate verified = measure(2, MAX_ITEMS, verifyVouches);
   const Rate vouched = measure(2, MAX_ITEMS, makeVouches);
   const Rate knownSingle = measure(1, 1, verifyVouches);
-  report({{"cookies_direct", cookiesWithoutAVault(options.secs)},
+  const Direct alone = cookiesWithoutAVault(options.secs);
+  report({{"cookies_direct", alone.perSecond},
+          {"cookies_direct_cpu_us", alone.cpuMicros},
           {"cookies_1", single.perSecond},
           {"cookies_1_p50_us", single.p50},
           {"cookies_1_p99_us", single.p99},
@@ -158,7 +172,9 @@ int main(int argc, char** argv) {
   const auto server = parsePublicKey(argv[3]);
   KJ_REQUIRE(server.has_value(), "not a public key");
   Options options{.listenEntry = argv[2], .connectEntry = argv[4], .server = *server, .pids = {}};
-  takeOptions(argc, argv, 5, options.secs, options.pids, [](const std::string&, const char*) {});
+  takeOptions(argc, argv, 5, options.secs, options.pids, [&](const std::string& name, const char* value) {
+    if (name == "--width") options.width = std::strtoul(value, nullptr, 10);
+  });
   Vault vault(argv[1]);
   run(vault, options);
   std::_Exit(0);

@@ -1,6 +1,7 @@
 // Goal: what comes out of a boxed file that somebody had in hands is a beginning of what was boxed, in whole blocks,
-// and all of it only if nothing was done to the file; a head is read by the letter. Method: a genuine file, then a
-// script of what is done to it; or bytes that are taken for a head.
+// and all of it only if nothing was done to the file; a head and a text are read by the letter. Method: a genuine file,
+// then a script of what is done to it; or bytes that are taken for a head, or for a file as text.
+#include "proto/file/armor.h"
 #include "tests/fuzz/input.h"
 #include "tests/sim/dice.h"
 #include "tests/unit/file/box_under_test.h"
@@ -19,6 +20,36 @@ using File = std::vector<std::byte>;
 struct Pairs {
   file::test::KeyPair sender, alice, bob;
 };
+
+// Bytes that are taken for text: what is read goes on from piece to piece, and is written again as the same text but
+// for line ends.
+void tryArmor(fuzz::Input& script) {
+  const size_t piece = 1 + script.byte();
+  const ByteSpan all = script.rest();
+  std::string_view text(reinterpret_cast<const char*>(all.data()), all.size());
+  file::ArmorReader whole, pieces;
+  File atOnce, onward;
+  auto done = whole.read(text, atOnce);
+  if (done) done = whole.finish(atOnce);
+  for (std::string_view rest = text; !rest.empty(); rest.remove_prefix(std::min(piece, rest.size()))) {
+    if (!pieces.read(rest.substr(0, piece), onward)) break;
+  }
+  const auto again = pieces.finish(onward);
+  CHECK(done.has_value() == again.has_value() && (done || done.error() == again.error()) && atOnce == onward);
+  if (!done) {
+    CHECK(!file::describe(done.error()).empty());
+    return;
+  }
+  file::ArmorWriter writer;
+  std::string written = writer.write(atOnce);
+  written += writer.finish();
+  std::string plain;
+  for (size_t i = 0; i < text.size(); ++i) {
+    if (text[i] != '\r') plain += text[i];
+  }
+  if (!plain.ends_with('\n')) plain += '\n';
+  CHECK(written == plain);
+}
 
 void tryHead(ByteSpan bytes) {
   const auto head = file::parseHead(bytes);
@@ -104,7 +135,12 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   sim::drawnSecrets.clear();
   static const Pairs PAIRS;
   fuzz::Input script(data, size);
-  if (script.byte() % 2 == 1) {
+  const auto mode = script.byte();
+  if (mode % 4 == 3) {
+    tryArmor(script);
+    return 0;
+  }
+  if (mode % 2 == 1) {
     tryHead(script.rest());
     return 0;
   }

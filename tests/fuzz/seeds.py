@@ -271,6 +271,14 @@ def files():
     write("box_file", "head-cut", bytes([1]) + head[:-1])
     write("box_file", "head-many", bytes([1]) + head[:52] + b"\x40" + head[53:])
     write("box_file", "head-format", bytes([1]) + b"sallyport box 2\n" + bytes(60))
+    lines = [base64.b64encode(bytes(range(48))) + b"\n", base64.b64encode(bytes(7)) + b"\n"]
+    begin, end = b"-----BEGIN SALLYPORT BOX-----\n", b"-----END SALLYPORT BOX-----\n"
+    armor = begin + b"".join(lines) + end
+    for name, text in {"good": armor, "empty": begin + end, "mail": armor.replace(b"\n", b"\r\n"), "cut": armor[:-20],
+                       "behind": armor + b"\n", "no-end-of-line": armor[:-1], "spelling": armor.replace(b"AAA==", b"AAB=="),
+                       "short-line": begin + lines[1] + armor, "long-line": begin + lines[0][:-1] + lines[0] + end,
+                       "padding": armor.replace(b"=", b"")}.items():
+        write("box_file", f"armor-{name}", bytes([3, 4]) + text)
     signature = (b"sallyport signature 1\nkey: " + base64.b64encode(bytes(range(32))) + b"\nsignature: "
                  + base64.b64encode(bytes(range(64))) + b"\n")
     for name, text in {"good": signature, "cut": signature[:-1], "spelling": signature.replace(b"Pj8=", b"Pj9="),
@@ -368,6 +376,8 @@ def hsm_frames():
     write("hsm_frames", "signature", answer + head + b"\0" + bytes(4) + b"\3" + bytes(range(64)))
     write("hsm_frames", "refusal-with-result", answer + head + b"\5" + bytes(4) + b"\3" + bytes(range(64)))
     write("hsm_frames", "up", control + b"\0" + struct.pack(">IIB", 1, 4242, 0))
+    write("hsm_frames", "died-of-a-flood", control + b"\1" + struct.pack(">IIBiI", 1, 4242, 22, 9, 100))
+    write("hsm_frames", "keeper-died", control + b"\1" + struct.pack(">IIBiI", 7, 0, 23, 0, 0))
     write("hsm_frames", "kill", control + b"\4" + struct.pack(">IB", 1, 1))
 
 

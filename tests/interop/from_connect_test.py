@@ -8,11 +8,13 @@ import pathlib
 import socket
 import subprocess
 import sys
+import threading
+import time
 import unittest
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "system"))
-from harness import Crowd, SystemTest, binary, ct, free_port, minicapnp  # noqa: E402
-from traffic import patterned, plain, read_all, read_count, sha256  # noqa: E402
+from harness import Crowd, SystemTest, binary, ct, free_port, minicapnp, wait_until  # noqa: E402
+from traffic import acknowledged, patterned, plain, read_all, read_count, sha256  # noqa: E402
 
 BULK_BYTES = 24 << 20
 
@@ -172,6 +174,70 @@ class FromConnect(SystemTest):
             channel.send([b"and nothing of that call was sent"])
             self.assertEqual(channel.receive_all(1), [b"and nothing of that call was sent"])
             channel.close()
+
+    def test_what_arrived_before_a_failed_send_is_still_received(self):
+        """A server that leaves without waiting: what is sent to it then fails, and takes no message that had arrived with it."""
+        arrived = []
+
+        def leaves(session):
+            """Goes when our kernel holds all that it takes of messages that nobody receives."""
+            count, deadline = 0, time.monotonic() + 10
+            while time.monotonic() < deadline:
+                session.send_many(patterned(4096, number) for number in range(count, count + 16))
+                if not acknowledged(session.sock):
+                    break
+                count += 16
+            arrived.append(count)
+
+        with ct.Server(self.server_key, {self.site.publics["client"]}, leaves) as server:
+            self.site.connect_entry("leaves", server.address, "server", listen=False)
+            self.site.reload()
+            with minicapnp.Network(self.site.dir / "run/net.sock") as network:
+                channel = network.connect("leaves")
+                wait_until(lambda: arrived, 15, "the server has gone")
+                with self.assertRaises(BrokenPipeError) as broken:
+                    for _ in range(50):
+                        channel.send([b"anybody?"])
+                        time.sleep(0.05)
+                self.assertEqual(str(broken.exception), "transport_error")
+                received, end = [], minicapnp.OPEN
+                while end == minicapnp.OPEN:
+                    more, end, reason = channel.receive()
+                    received += more
+                self.assertGreater(arrived[0] * 4096, 1 << 20, "all of it fitted into the channel: nothing was tested")
+                self.assertGreaterEqual(len(received), arrived[0])
+                self.assertEqual(received, [patterned(4096, number) for number in range(len(received))])
+                self.assertEqual((end, reason), (minicapnp.BROKEN, "transport_error"))
+                with self.assertRaises(BrokenPipeError):
+                    channel.send([b"still nobody?"])
+
+    def test_a_send_that_waits_is_answered_when_the_server_resets(self):
+        full = threading.Event()
+
+        def resets(session):
+            session.send_many(b"%d" % number for number in range(100))
+            self.assertTrue(acknowledged(session.sock))
+            full.wait(20)
+            session.sock.close()  # with bytes unread
+
+        with ct.Server(self.server_key, {self.site.publics["client"]}, resets) as server:
+            self.site.connect_entry("resets", server.address, "server", listen=False)
+            self.site.reload()
+            with minicapnp.Network(self.site.dir / "run/net.sock") as network:
+                channel = network.connect("resets")
+                question = None
+                with self.assertRaises(TimeoutError):
+                    for _ in range(50):
+                        question = channel.start_send([bytes(65503)] * 30)
+                        channel.sent(network.rpc.wait(question, 0.5))
+                behind = channel.start_send([b"one more"])
+                full.set()
+                for waiting in (question, behind):
+                    with self.assertRaises(BrokenPipeError) as broken:
+                        channel.sent(network.rpc.wait(waiting, 10))
+                    self.assertEqual(str(broken.exception), "transport_error")
+                self.assertEqual(channel.receive_all(100), [b"%d" % number for number in range(100)])
+                self.assertEqual(channel.receive(), ([], minicapnp.BROKEN, "transport_error"))
 
     def test_channel_refusals(self):
         with minicapnp.Network(self.site.dir / "run/net.sock") as network:

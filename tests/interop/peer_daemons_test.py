@@ -8,12 +8,13 @@ import os
 import pathlib
 import socket
 import sys
+import time
 import unittest
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "system"))
-from harness import SystemTest, wait_until  # noqa: E402
+from harness import Crowd, SystemTest, wait_until  # noqa: E402
 from peer_sites import END, OPEN, WirePeer, add_block, peer_connect, peer_listen  # noqa: E402
-from traffic import Service, patterned, plain, read_all, read_count  # noqa: E402
+from traffic import Service, acknowledged, patterned, plain, read_all, read_count  # noqa: E402
 import minicapnp  # noqa: E402
 
 OTHER = {"A": "B", "B": "A"}
@@ -33,6 +34,37 @@ class Dialled:
         return WirePeer(sock, self.own, self.block, self.mode, opening=False, **self.options)
 
 
+class Leaver:
+    """Sends frames of 4096 bytes until our kernel takes no more, because no program receives them, and goes."""
+
+    def __init__(self, peer):
+        self.arrived = 0
+        deadline = time.monotonic() + 10
+        while time.monotonic() < deadline:
+            for number in range(self.arrived, self.arrived + 16):
+                peer.send(patterned(4096, number))
+            if not acknowledged(peer.sock):
+                break
+            self.arrived += 16
+        peer.close()
+
+    def check(self, test, channel):
+        """What is sent to it fails, and takes no frame that had arrived with it."""
+        with test.assertRaises(BrokenPipeError) as broken:
+            for _ in range(50):
+                channel.send([b"anybody?"])
+                time.sleep(0.05)
+        test.assertEqual(str(broken.exception), "transport_error")
+        received, end = [], minicapnp.OPEN
+        while end == minicapnp.OPEN:
+            more, end, reason = channel.receive()
+            received += more
+        test.assertGreater(self.arrived * 4096, 1 << 20, "all of it fitted into the channel: nothing was tested")
+        test.assertGreaterEqual(len(received), self.arrived)
+        test.assertEqual(received, [patterned(4096, number) for number in range(len(received))])
+        test.assertEqual((end, reason), (minicapnp.BROKEN, "transport_error"))
+
+
 class HardMode(SystemTest):
     @classmethod
     def setUpClass(cls):
@@ -49,6 +81,9 @@ class HardMode(SystemTest):
             cls.plain[party] = peer_connect(site, f"out-{party}", cls.dialled[party].port, key=f"we-are-{party}")
         cls.echo = peer_listen(site, "echo", "echo", key="we-are-B")
         cls.rotating = peer_listen(site, "rotating", "echo", key="we-are-B", rotate_frames=5)
+        cls.leaving = Dialled("B", cls.blocks["A"])
+        cls.addClassCleanup(cls.leaving.listener.close)
+        peer_connect(site, "leaving", cls.leaving.port, key="we-are-A", listen=False, max_frame_bytes=65536)
         cls.small = peer_listen(site, "small", "echo", key="we-are-B", max_frame_bytes=1000)
         cls.unix = peer_listen(site, "unix", "echo", key="we-are-B", address="unix:run/wire.sock")
         site.start()
@@ -111,6 +146,14 @@ class HardMode(SystemTest):
         for number in range(60):
             peer.send(b"%d" % number)
             self.assertEqual(peer.receive(), (0, b"%d" % number))
+
+    def test_what_arrived_before_a_failed_send_is_still_received(self):
+        with minicapnp.Network(self.site_.dir / "run/net.sock") as network, Crowd() as crowd:
+            accepted = []
+            crowd.start(lambda: accepted.append(self.leaving.accept()))
+            channel = network.connect("leaving")
+            wait_until(lambda: accepted, 10, "it is dialled")
+            Leaver(accepted[0]).check(self, channel)
 
     # -- what must not work
 
@@ -229,6 +272,21 @@ class BaseMode(SystemTest):
                     self.assertEqual(peer.receive(), (0, b"to python"))
                     peer.send(b"from python", 3)
                     self.assertEqual(channel.receive()[0], [b"from python"])
+
+    def test_what_arrived_before_a_failed_send_is_still_received(self):
+        site = self.site("base")
+        block = os.urandom(128)
+        add_block(site, "link", block, "A")
+        dialled = Dialled("B", block, "base")
+        self.addCleanup(dialled.listener.close)
+        peer_connect(site, "leaving", dialled.port, listen=False, mode="base", max_frame_bytes=65536)
+        site.start()
+        with minicapnp.Network(site.dir / "run/net.sock") as network:
+            channel = network.connect("leaving")
+            peer = dialled.accept()
+            channel.send([b"who dials speaks first"])
+            self.assertEqual(peer.receive(), (0, b"who dials speaks first"))
+            Leaver(peer).check(self, channel)
 
     def test_a_stranger_uses_no_block_up(self):
         site = self.site("base")

@@ -18,6 +18,7 @@ import boundaries  # noqa: E402
 import section_refs  # noqa: E402
 import tidy  # noqa: E402
 import units  # noqa: E402
+import vault_reach  # noqa: E402
 
 REASONS = 'X(BadBox, "bad_box", "a box that does not open")'
 GOOD = {
@@ -26,6 +27,8 @@ GOOD = {
     "netd/a.h": "// a.h - a thing. Part of: netd.\n#pragma once\nint a();\n",
     "netd/a.cc": '#include "netd/a.h"\n\n// protocol §1 step 1: so it is.\nint a() { return 1; }\n',
     "tests/unit/a_test.cc": "// Goal: a is a.\n// Method: a look.\nint b = DropReason::BadBox;\n",
+    "sandbox/vaultd.policy": "default kill\nmremap arg3 == MREMAP_MAYMOVE  # why\nread  # why\n",
+    "tests/lint/vaultd_reach.policy": "mremap arg3 == MREMAP_MAYMOVE\nread\n",
 }
 
 
@@ -75,6 +78,7 @@ class Lints(unittest.TestCase):
                 ("netd/a.py", '"""A."""\n' * 501, "501 lines"),
                 ("netd/a.cc", "// " + "x" * 120 + "\n", "123 columns"),
                 ("netd/a.cc", "char* p = strcpy(q, r);\n", "no bounds"),
+                ("netd/a.cc", "for (int x : all | std::views::reverse) {}\n", "clang 14"),
                 ("netd/a.cc", '#include "a.h"\n', "from the root of the tree"),
                 ("netd/a.h", "#pragma once\n", "first line"),
                 ("netd/a.h", "// a.h - a thing.\nint x;\n", "no #pragma once"),
@@ -104,6 +108,24 @@ class Lints(unittest.TestCase):
         self.assertEqual(units.check_reasons("x.service", "[Service]\n# Why.\nA=1\n# Why.\nB=2\n"), [])
         self.assertIn("no reason", units.check_reasons("x.service", "[Service]\n# Why.\nA=1\nB=2\n")[0])
         self.assertIn("second time", units.check_reasons("x.service", "[Service]\n# Why.\nA=1\n# Why.\nA=2\n")[0])
+
+    def test_vault_reach_notices_what_is_wider_than_was_reviewed(self):
+        policy, reviewed = GOOD["sandbox/vaultd.policy"], GOOD["tests/lint/vaultd_reach.policy"]
+        self.assert_good(vault_reach)
+        for name, text, words in (
+                ("sandbox/vaultd.policy", policy + "recvmsg  # descriptors\n", "`recvmsg` is not in"),
+                ("sandbox/vaultd.policy", policy.replace("== MREMAP_MAYMOVE", "in MREMAP_MAYMOVE|MREMAP_FIXED"), "`mremap arg3"),
+                ("sandbox/vaultd.policy", policy.replace(" arg3 == MREMAP_MAYMOVE", ""), "needs a condition"),
+                ("sandbox/vaultd.policy", policy + "socket arg0 == AF_UNIX  # out\n", "never allowed in a locked"),
+                ("sandbox/vaultd.policy", policy.replace("kill", "EPERM"), "must kill"),
+                ("tests/lint/vaultd_reach.policy", "readv\n", "take it out"),
+                ("sandbox/vaultd-tokens.policy", policy, "has one policy")):
+            with self.subTest(words):
+                self.setUp()
+                if name.endswith("_reach.policy"):
+                    text = reviewed + text
+                self.write(name, text)
+                self.assert_noticed(vault_reach, words)
 
     def test_boundaries_notices_a_foreign_include(self):
         table = {"include": {"netd": ["netd", "common"]}}

@@ -27,6 +27,8 @@ BANNED = [
     (re.compile(r"\bs?rand\s*\("), "randomness comes from the kernel: fillRandom"),
     (re.compile(r"\bsetupAsyncIo\b|\bEzRpc|<kj/compat/http"), "docs/decisions: one loop, no EzRpc, no kj-http"),
     (re.compile(r"\[=\]"), "captures are explicit"),
+    (re.compile(r"\bstd::(views|ranges::(views|subrange|search|equal_range|unique|rotate|remove))\b|#include <ranges>"),
+     "clang 14, which ./dev sanitize needs, can't compile g++ 12's"),
     (re.compile(r"\b(co_await|co_return|co_yield)\b"), "g++ 12 can't compile coroutines of kj::Promise"),
 ]
 # Where each word may stand after all, because that place is what the rule protects.

@@ -3,7 +3,7 @@
 import pathlib
 import subprocess
 
-SOURCE_SUFFIXES = {".h", ".cc", ".py", ".capnp", ".policy", ".build", ".toml", ".sh", ".pml"}
+SOURCE_SUFFIXES = {".h", ".cc", ".py", ".capnp", ".policy", ".build", ".toml", ".sh", ".pml", ".escript"}
 TEXT_SUFFIXES = SOURCE_SUFFIXES | {".md", ".service", ".conf", ".txt"}
 # Programs without a suffix.
 SCRIPTS = {"dev", ".ci/run", "demo/run"}

@@ -140,6 +140,7 @@ Plan Faults::enter(std::string_view function) {
       if (action == "fork") forkHelper();
       if (action == "threads") startThreads(static_cast<unsigned>(number(value)));
       if (action == "syslog") logToSyslog();
+      if (action == "babble") babble(static_cast<int>(number(value)));
       if (action == "leak") leak(number(value));
       if (action == "syscall") attempt(value, counters_);
       if (action == "lose-sessions") plan.loseSessions = true;

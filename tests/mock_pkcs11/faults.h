@@ -9,6 +9,7 @@
 // after= and times= count calls that match the line, over all processes: so a fault can hit the first worker and spare
 // its successor. A line that must count afresh differs in its comment. Lines apply in their order, until one returns.
 //   before the call  return=CKR_X|0xN  latency=MS  hang  segfault  abort  exit=N  fork  threads=N  syslog  leak=KIB
+//                    babble=FD (500 datagrams of zeros into a socket of its process)
 //                    syscall=NAME (see attempt(): what a taken-over module might try)  lose-sessions  null  holes
 //   on its result    wrong  zero  strip=first|last (only if that byte is zero)  length=N (claimed, whatever was
 //   written)

@@ -64,6 +64,12 @@ void leak(size_t kib) {
   if (lost != MAP_FAILED) memset(lost, 1, kib * 1024);
 }
 
+void babble(int fd) {
+  constexpr int MUCH = 500;
+  constexpr std::array<char, 256> NOTHING{};
+  for (int i = 0; i < MUCH && send(fd, NOTHING.data(), NOTHING.size(), MSG_NOSIGNAL) >= 0; ++i) continue;
+}
+
 namespace {
 
 // The result as of a system call: -1 and errno, or not.

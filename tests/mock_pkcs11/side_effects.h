@@ -17,6 +17,8 @@ void forkHelper();
 void startThreads(unsigned n);
 // syslog(3): a socket and a connect on the error path.
 void logToSyslog();
+// Words that nobody asked for, into a descriptor of its process.
+void babble(int fd);
 // Never given back.
 void leak(size_t kib);
 // Tries what a module that was taken over would try, and counts how it went as "syscall:NAME:ok" or

@@ -58,8 +58,9 @@ void FakeVault::noteNonce(BoxRole role, const LongNonceBytes& nonce) {
 
 Result<netd::SealedCookie, DropReason> FakeVault::sealCookie(const netd::SealCookieRequest& request) {
   netd::SealedCookie sealed{};
+  vaultd::NonceBatch batch;
   auto nonce = box_.sealCookie({request.clientEphemeral, request.box, request.serverEphemeral, request.cookie},
-                               *cookieNonces_, sealed.packet.box);
+                               *cookieNonces_, batch, sealed.packet.box);
   if (!nonce) return refuse(reasonOf(nonce.error()));
   noteNonce(BoxRole::Cookie, *nonce);
   sealed.packet.nonce = *nonce;
@@ -83,7 +84,8 @@ Result<netd::MadeVouch, DropReason> FakeVault::makeVouch(const PublicKey& server
                                                          const netd::MakeVouchRequest& request) {
   netd::MadeVouch made{};
   bool cached = false;
-  auto nonce = box_.makeVouch(server, request.clientEphemeral, *vouchNonces_, made.box, cached);
+  vaultd::NonceBatch batch;
+  auto nonce = box_.makeVouch(server, request.clientEphemeral, *vouchNonces_, batch, made.box, cached);
   if (!nonce) return refuse(reasonOf(nonce.error()));
   noteNonce(BoxRole::Vouch, *nonce);
   made.client = publicKey();

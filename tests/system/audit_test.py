@@ -225,10 +225,17 @@ class Tampering(AuditTest):
     def test_the_end_cut_off(self):
         second = self.lines("1.log")
         self.put("1.log", second[:-1])
-        self.assert_whole()  # a shorter log is whole too: that is what a noted head is for
+        self.assert_found("state knows record ", "its end was cut off")
+        state = (self.folder / "state").read_bytes()
+        (self.folder / "state").unlink()
+        self.assert_whole()  # who takes the state away too leaves a shorter log that is whole: that is what a noted head is for
         self.assert_found("its end was cut off", options=["--head", self.head])
+        self.restore()
+        self.put("1.log", second[:-1])
+        self.assertEqual((self.folder / "state").read_bytes(), state)
         self.assert_start_refused("state: ", "its end was cut off")
         (self.folder / "1.log").write_bytes(b"")
+        self.assert_found("state knows record ", "its end was cut off")
         self.assert_found("its end was cut off", options=["--head", self.head])
         self.assert_start_refused("its end was cut off")
 
@@ -242,6 +249,7 @@ class Tampering(AuditTest):
         (self.folder / "state").write_bytes(b"")
         self.assert_start_refused("state is missing or empty")
         (self.folder / "state").write_bytes(os.urandom(8192))
+        self.assert_found("state is damaged")
         self.assert_start_refused("state: is damaged")
 
     def test_files_that_others_can_read(self):

@@ -96,6 +96,18 @@ int main(int argc, char **argv) {
   int keys = 0;
   EXPECT(sallyport_keys(vault, count_keys, &keys) == 0 && keys == 1);
 
+  uint8_t one[32], opening[32];
+  uint32_t version = 0;
+  size_t count = 0;
+  EXPECT(sallyport_public_key(vault, "backup", one) == 0);
+  EXPECT(sallyport_public_keys(vault, "backup", &version, NULL, &count) == SALLYPORT_BUFFER_TOO_SMALL && count == 1 && version == 0);
+  EXPECT(sallyport_public_keys(vault, "backup", &version, opening, &count) == 0 && count == 1 && version == 1);
+  EXPECT(memcmp(one, opening, 32) == 0);
+  EXPECT(sallyport_public_keys(vault, "backup", NULL, opening, &count) == 0);
+  EXPECT(sallyport_public_keys(vault, "backup", NULL, NULL, &count) == SALLYPORT_BAD_ARGUMENT);
+  EXPECT(sallyport_public_keys(vault, "backup", NULL, opening, NULL) == SALLYPORT_BAD_ARGUMENT);
+  EXPECT(sallyport_public_keys(vault, "nobody", NULL, opening, &count) == SALLYPORT_UNKNOWN_KEY && count == 1);
+
   null_arguments(vault, key, argv[1]);
   items(key);
 

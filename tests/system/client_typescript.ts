@@ -21,6 +21,7 @@ async function verbs(): Promise<void> {
   assert.equal(key.leaseMs, 0);
   const publicKey = await vault.publicKey("backup");
   const notary = await vault.publicKey("notary");
+  assert.deepEqual(await vault.publicKeys("backup"), { active: publicKey, version: 1, opening: [publicKey] });
   assert.deepEqual(await vault.keys(), [
     { name: "backup", kind: "x25519", publicKey, verbs: ["box", "open", "freshNonce"], grants: ["backup"] },
     { name: "notary", kind: "ed25519", publicKey: notary, verbs: ["sign"], grants: ["notary"] },

@@ -186,6 +186,7 @@ class Verbs(SystemTest):
         self.assertEqual(granted, ("backup", "x25519", self.site_.publics["backup"], verbs, ("backup",)))
         self.assertEqual(self.key.verbs, verbs)
         self.assertEqual(self.vault.public_key("backup"), self.site_.publics["backup"])
+        self.assertEqual(self.vault.public_keys("backup"), (self.site_.publics["backup"], 1, (self.site_.publics["backup"],)))
         self.vault.ping()
 
     def test_a_key_can_be_had_with_fewer_verbs(self):
@@ -295,6 +296,24 @@ class Verbs(SystemTest):
                      lambda: self.vault.key("backup", lease=-1), lambda: self.key.fresh_nonces("minute-k", -1)):
             with self.assertRaises(sallyport.BadArgument):
                 call()
+
+
+class RotatedKeys(SystemTest):
+    def test_all_that_open_are_told_the_active_one_first(self):
+        site = self.site("clients")
+        first = site.key("backup")
+        site.grant("backup", keys=["backup"], verbs=["box"], peers=["*"])
+        site.write_config()
+        site.cli("key", "rotate", "backup", "--grace", "1h")
+        site.start_vaultd()
+        with sallyport.connect(site.dir / "run/vault.sock") as vault:
+            keys = vault.public_keys("backup")
+            self.assertEqual((keys.version, len(keys.opening)), (2, 2))
+            self.assertEqual(keys.opening, (keys.active, first))
+            self.assertNotEqual(keys.active, first)
+            self.assertEqual(vault.public_key("backup"), keys.active)
+            with self.assertRaises(sallyport.UnknownKey):
+                vault.public_keys("nobody")
 
 
 class SigningKeys(SystemTest):

@@ -11,7 +11,7 @@ import sys
 import unittest
 
 import tokens
-from harness import SystemTest, ct, full_run, wait_until
+from harness import SystemTest, ct, wait_until
 
 PRESENCE_S = 150  # recheck_minutes = 1, and the machine
 
@@ -138,8 +138,6 @@ class WithMock(Seals, SealTest):
         self.assertEqual(self.key_file(site).read_text(), before)
 
     def test_a_pulled_token_locks_with_presence_always_and_doesnt_with_start(self):
-        if not full_run("SALLYPORT_PRESENCE", 0, 1):
-            self.skipTest("takes minutes: SALLYPORT_FULL=1")
         second = tokens.Mock()
         self.addCleanup(second.remove)
         site = self.sealed_site(hsm=(self.token, {"presence": "always", "recheck_minutes": 1}))

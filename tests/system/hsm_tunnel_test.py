@@ -249,6 +249,11 @@ class WithSoftHsm(Killed, HsmTest):
 class WithNss(Killed, HsmTest):
     token_class = tokens.Nss
 
+    def test_kill_9_under_load_with_copies_in_the_session(self):
+        site = self.token_site(self.token, session_copy=True)
+        site.start()
+        self.under_load(site, lambda pid: os.kill(pid, signal.SIGKILL), lambda: None)
+
 
 class WithMock(Killed, HsmTest):
     token_class = tokens.Mock
@@ -257,7 +262,8 @@ class WithMock(Killed, HsmTest):
         site = self.token_site(self.token, deadline_ms=500)
         site.start()
         for fault in ("C_DeriveKey segfault", "C_DeriveKey hang", "C_DeriveKey zero", "C_DeriveKey wrong", "C_DeriveKey latency=2000",
-                      "C_DeriveKey return=CKR_DEVICE_ERROR", "C_GetAttributeValue length=100000", "token removed=1"):
+                      "C_DeriveKey return=CKR_DEVICE_ERROR", "C_DeriveKey lose-sessions\nC_OpenSession return=CKR_SESSION_COUNT",
+                      "C_GetAttributeValue length=100000", "token removed=1"):
             with self.subTest(fault):
                 self.assert_resumes(site, f"before {fault}")
                 before = site.drops()
@@ -271,6 +277,48 @@ class WithMock(Killed, HsmTest):
                 if "wrong" not in fault:
                     self.assertTrue(set(site.drops_since(before)) & set(UNAVAILABLE), site.drops_since(before))
         self.assertEqual(self.token.state()["tries"], "3")
+
+    def test_a_token_that_cannot_work_costs_its_own_keys_alone_and_says_why(self):
+        site = self.token_site(self.token)
+        good = site.tokens["hsm"]
+        other = tokens.Mock()  # the same label, and none of the keys
+        self.addCleanup(other.remove)
+        for change, words in (({"module": "/nowhere/lib.so"}, "can't be loaded"),
+                              ({"module": str(tokens.not_a_module())}, "can't be loaded"),
+                              ({"uri": "pkcs11:token=another"}, "no token matches"),
+                              ({"env": other.env}, "no such key"),
+                              ({"pin": f"file:{self.token.dir}/none"}, "waits for its PIN")):
+            with self.subTest(words=words, **{name: str(value) for name, value in change.items()}):
+                site.tokens["hsm"] = {**good, **change}
+                site.start()
+                before = site.drops()
+                self.assertFalse(self.works(site, timeout=5))
+                self.assertTrue(set(site.drops_since(before)) & set(UNAVAILABLE), site.drops_since(before))
+                self.assertTrue(self.works(site, self.soft_port, "soft"), "another key suffers")
+                shown = site.cli("hsm", "status", check=False)
+                self.assertIn(words, (shown.stdout + shown.stderr).decode() + site.log())
+                site.stop_daemons()
+        site.tokens["hsm"] = good
+        site.start()
+        self.assert_resumes(site, "with all of it right again")
+        self.assertEqual(self.token.state()["tries"], "3")
+
+    def test_the_last_try_of_the_pin_is_an_operators_and_wants_force(self):
+        site = self.token_site(self.token)
+        path = self.token.home / "token"
+        path.write_text(path.read_text().replace("\ntries 3\n", "\ntries 1\n"))
+        pin = site.dir / "pin"
+        pin.write_text(self.token.pin + "\n")
+        pin.chmod(0o600)
+        logins = self.token.count("C_Login")
+        site.start()
+        self.assertFalse(self.works(site, timeout=5))
+        refused = site.cli("hsm", "unlock", "hsm", "--pin-file", str(pin), check=False)
+        self.assertEqual(refused.returncode, 1)
+        self.assertIn(b"one PIN try is left", refused.stderr)
+        self.assertEqual(self.token.count("C_Login"), logins, "the last try was spent")
+        site.cli("hsm", "unlock", "hsm", "--pin-file", str(pin), "--force")
+        self.assert_resumes(site, "after `hsm unlock --force`")
 
     def test_a_program_is_refused_by_name_while_the_token_is_away(self):
         site = self.token_site(self.token)

@@ -30,13 +30,14 @@ REPLY_TIMEOUT_S = 30
 
 STATUSES = ["ok", "noModule", "noToken", "ambiguousToken", "noKey", "pinWrong", "pinLocked", "pinLowRefused", "pinFinalTryRefused",
             "pinUnset", "notLoggedIn", "deviceRemoved", "sessionLimit", "moduleFailed", "badResult", "unsupported", "blobRejected",
-            "badRequest", "staleEpoch", "keyExists", "readOnly", "starting"]
+            "badRequest", "staleEpoch", "keyExists", "readOnly", "starting",
+            "saidTooMuch", "keeperDied"]
 KINDS = ["other", "x25519", "ed25519", "aes", "rsa"]
 SPELLINGS = ["none", "montgomery", "montgomery-name", "edwards-name", "edwards", "ec"]
 ALGORITHMS = [None, "aes-gcm", "rsa-oaep-sha256", "rsa-oaep-sha1"]
 TRIALS = ["untried", "works", "refused", "wrong result", "crashed", "timed out"]
 FORMS = ["raw", "octets"]
-KILLS = ["deadline", "memory", "operator"]
+KILLS = ["deadline", "memory", "operator", "garbage", "newKey"]
 
 # name, then (field, type): u8..u64 and i32 big-endian, flag, a number of bytes, "sN" for a bounded field of N, or a list of words.
 ASKS = [("hello",), ("list", ("index", "u16")),

@@ -287,6 +287,13 @@ class RunningVault(SystemTest):
         self.assertEqual(self.version(), 2)
         self.assertEqual(base64.b64encode(self.app.public_key("server")).decode(), second)
 
+    def test_a_deletion_reaches_it_and_is_told(self):
+        self.host.cli("key", "delete", "server")
+        self.assertEqual((self.version(), self.state()), ("wrongVersion", "inactive"))
+        self.assertRegex(self.host.cli("status").stdout.decode(), r"server +inactive ")
+        self.host.cli("key", "undelete", "server")
+        self.assertEqual((self.version(), self.state()), (1, "active"))
+
     def test_lock_unlock_and_panic(self):
         for locking in (["lock", "server"], ["lock"], ["panic"]):
             self.host.cli(*locking)

@@ -97,6 +97,39 @@ class ReloadTellsWhatIsInForce(SystemTest):
         return any(str(link.readlink()).startswith("socket:") for link in folder.iterdir())
 
 
+class AVaultAlone(SystemTest):
+    """Without an entry nothing needs netd: that it doesn't run is no error."""
+
+    def test_status_and_reload_do_without_netd(self):
+        site = self.site("alone")
+        site.key("k")
+        site.grant("all", keys=["k"], verbs=["box"], peers=["*"])
+        site.start_vaultd()
+        done = site.cli("status")
+        self.assertIn(b"netd is not running", done.stdout)
+        self.assertIn(b", and no entry needs it", done.stdout)
+        self.assertEqual(done.stderr, b"")
+        site.grants["all"]["verbs"] = ["open"]
+        done = site.reload()
+        self.assertIn(b"netd: not running, and no entry needs it", done.stdout)
+        self.assertEqual(done.stderr, b"")
+        with minicapnp.App(site.dir / "run/vault.sock") as app:
+            self.assertEqual(app.key("k").box([("alice", b"text")]), ["notPermitted"])
+        # With one it is.
+        site.peer("alice")
+        site.listen("echo", ["alice"], "echo", key="k")
+        site.write_config()
+        for command in ("status", "reload"):
+            done = site.cli(command, check=False)
+            self.assertEqual(done.returncode, 1)
+            self.assertIn(b"sallyport: error: netd is not running", done.stderr)
+        # And a vault that doesn't run is missed in any case.
+        site.stop_daemons()
+        done = site.cli("status", check=False)
+        self.assertEqual(done.returncode, 1)
+        self.assertIn(b"sallyport: error: vaultd is not running", done.stderr)
+
+
 class WrongFilesAreToldWhole(SystemTest):
     def setUp(self):
         self.host = self.site("operator-file")

@@ -1,11 +1,13 @@
 """Plain services, plain clients and a man in the middle, for the tests of tunnels."""
 
+import fcntl
 import hashlib
 import os
 import random
 import select
 import socket
 import struct
+import termios
 import threading
 import time
 
@@ -49,6 +51,16 @@ def read_count(sock, count, timeout=30.0):
             raise EOFError(f"{len(data)} of {count} bytes, then the end")
         data += piece
     return bytes(data)
+
+
+def acknowledged(sock, timeout=3.0):
+    """Whether the other kernel has, within that time, all that was sent."""
+    deadline = time.monotonic() + timeout
+    while struct.unpack("i", fcntl.ioctl(sock, termios.TIOCOUTQ, bytes(4)))[0] > 0:
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.001)
+    return True
 
 
 class ResetSocket:

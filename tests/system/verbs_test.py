@@ -102,6 +102,34 @@ class Verbs(SystemTest):
         self.assertTrue(pathlib.Path("/dev/null").is_char_device())
         self.assertEqual(sorted(os.listdir(self.dir)), ["file.box", "link", "opened", "plain"])
 
+    def test_as_text(self):
+        self.start()
+        for size in (0, 1, 65536, 200_000):
+            text = os.urandom(size)
+            armored = self.done("box", "k", "--to", "alice", "--to", b64(self.public), "--armor", stdin=text)
+            first, *body, last = armored.decode("ascii").splitlines()
+            self.assertEqual((first, last), ("-----BEGIN SALLYPORT BOX-----", "-----END SALLYPORT BOX-----"))
+            self.assertEqual({len(line) for line in body[:-1]} - {64}, set())
+            self.assertEqual(boxfile.read(self.alice, base64.b64decode("".join(body)))[2], text)
+            self.assertEqual(self.done("open", "k", "-o", "-", stdin=armored), text)
+            self.assertEqual(self.done("open", "k", "-o", "-", stdin=armored.replace(b"\n", b"\r\n")), text)
+        # Whole or not at all: to a file as without armor, and to a pipe as far as it is genuine.
+        path = self.path("file.asc")
+        self.done("box", "k", "--to", b64(self.public), "-a", "-o", path, self.path("plain", text))
+        self.done("open", "k", "-o", self.path("opened"), path)
+        self.assertEqual(pathlib.Path(self.path("opened")).read_bytes(), text)
+        lines = armored.splitlines(keepends=True)
+        for broken, message in ((b"".join(lines[:-1]), "END line is missing"), (b"".join(lines[:9]), "is cut off"),
+                                (armored + b"more\n", "goes on behind its END line"),
+                                (b"".join(lines[:5] + [b"?" + lines[5][1:]] + lines[6:]), "a line is not as"),
+                                (b"-----BEGIN AGE ENCRYPTED FILE-----\n" + b"".join(lines[1:]), "its first line is another one"),
+                                (b"\n" + armored, "is not a boxed file"),
+                                (b"".join(lines[:900] + lines[901:]), "was changed|cut off")):
+            before = sorted(os.listdir(self.dir))
+            self.refused(message, "open", "k", "-o", self.path("never"), stdin=broken)
+            self.assertEqual(sorted(os.listdir(self.dir)), before)
+            self.assertTrue(text.startswith(self.refused(message, "open", "k", "-o", "-", stdin=broken)))
+
     def test_what_was_changed_does_not_come_out(self):
         self.start()
         text = os.urandom(4 * 65536 + 1000)
@@ -245,6 +273,9 @@ class Verbs(SystemTest):
         status, shown, said = on_terminal("box", "k", "--to", "alice", stdin=b"x")
         self.assertEqual((status, shown), (2, b""))
         self.assertIn("not for a terminal", said)
+        status, shown, said = on_terminal("box", "k", "--to", "alice", "--armor", stdin=b"x")
+        self.assertEqual(status, 0, said)
+        self.assertTrue(shown.startswith(b"-----BEGIN SALLYPORT BOX-----"))
 
     def test_big_files_pass_through_little_memory(self):
         """BIG_MIB of a pattern through `box` and `open` in a pipe; both ends' resident memory stays bounded."""

@@ -111,6 +111,12 @@ int sallyport_connect(const char* path, uint32_t timeout_ms, sallyport_vault** v
 void sallyport_disconnect(sallyport_vault** vault);
 int sallyport_ping(sallyport_vault* vault);
 int sallyport_public_key(sallyport_vault* vault, const char* key, uint8_t public_key[SALLYPORT_PUBLIC_KEY_BYTES]);
+// The public halves of all versions that may open now, the active one first, one behind the other; `version`: the
+// number of the active one (0: the vault is too old to tell), may be NULL. *count: how many `opening` has room for on
+// entry, how many there are on return. Too little room: SALLYPORT_BUFFER_TOO_SMALL, and nothing is written but *count.
+// There are never more than SALLYPORT_VERSIONS_MOST.
+#define SALLYPORT_VERSIONS_MOST 64
+int sallyport_public_keys(sallyport_vault* vault, const char* key, uint32_t* version, uint8_t* opening, size_t* count);
 
 typedef struct sallyport_granted_key {
   const char* name;

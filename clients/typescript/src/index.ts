@@ -2,4 +2,4 @@
 export { type Code, NET_REFUSALS, REFUSALS, SallyportError } from "./errors.js";
 export { connectPeer, listenPeer, PeerChannel, PeerListener, type PeerReceived, type PeerStatus } from "./peer.js";
 export { type Boxed, connect, type GrantedKey, Key, type KeyOptions, type Opened, type Options, type Outcome, type Peer,
-  type Signed, Vault, type Verb } from "./vault.js";
+  type PublicKeys, type Signed, Vault, type Verb } from "./vault.js";

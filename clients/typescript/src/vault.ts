@@ -36,6 +36,13 @@ export interface Signed {
   signature: Uint8Array;
   version: number;
 }
+export interface PublicKeys {
+  active: Uint8Array;
+  /** The active one; 0: the vault is older than this field. */
+  version: number;
+  /** Of all versions that may open now, the active one first. */
+  opening: Uint8Array[];
+}
 export interface GrantedKey {
   name: string;
   kind: string;
@@ -101,10 +108,17 @@ export class Vault {
   }
 
   async publicKey(name: string): Promise<Uint8Array> {
+    return (await this.publicKeys(name)).active;
+  }
+
+  /** With the number of the version, and the public halves of what still opens: to whom something may be boxed. */
+  async publicKeys(name: string): Promise<PublicKeys> {
     const connection = await this.connection();
     const { outcome } = await connection.answer(() => connection.app.publicKey((params) => void (params.key = name)));
     if (outcome._isRefused) throw refusalOf(outcome.refused);
-    return bytesOf(outcome.publicKey);
+    const active = bytesOf(outcome.publicKey);
+    const opening = outcome.opening.toArray().map((each) => bytesOf(each));
+    return { active, version: outcome.version, opening: opening.length > 0 ? opening : [active] };
   }
 
   /** What this caller may do, key by key. */

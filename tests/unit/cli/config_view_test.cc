@@ -120,6 +120,7 @@ pin = "file:no-such-pin"
   EXPECT_TRUE(says(with, "sallyport hsm unlock hsm1"));
   EXPECT_TRUE(says(with, "no-such-pin"));
   EXPECT_FALSE(says(with, "module /bin/sh"));
+  for (const auto& error : with.errors) EXPECT_EQ(error.message.find("no-such"), std::string::npos) << error.message;
 }
 
 TEST_F(ConfigView, AGoodKeyIsNoFinding) {

@@ -40,6 +40,13 @@ TEST(TokenConfig, FillsInWhatIsUsual) {
   EXPECT_FALSE(token.presenceAlways);
 }
 
+TEST(TokenConfig, AsksSoftokenByOneThreadUnlessItWorksWithCopies) {
+  const std::string nss = "module = \"/usr/lib/libsoftokn3.so\"\nuri = \"pkcs11:token=x\"\npin = \"ask\"\n";
+  EXPECT_EQ(parse(nss)->tokens.at("hsm").workers, 1U);
+  EXPECT_EQ(parse(nss + "session_copy = true\n")->tokens.at("hsm").workers, 2U);
+  EXPECT_EQ(parse(nss + "workers = 3\n")->tokens.at("hsm").workers, 3U);
+}
+
 TEST(TokenConfig, TakesAllItsKeys) {
   const auto config = parse(R"(module = "/opt/vendor/lib.so"
 uri = "pkcs11:serial=7"

@@ -167,6 +167,24 @@ TEST_F(ALink, GivesItsMemoryBackWhenAllLinksHoldTooMuch) {
   EXPECT_FALSE(hasNext());
   EXPECT_EQ(link->cutOff(), CutOff::OverBudget);
   EXPECT_LE(budget.held(), LinkBudget::LINK_BYTES);
+  link.reset();
+}
+
+TEST_F(ALink, CountsWhatAServiceKeepsForItsClient) {
+  LinkBudget budget(loop, LinkBudget::LINK_BYTES + 16 * 1024);
+  const auto charge = std::make_shared<LinkCharge>();
+  open();
+  link->countFor(budget, 1, charge);
+  charge->bytes = 8 * 1024;
+  write(finish(7));
+  EXPECT_TRUE(hasNext());
+  EXPECT_EQ(budget.held(), LinkBudget::LINK_BYTES + 8 * 1024);
+  charge->bytes = 20 * 1024;
+  write(finish(8));
+  hasNext();
+  loop.turn(0);
+  EXPECT_EQ(link->cutOff(), CutOff::OverBudget);
+  link.reset();
 }
 
 TEST_F(ALink, DeliversTheMessageThatWasSentHoweverTheStreamWasCut) {

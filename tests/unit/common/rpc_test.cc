@@ -8,12 +8,14 @@
 #include <unistd.h>
 
 #include <filesystem>
+#include <cstdio>
 #include <fstream>
 
 #include <capnp/message.h>
 #include <kj/debug.h>
 #include <kj/io.h>
 
+#include "common/secret_bytes.h"
 #include "common/socket_group.h"
 #include "tests/unit/temporary_folder.h"
 
@@ -138,13 +140,14 @@ TEST_F(AUnixListener, IsSharedWithAGroup) {
   EXPECT_NE(unknown.error().hint.find("groupadd"), std::string::npos);
 }
 
-// Method 0 answers a number, method 1 throws in front of a peer, anything else is unknown.
+// Method 0 answers a text, method 1 throws in front of a peer, method 3 gives back what it got, others are unknown.
 class Answering final : public capnp::Capability::Server {
  public:
   DispatchCallResult dispatchCall(uint64_t, uint16_t method,
                                   capnp::CallContext<capnp::AnyPointer, capnp::AnyPointer> context) override {
     return {guarded([&] {
               if (method == 1) throw std::runtime_error("the secret is 42");
+              if (method == 3) return context.getResults().setAs<capnp::Data>(context.getParams().getAs<capnp::Data>());
               KJ_REQUIRE(method == 0, "the key is", 4711);
               context.getResults(capnp::MessageSize{8, 0}).setAs<capnp::Text>("answer");
             }),
@@ -190,6 +193,60 @@ class AnRpcServer : public InAFolder {
   bool refusing = false;
   std::optional<RpcServer> server;
 };
+
+// 32 bytes that stand nowhere in memory but masked.
+class Marker {
+ public:
+  std::byte at(size_t i) const { return masked_[i] ^ MASK; }
+  static constexpr size_t SIZE = 32;
+  // How often they stand in what this process can write.
+  size_t count() const {
+    std::ifstream maps("/proc/self/maps");
+    std::ifstream memory("/proc/self/mem", std::ios::binary);
+    size_t found = 0;
+    for (std::string line; std::getline(maps, line);) {
+      unsigned long begin = 0, end = 0;
+      char mode[5] = {};
+      if (std::sscanf(line.c_str(), "%lx-%lx %4s", &begin, &end, mode) != 3 || mode[1] != 'w') continue;
+      std::vector<char> bytes(end - begin);
+      memory.clear();
+      memory.seekg(static_cast<std::streamoff>(begin));
+      memory.read(bytes.data(), static_cast<std::streamsize>(bytes.size()));
+      for (size_t at = 0; at + SIZE <= static_cast<size_t>(memory.gcount()); ++at) found += isAt(&bytes[at]);
+    }
+    return found;
+  }
+
+ private:
+  static constexpr std::byte MASK{0x5a};
+  bool isAt(const char* bytes) const {
+    for (size_t i = 0; i < SIZE; ++i) {
+      if (static_cast<std::byte>(bytes[i]) != at(i)) return false;
+    }
+    return true;
+  }
+  std::array<std::byte, SIZE> masked_ = [] {
+    std::array<std::byte, SIZE> random;
+    fillRandom(random);
+    return random;
+  }();
+};
+
+TEST_F(AnRpcServer, AndItsClientsKeepNothingOfAMessage) {
+  serve();
+  Client client(loop, path);
+  const Marker marker;
+  {
+    auto request = client.root.typelessRequest(1, 3, nullptr);
+    auto data = request.initAs<capnp::Data>(Marker::SIZE);
+    for (size_t i = 0; i < Marker::SIZE; ++i) data[i] = static_cast<kj::byte>(marker.at(i));
+    EXPECT_GE(marker.count(), 1u) << "it is looked for where it is";
+    const auto answer = loop.await(request.send());
+    ASSERT_EQ(answer.getAs<capnp::Data>().size(), Marker::SIZE);
+  }
+  turns();
+  EXPECT_EQ(marker.count(), 0u);
+}
 
 TEST_F(AnRpcServer, AnswersItsClients) {
   serve();

@@ -90,6 +90,7 @@ std::vector<Control> everyControl() {
                       .detail = Bounded<160>::cut("abi 7: its own paths")},
           Denials{.epoch = 1, .total = uint64_t{1} << 33, .lastCall = Bounded<32>::cut("openat")},
           KillWorker{.epoch = 3, .reason = KillReason::Memory},
+          KillWorker{.epoch = 3, .reason = KillReason::NewKey},
           Stop{}};
 }
 

@@ -29,7 +29,8 @@ TEST(LauncherTest, WhatAModuleLeavesBehindEndsWithIt) {
     options.socket = fcntl(ends[1], F_DUPFD_CLOEXEC, 64);
     options.program = fcntl(open("/bin/sh", O_PATH | O_CLOEXEC), F_DUPFD_CLOEXEC, 64);
     options.childFds = {STDERR_FILENO};
-    _exit(launch(options));
+    launch(options);
+    _exit(0);
   }
   close(ends[1]);
   const LauncherOrder order{.order = Order::Serve, .epoch = 1};
@@ -48,6 +49,58 @@ TEST(LauncherTest, WhatAModuleLeavesBehindEndsWithIt) {
   int status = -1;
   EXPECT_EQ(waitpid(launcher, &status, 0), launcher);
   EXPECT_EQ(status, 0);
+}
+
+// A keeper that says `order` and then ends as it does in `end`; what the launcher makes of it.
+template <typename End>
+Launched launchedBy(const LauncherOrder& order, End&& end) {
+  std::array<int, 2> sockets, results;
+  EXPECT_EQ(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, sockets.data()), 0);
+  EXPECT_EQ(pipe2(results.data(), O_CLOEXEC), 0);
+  const pid_t launcher = fork();
+  if (launcher == 0) {
+    const pid_t keeper = fork();
+    if (keeper == 0) {
+      close(sockets[1]);
+      if (send(sockets[0], &order, sizeof order, 0) != static_cast<ssize_t>(sizeof order)) _exit(99);
+      end(sockets[0]);
+      _exit(98);
+    }
+    close(sockets[0]);
+    LauncherOptions options;
+    options.socket = fcntl(sockets[1], F_DUPFD_CLOEXEC, 64);
+    options.program = fcntl(open("/bin/sleep", O_PATH | O_CLOEXEC), F_DUPFD_CLOEXEC, 64);
+    options.childFds = {STDERR_FILENO};
+    options.keeper = keeper;
+    const Launched launched = launch(options);
+    _exit(write(results[1], &launched, sizeof launched) == static_cast<ssize_t>(sizeof launched) ? 0 : 1);
+  }
+  for (const int fd : {sockets[0], sockets[1], results[1]}) close(fd);
+  Launched launched;
+  EXPECT_EQ(read(results[0], &launched, sizeof launched), static_cast<ssize_t>(sizeof launched));
+  close(results[0]);
+  EXPECT_EQ(waitpid(launcher, nullptr, 0), launcher);
+  return launched;
+}
+
+TEST(LauncherTest, TellsHowItsKeeperEndedAndWhereItWas) {
+  const LauncherOrder order{.order = Order::Kill, .epoch = 5};
+  const Launched exited = launchedBy(order, [](int) { _exit(3); });
+  EXPECT_TRUE(WIFEXITED(exited.keeperStatus));
+  EXPECT_EQ(WEXITSTATUS(exited.keeperStatus), 3);
+  EXPECT_EQ(exited.lastEpoch, 5u);
+  const Launched killed = launchedBy(order, [](int) { raise(SIGKILL); });
+  EXPECT_TRUE(WIFSIGNALED(killed.keeperStatus));
+  EXPECT_EQ(WTERMSIG(killed.keeperStatus), SIGKILL);
+}
+
+TEST(LauncherTest, AKeeperThatClosesItsSocketIsEndedAndSoIsItsWorker) {
+  const Launched launched = launchedBy({.order = Order::Serve, .epoch = 1}, [](int socket) {
+    close(socket);
+    for (;;) pause();
+  });
+  EXPECT_TRUE(WIFSIGNALED(launched.keeperStatus));
+  EXPECT_EQ(launched.lastEpoch, 1u);
 }
 
 }  // namespace

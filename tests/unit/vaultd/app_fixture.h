@@ -87,8 +87,11 @@ inline OpenedVersion version(uint32_t number, int64_t activeFrom, int64_t openOn
 class Refusing final : public UseRecorder {
  public:
   bool admits() const override { return true; }
-  void step(const StepRecord&) override {}
-  void event(AuditRecord) override {}
+  void step(const StepRecord& step) override {
+    steps.push_back(std::string(step.verb) + " " +
+                    (step.refused ? std::string(Counters::nameOf(static_cast<size_t>(*step.refused))) : "ok"));
+  }
+  void event(AuditRecord event) override { events.push_back(event.verb + " " + event.outcome + " " + event.note); }
   kj::Maybe<kj::Promise<bool>> settled() override { return nullptr; }
   bool record(const UseRecord& use) override {
     seen.push_back(std::string(use.key) + " " + std::string(name(use.verb)) + " " + std::to_string(use.version) + " " +
@@ -96,7 +99,7 @@ class Refusing final : public UseRecorder {
     return works;
   }
   bool works = true;
-  std::vector<std::string> seen;
+  std::vector<std::string> seen, steps, events;
 };
 
 class Apps : public testing::Test {
@@ -112,6 +115,7 @@ class Apps : public testing::Test {
   std::optional<RpcServer> server;
   std::optional<RpcClient> client;
   Caller caller{"main", 1001, {1001}};
+  std::shared_ptr<LinkCharge> charge;  // of the last connection
   Refusing recorder;
   Pair peer;
   // Public keys of k: 1 retired, 2 open-only, 3 active, 4 from NOW + 100 on.
@@ -158,8 +162,9 @@ class Apps : public testing::Test {
     configure(std::string(CONFIG));
     server.emplace(
         loop, listenUnix(temporary.path() / "app.sock", 0600),
-        [this](const PeerCredentials&) -> kj::Maybe<capnp::Capability::Client> {
-          return capnp::Capability::Client(kj::heap<AppService>(*state, caller, 7));
+        [this](const PeerCredentials& program) -> kj::Maybe<capnp::Capability::Client> {
+          charge = program.charge;
+          return capnp::Capability::Client(kj::heap<AppService>(*state, caller, 7, program.charge));
         },
         LinkLimits());
     connect();

@@ -155,18 +155,28 @@ TEST_F(Apps, SignaturesVerifyEverywhere) {
   EXPECT_EQ(verified.getOutcomes()[3].getRefused(), Refusal::BAD_SIZE);
 }
 
-TEST_F(Apps, VerifyingIsLimitedForAllTogether) {
-  unsigned limited = 0;
-  for (int call = 0; call < 40; ++call) {
-    auto request = app().verifyRequest();
-    for (auto item : request.initItems(64)) {
-      item.setPublicKey(raw(ByteSpan(std::array<std::byte, 32>{})));
-      item.setSignature(raw(ByteSpan(std::array<std::byte, 64>{})));
+TEST_F(Apps, VerifyingIsLimitedByUser) {
+  const auto limitedOf = [this](int calls) {
+    unsigned limited = 0;
+    for (int call = 0; call < calls; ++call) {
+      auto request = app().verifyRequest();
+      for (auto item : request.initItems(64)) {
+        item.setPublicKey(raw(ByteSpan(std::array<std::byte, 32>{})));
+        item.setSignature(raw(ByteSpan(std::array<std::byte, 64>{})));
+      }
+      auto answer = loop.await(request.send());
+      for (auto outcome : answer.getOutcomes()) limited += outcome.getRefused() == Refusal::RATE_LIMITED ? 1 : 0;
     }
-    auto answer = loop.await(request.send());
-    for (auto outcome : answer.getOutcomes()) limited += outcome.getRefused() == Refusal::RATE_LIMITED ? 1 : 0;
-  }
-  EXPECT_EQ(limited, 40 * 64 - VERIFIES_PER_SECOND);
+    return limited;
+  };
+  EXPECT_EQ(limitedOf(40), 40 * 64 - VERIFIES_PER_SECOND);
+  connect();
+  EXPECT_EQ(limitedOf(1), 64u) << "another connection of the same user";
+  caller.uid = 1002;
+  connect();
+  EXPECT_EQ(limitedOf(1), 0u) << "another user";
+  for (uid_t uid = 0; uid < 2 * MAX_VERIFYING_USERS; ++uid) state->mayVerify(uid);
+  EXPECT_LE(state->verifyRates.size(), MAX_VERIFYING_USERS);
 }
 
 TEST_F(Apps, AKeyOfTheWrongKindSaysSo) {

@@ -49,8 +49,10 @@ TEST_F(Apps, AConnectionHoldsABoundedNumberOfCapabilities) {
     ASSERT_LE(++objects, AppSession::MAX_OBJECTS);
   }
   EXPECT_EQ(objects, AppSession::MAX_OBJECTS);
+  EXPECT_EQ(charge->bytes, objects * AppSession::OBJECT_BYTES) << "and count as memory of the connection";
   held.clear();
   loop.await(app().pingRequest().send());
+  EXPECT_EQ(charge->bytes, 0u);
   key();
 }
 

@@ -6,6 +6,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "tests/unit/vaultd/claims_disk.h"
 #include "tests/unit/vaultd/support.h"
 #include "vaultd/state_file.h"
 
@@ -22,45 +23,11 @@ PublicKey block(unsigned number) {
   return fingerprint;
 }
 
-struct Image {
-  std::vector<std::byte> bytes;
-  int failWriteWith = 0;
-  int failSyncWith = 0;
-  size_t shortWrite = SIZE_MAX;
-  int syncs = 0;
-};
-class ImageDisk final : public NonceDisk {
- public:
-  explicit ImageDisk(Image& image) : image_(image) {}
-  ssize_t read(size_t offset, MutableByteSpan bytes) override {
-    if (offset >= image_.bytes.size()) return 0;
-    const size_t got = std::min({bytes.size(), image_.bytes.size() - offset, size_t{100}});  // short reads happen
-    std::memcpy(bytes.data(), image_.bytes.data() + offset, got);
-    return static_cast<ssize_t>(got);
-  }
-  ssize_t write(size_t offset, ByteSpan bytes) override {
-    if (image_.failWriteWith != 0) return -image_.failWriteWith;
-    const size_t written = std::min(bytes.size(), image_.shortWrite);
-    std::memcpy(image_.bytes.data() + offset, bytes.data(), written);
-    return static_cast<ssize_t>(written);
-  }
-  int sync() override {
-    ++image_.syncs;
-    return -image_.failSyncWith;
-  }
-
- private:
-  Image& image_;
-};
-
 class Claims : public testing::Test {
  protected:
-  Image image;
-  Claims() {
-    image.bytes = BlockClaims::newImage(PLACE, {}, NOW), image.bytes.resize(BlockClaims::HEADER_BYTES + 8 * 64);
-  }
+  test::ClaimsImage image{8, PLACE, NOW};
   Result<std::unique_ptr<BlockClaims>, Problem> open() {
-    return BlockClaims::open(std::make_unique<ImageDisk>(image), PLACE, image.bytes.size());
+    return BlockClaims::open(std::make_unique<test::ClaimsDisk>(image), PLACE, image.bytes.size());
   }
   std::string problem() {
     const auto claims = open();
@@ -95,7 +62,8 @@ TEST_F(Claims, AFullDiskRefusesAndEndsAllClaimsOfThisLife) {
     image.shortWrite = how == 2 ? 63 : SIZE_MAX;
     const auto claims = std::move(*open());
     ASSERT_FALSE(claims->claim(block(1), NOW).has_value());
-    image = {image.bytes};
+    image.failWriteWith = image.failSyncWith = 0;
+    image.shortWrite = SIZE_MAX;
     EXPECT_TRUE(claims->isClaimed(block(1))) << "nobody knows what is on the disk";
     EXPECT_EQ(claims->claim(block(2), NOW).error(), ClaimRefusal::Unavailable) << how;
     EXPECT_NE(claims->describe(), "ready");

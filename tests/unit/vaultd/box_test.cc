@@ -60,6 +60,7 @@ class Box : public testing::Test {
   LongTermBox client{*arena, cache, 1, LongTermSecret(vector("Cs"))};
   NonceSource<BoxRole::Cookie> cookieNonces{*ledger, server.secretForNonceKeys()};
   NonceSource<BoxRole::Vouch> vouchNonces{*ledger, client.secretForNonceKeys()};
+  NonceBatch batch{NonceBatch::MOST};
 
   std::array<std::byte, 144> cookieBox{};
   std::array<std::byte, 48> vouchBox{};
@@ -68,7 +69,7 @@ class Box : public testing::Test {
   bool cached = false;
 
   Result<LongNonceBytes, Refusal> seal(const PublicKey& from, ByteSpan box) {
-    return server.sealCookie({from, box.first<80>(), ES, ByteSpan(K).first<96>()}, cookieNonces, cookieBox);
+    return server.sealCookie({from, box.first<80>(), ES, ByteSpan(K).first<96>()}, cookieNonces, batch, cookieBox);
   }
   Result<void, Refusal> verify(const PublicKey& from, const LongNonceBytes& nonce, ByteSpan box, const PublicKey& ec,
                                bool remember = true) {
@@ -147,7 +148,7 @@ TEST_F(Box, LowOrderKeysAreRefusedEverywhere) {
     const PublicKey low(hex(text));
     EXPECT_EQ(seal(low, helloBox()).error(), Refusal::LOW_ORDER_KEY) << text;
     EXPECT_EQ(verify(low, LongNonceBytes(), vouchBox, EC).error(), Refusal::LOW_ORDER_KEY) << text;
-    EXPECT_EQ(client.makeVouch(low, EC, vouchNonces, vouchBox, cached).error(), Refusal::LOW_ORDER_KEY) << text;
+    EXPECT_EQ(client.makeVouch(low, EC, vouchNonces, batch, vouchBox, cached).error(), Refusal::LOW_ORDER_KEY) << text;
   }
   EXPECT_EQ(cache.size(), 0u);
 }
@@ -162,15 +163,15 @@ TEST_F(Box, ARefusedHelloCostsNoNonce) {
 TEST_F(Box, WithoutANonceNothingIsSealed) {
   auto broken = NonceLedger::unusable("disk full");
   NonceSource<BoxRole::Cookie> none(*broken, server.secretForNonceKeys());
-  auto result = server.sealCookie({EC, helloBox().first<80>(), ES, ByteSpan(K).first<96>()}, none, cookieBox);
+  auto result = server.sealCookie({EC, helloBox().first<80>(), ES, ByteSpan(K).first<96>()}, none, batch, cookieBox);
   EXPECT_EQ(result.error(), Refusal::NONCE_UNAVAILABLE);
   EXPECT_EQ(toHex(cookieBox), std::string(288, '0'));
   NonceSource<BoxRole::Vouch> noVouch(*broken, client.secretForNonceKeys());
-  EXPECT_EQ(client.makeVouch(S, EC, noVouch, vouchBox, cached).error(), Refusal::NONCE_UNAVAILABLE);
+  EXPECT_EQ(client.makeVouch(S, EC, noVouch, batch, vouchBox, cached).error(), Refusal::NONCE_UNAVAILABLE);
 }
 
 TEST_F(Box, AVouchThatItMadeIsVerified) {
-  auto nonce = client.makeVouch(S, EC, vouchNonces, vouchBox, cached);
+  auto nonce = client.makeVouch(S, EC, vouchNonces, batch, vouchBox, cached);
   ASSERT_TRUE(nonce.has_value());
   EXPECT_TRUE(verify(C, *nonce, vouchBox, EC).has_value());
 }
@@ -183,7 +184,7 @@ TEST_F(Box, VerifiesTheVouchOfTheVectors) {
 }
 
 TEST_F(Box, AVouchForAnotherEphemeralKeyIsRefused) {
-  auto nonce = client.makeVouch(S, EC, vouchNonces, vouchBox, cached);
+  auto nonce = client.makeVouch(S, EC, vouchNonces, batch, vouchBox, cached);
   EXPECT_EQ(verify(C, *nonce, vouchBox, ES).error(), Refusal::BAD_BOX);
   // X25519 ignores bit 255; the vouch does not.
   PublicKey flipped = EC;
@@ -192,14 +193,14 @@ TEST_F(Box, AVouchForAnotherEphemeralKeyIsRefused) {
 }
 
 TEST_F(Box, AVouchOfSomebodyElseOrForSomebodyElseIsRefused) {
-  auto nonce = client.makeVouch(S, EC, vouchNonces, vouchBox, cached);
+  auto nonce = client.makeVouch(S, EC, vouchNonces, batch, vouchBox, cached);
   EXPECT_EQ(verify(ES, *nonce, vouchBox, EC).error(), Refusal::BAD_BOX);
-  auto forOther = client.makeVouch(ES, EC, vouchNonces, vouchBox, cached);
+  auto forOther = client.makeVouch(ES, EC, vouchNonces, batch, vouchBox, cached);
   EXPECT_EQ(verify(C, *forOther, vouchBox, EC).error(), Refusal::BAD_BOX);
 }
 
 TEST_F(Box, AVouchUnderAnotherNonceIsRefused) {
-  auto nonce = client.makeVouch(S, EC, vouchNonces, vouchBox, cached);
+  auto nonce = client.makeVouch(S, EC, vouchNonces, batch, vouchBox, cached);
   nonce->data()[0] ^= 1;
   EXPECT_EQ(verify(C, *nonce, vouchBox, EC).error(), Refusal::BAD_BOX);
 }
@@ -214,7 +215,7 @@ TEST_F(Box, ABoxOfAnotherRoleIsRefused) {
 }
 
 TEST_F(Box, AKnownClientCostsNoMultiplication) {
-  auto nonce = client.makeVouch(S, EC, vouchNonces, vouchBox, cached);
+  auto nonce = client.makeVouch(S, EC, vouchNonces, batch, vouchBox, cached);
   EXPECT_FALSE(cached);
   EXPECT_TRUE(verify(C, *nonce, vouchBox, EC).has_value());
   EXPECT_FALSE(cached);
@@ -227,7 +228,7 @@ TEST_F(Box, AKnownClientCostsNoMultiplication) {
 TEST_F(Box, ForgeriesAndStrangersAreNotRemembered) {
   (void)verify(C, LongNonceBytes(), vouchBox, EC);
   EXPECT_EQ(cache.size(), 0u);
-  auto nonce = client.makeVouch(S, EC, vouchNonces, vouchBox, cached);
+  auto nonce = client.makeVouch(S, EC, vouchNonces, batch, vouchBox, cached);
   const size_t before = cache.size();
   EXPECT_TRUE(verify(C, *nonce, vouchBox, EC, false).has_value());
   EXPECT_EQ(cache.size(), before);

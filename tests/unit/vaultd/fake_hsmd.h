@@ -71,7 +71,7 @@ class FakeHsmd {
   std::vector<hsm::Request> seen;
   std::vector<hsm::KillWorker> kills;
   std::vector<std::array<std::byte, 32>> wrapped;  // by Wrap; the blob is the index
-  bool reviveWhenKilled = true;
+  bool diesWhenKilled = true, reviveWhenKilled = true;
   uint64_t rssKiB = 1000;
   hsmlink::SharedPage* page = nullptr;
 
@@ -152,7 +152,7 @@ class FakeHsmd {
       CHECK(control.has_value());
       if (const auto* kill = std::get_if<hsm::KillWorker>(&*control)) {
         kills.push_back(*kill);
-        if (kill->epoch != epoch) continue;
+        if (kill->epoch != epoch || !diesWhenKilled) continue;
         die();
         if (reviveWhenKilled) up();
       }

@@ -1,19 +1,15 @@
 // Goal: netd gets keys of a connection once and of nothing else, a block in base mode serves one connection, and each
 // misuse is refused by its name.
 // Method: the services over real RPC, two hosts' keys in one vault (parties A and B of one block).
-// lint: size: one fixture serves both modes, and most of it is the fixture
 #include <sodium.h>
-#include <unistd.h>
 
 #include "tests/unit/peer/peer_pair.h"
+#include "tests/unit/vaultd/claims_disk.h"
 #include "tests/unit/vaultd/fake_hsmd.h"
-#include "tests/unit/vaultd/support.h"
-#include "vaultd/admin_service.h"
+#include "tests/unit/vaultd/service_fixture.h"
 #include "vaultd/key_life.h"
-#include "vaultd/listeners.h"
 #include "vaultd/state_file.h"
 #include "vaultd/tokens.h"
-#include "vaultd/vault_service.h"
 
 namespace sallyport::vaultd {
 namespace {
@@ -73,29 +69,6 @@ service = "echo"
 bob = "ew1H2TQn+DERYHgcfHM/2J+IlwrvSQ2KoO4ZpMuKGxQ="
 )";
 
-capnp::Data::Reader raw(ByteSpan bytes) { return {reinterpret_cast<const kj::byte*>(bytes.data()), bytes.size()}; }
-std::vector<std::byte> bytes(capnp::Data::Reader data) {
-  const auto* begin = reinterpret_cast<const std::byte*>(data.begin());
-  return {begin, begin + data.size()};
-}
-
-// A claims file in memory.
-struct Disk final : NonceDisk {
-  std::vector<std::byte>& image;
-  int& failWith;
-  Disk(std::vector<std::byte>& bytes, int& fail) : image(bytes), failWith(fail) {}
-  ssize_t read(size_t offset, MutableByteSpan out) override {
-    std::memcpy(out.data(), image.data() + offset, out.size());
-    return static_cast<ssize_t>(out.size());
-  }
-  ssize_t write(size_t offset, ByteSpan in) override {
-    if (failWith != 0) return -failWith;
-    std::memcpy(image.data() + offset, in.data(), in.size());
-    return static_cast<ssize_t>(in.size());
-  }
-  int sync() override { return 0; }
-};
-
 struct Events final : UseRecorder {
   bool admits() const override { return open; }
   bool record(const UseRecord&) override { return true; }
@@ -110,74 +83,38 @@ struct Events final : UseRecorder {
   std::vector<std::string> steps, events;
 };
 
-class Peers : public testing::Test {
+class Peers : public test::ServiceTest {
  protected:
-  test::TemporaryFolder temporary;
-  EventLoop loop;
-  std::unique_ptr<SecretArena> arena = std::move(*SecretArena::create(131072));
-  SharedKeyCache cache{*arena, 64};
-  uint64_t nowMs = 1000000;
-  int failWith = 0;
-  std::vector<std::byte> image;
+  test::ClaimsImage image{16};
   std::unique_ptr<BlockClaims> claims;
   std::optional<BaseSessions> base;
-  std::optional<Keyring> keys;
-  std::optional<VaultState> state;
   Events events;
-  AdminFacts facts;
-  std::optional<RpcServer> netServer, adminServer;
-  std::optional<RpcClient> netClient, adminClient;
 
-  ~Peers() noexcept override {}
+  Peers() : ServiceTest(131072) {}
+  ~Peers() noexcept override { stop(); }
 
   void SetUp() override {
-    const auto folder = temporary.path() / "keys";
     const auto block = LongTermSecret(peerVectors().block);
     const auto add = [&](const char* name, PeerParty party, bool unused) {
-      ASSERT_TRUE(importKey(folder, name, block, {}, {.kind = KeyKind::PeerBlock, .party = party, .unused = unused})
+      ASSERT_TRUE(importKey(folder(), name, block, {}, {.kind = KeyKind::PeerBlock, .party = party, .unused = unused})
                       .has_value());
     };
     add("hard-a", PeerParty::A, false);
     add("hard-b", PeerParty::B, false);
     add("base-b", PeerParty::B, true);
     add("base-a", PeerParty::A, false);
-    for (const char* name : {"curve", "boxes"}) ASSERT_TRUE(generateKey(folder, name, {}).has_value());
-    ASSERT_TRUE(generateKey(folder, "nobody", {}, {.kind = KeyKind::PeerBlock, .party = PeerParty::B}).has_value());
+    for (const char* name : {"curve", "boxes"}) ASSERT_TRUE(generateKey(folder(), name, {}).has_value());
+    ASSERT_TRUE(generateKey(folder(), "nobody", {}, {.kind = KeyKind::PeerBlock, .party = PeerParty::B}).has_value());
     start();
   }
   void start() {
-    const Config config = parse(CONFIG);
-    std::vector<Problem> warnings;
-    auto ring = Keyring::load(config, *arena, cache, {}, {}, nowMs, warnings);
-    ASSERT_TRUE(ring.has_value()) << ring.error().message;
-    keys.emplace(std::move(*ring));
-    if (image.empty()) {
-      image = BlockClaims::newImage({}, {}, 1);
-      image.resize(BlockClaims::HEADER_BYTES + 16 * BlockClaims::RECORD_BYTES);
-    }
-    claims = std::move(*BlockClaims::open(std::make_unique<Disk>(image, failWith), {}, image.size()));
+    load(CONFIG);
+    claims = std::move(*BlockClaims::open(std::make_unique<test::ClaimsDisk>(image), {}, image.bytes.size()));
     base.emplace(*arena, *claims);
-    state.emplace(VaultState{cache, *keys, Policy(config, *keys), {}, [this] { return nowMs; }});
     state->base = &*base;
     state->recorder = &events;
-    facts.configFile = config.file;
-    const std::set<uid_t> us = {geteuid()};
-    netServer.emplace(loop, listenUnix(path("net"), 0600), admit(us, [this] { return kj::heap<NetService>(*state); }),
-                      LinkLimits());
-    adminServer.emplace(loop, listenUnix(path("admin"), 0600),
-                        admit(us, [this] { return kj::heap<AdminService>(*state, facts); }), LinkLimits());
-    netClient.emplace(loop, connectUnix(path("net")), LinkLimits(), [] {});
-    adminClient.emplace(loop, connectUnix(path("admin")), LinkLimits(), [] {});
+    serve();
   }
-
-  Config parse(std::string_view text) {
-    auto config = parseConfig(text, temporary.path() / "sallyport.toml");
-    EXPECT_TRUE(config.has_value()) << (config ? "" : config.error().message);
-    return std::move(*config);
-  }
-  std::filesystem::path path(const char* name) { return temporary.path() / (std::string(name) + ".sock"); }
-  proto::Net::Client net() { return netClient->bootstrap().castAs<proto::Net>(); }
-  proto::Admin::Client admin() { return adminClient->bootstrap().castAs<proto::Admin>(); }
 
   // --- hard mode ---
   struct Drawn {
@@ -193,7 +130,7 @@ class Peers : public testing::Test {
     auto answer = loop.await(request.send());
     const auto outcome = answer.getOutcomes()[0];
     if (outcome.isRefused()) return {outcome.getRefused(), {}, {}};
-    return {{}, outcome.getDrawn().getParty(), bytes(outcome.getDrawn().getSalt())};
+    return {{}, outcome.getDrawn().getParty(), test::bytesOf(outcome.getDrawn().getSalt())};
   }
   struct Derived {
     std::optional<Refusal> refused;
@@ -204,12 +141,14 @@ class Peers : public testing::Test {
     auto one = request.initRequests(1)[0];
     one.getEntry().setName(entry);
     one.getEntry().setListen(isListen);
-    one.setOwnSalt(raw(own));
-    one.setPeerSalt(raw(other));
+    one.setOwnSalt(test::rawData(own));
+    one.setPeerSalt(test::rawData(other));
     auto answer = loop.await(request.send());
     const auto outcome = answer.getOutcomes()[0];
     if (outcome.isRefused()) return {outcome.getRefused(), {}, {}};
-    return {{}, bytes(outcome.getDerived().getSendSecret()), bytes(outcome.getDerived().getReceiveSecret())};
+    return {{},
+            test::bytesOf(outcome.getDerived().getSendSecret()),
+            test::bytesOf(outcome.getDerived().getReceiveSecret())};
   }
 
   struct Accepted {
@@ -225,20 +164,20 @@ class Peers : public testing::Test {
     auto one = request.initRequests(1)[0];
     one.getEntry().setName(entry);
     one.getEntry().setListen(isListen);
-    one.setPeerSalt(raw(other));
+    one.setPeerSalt(test::rawData(other));
     auto answer = loop.await(request.send());
     const auto outcome = answer.getOutcomes()[0];
     if (outcome.isRefused()) return {outcome.getRefused(), {}, {}, {}, {}, 0};
     const auto accepted = outcome.getAccepted();
     Accepted result{{},
                     accepted.getParty(),
-                    bytes(accepted.getOwnSalt()),
-                    bytes(accepted.getSendSecret()),
-                    bytes(accepted.getReceiveSecret()),
+                    test::bytesOf(accepted.getOwnSalt()),
+                    test::bytesOf(accepted.getSendSecret()),
+                    test::bytesOf(accepted.getReceiveSecret()),
                     accepted.getVersion()};
     for (const auto each : accepted.getOthers()) {
       result.others.push_back(each.getVersion());
-      result.otherSends.push_back(bytes(each.getSendSecret()));
+      result.otherSends.push_back(test::bytesOf(each.getSendSecret()));
     }
     return result;
   }
@@ -263,11 +202,11 @@ class Peers : public testing::Test {
   };
   Sealed seal(proto::PeerSession::Client& session, ByteSpan frames) {
     auto request = session.sealRequest();
-    request.setFrames(raw(frames));
+    request.setFrames(test::rawData(frames));
     auto answer = loop.await(request.send());
     const auto outcome = answer.getOutcome();
     if (outcome.isRefused()) return {outcome.getRefused(), {}};
-    return {{}, bytes(outcome.getFrames())};
+    return {{}, test::bytesOf(outcome.getFrames())};
   }
   struct Opened {
     std::optional<Refusal> refused;
@@ -277,12 +216,12 @@ class Peers : public testing::Test {
   };
   Opened open(proto::PeerSession::Client& session, ByteSpan frames) {
     auto request = session.openRequest();
-    request.setFrames(raw(frames));
+    request.setFrames(test::rawData(frames));
     auto answer = loop.await(request.send());
     const auto outcome = answer.getOutcome();
     if (outcome.isRefused()) return {outcome.getRefused(), {}, 0, {}};
     const auto opened = outcome.getOpened();
-    return {{}, bytes(opened.getFrames()), opened.getSanctified(), opened.getFault().cStr()};
+    return {{}, test::bytesOf(opened.getFrames()), opened.getSanctified(), opened.getFault().cStr()};
   }
   const PublicKey* publicOf(const char* name) { return &keys->find(name)->activeFacts(state->nowUnix())->publicKey; }
   static std::vector<std::byte> plainFrame(std::string_view payload) {
@@ -381,10 +320,7 @@ TEST_F(Peers, AnAcceptanceIsOfTheVersionBeforeAndOfOneThatWaitsToo) {
         },
         state->nowUnix());
     ASSERT_TRUE(changed.has_value()) << changed.error().message;
-    netClient.reset();
-    adminClient.reset();
-    netServer.reset();
-    adminServer.reset();
+    stop();
     state.reset();
     base.reset();
     keys.reset();
@@ -540,19 +476,19 @@ TEST_F(Peers, AStrangerUsesNothingUp) {
 TEST_F(Peers, AClaimSurvivesTheVault) {
   Begun one = begin();
   ASSERT_FALSE(seal(one.session, plainFrame("x")).refused);
-  claims = std::move(*BlockClaims::open(std::make_unique<Disk>(image, failWith), {}, image.size()));
+  claims = std::move(*BlockClaims::open(std::make_unique<test::ClaimsDisk>(image), {}, image.bytes.size()));
   EXPECT_TRUE(claims->isClaimed(*publicOf("base-b")));
 }
 
 TEST_F(Peers, AFullDiskRefusesTheFirstByte) {
-  failWith = ENOSPC;
+  image.failWriteWith = ENOSPC;
   Begun one = begin();
   ASSERT_FALSE(one.refused);
   const Sealed sealed = seal(one.session, plainFrame("x"));
   EXPECT_EQ(sealed.refused, Refusal::NONCE_UNAVAILABLE);
   EXPECT_TRUE(sealed.frames.empty());
   EXPECT_EQ(events.events, (std::vector<std::string>{"claim_block base-b 1 nonce_unavailable"}));
-  failWith = 0;
+  image.failWriteWith = 0;
   EXPECT_EQ(begin().refused, Refusal::BLOCK_USED);
 }
 

@@ -132,12 +132,67 @@ TEST_F(TokenServices, TheMetricsPageTellsOfTokens) {
   EXPECT_TRUE(contains(page, "sallyport_vault_token_derived_total{token=\"hsm1\"} 2\n"));
 }
 
+TEST_F(TokenServices, APanicRefusesAHandshakeUnderWayAsLockedAndBlamesNoKey) {
+  bringUp();
+  std::optional<hsm::Request> held;
+  hsmd->instead = [&](const hsm::Request& request) {
+    if (std::holds_alternative<hsm::Derive>(request.ask)) held = request;
+    return held.has_value();
+  };
+  auto pending = hellosRequest(active).send();
+  until([&] { return held.has_value(); });
+  keys->panic();
+  tokens->panic();
+  hsmd->reply(*held, hsm::Status::Ok);  // from a page that is wiped
+  EXPECT_EQ(loop.await(kj::mv(pending)).getOutcomes()[0].getRefused(), Refusal::LOCKED);
+  until([&] { return token().facts().stale == 1; });
+  ASSERT_FALSE(recorder.steps.empty());
+  EXPECT_EQ(recorder.steps.back(), "seal_cookie locked");
+  EXPECT_EQ(token().facts().badResults, 0u);
+  for (const std::string& event : recorder.events) EXPECT_FALSE(contains(event, "barred")) << event;
+}
+
 TEST_F(TokenServices, APanicForgetsThePinsToo) {
   bringUp();
   keys->panic();
   tokens->panic();
   until([&] { return hsmd->count<hsm::Logout>() == 1; });
   EXPECT_EQ(hellos(active).getOutcomes()[0].getRefused(), Refusal::LOCKED);
+}
+
+// What tokens do between the loading of the keys and attach().
+class TokensThatChangeWhileWeStart : public TokenServices {
+ protected:
+  TokensThatChangeWhileWeStart() { attaches = false; }
+  ~TokensThatChangeWhileWeStart() noexcept override {}
+};
+
+TEST_F(TokensThatChangeWhileWeStart, OneThatIsLostLocksWhatItHasOpened) {
+  hsmd->up();
+  until([&] { return token().up(); });
+  // As Keyring::load() does with its unlocker.
+  VaultKey* sealed = keys->find("sealed");
+  auto opened = openSealed(*sealed->sealed, dek);
+  ASSERT_TRUE(opened.has_value());
+  ASSERT_TRUE(keys->unlock(*sealed, std::move(*opened), NOW).has_value());
+  sealed->openedBy = "hsm1";
+  hsmd->die(hsm::Status::DeviceRemoved);
+  until([&] { return token().lost(); });
+  tokens->attach(*state);
+  EXPECT_TRUE(sealed->locked);
+  EXPECT_TRUE(sealed->awaitsToken);
+  bringUp();
+  until([&] { return !sealed->locked; });
+}
+
+TEST_F(TokensThatChangeWhileWeStart, OneThatComesUpOpensWhatWaitsForIt) {
+  const VaultKey* sealed = keys->find("sealed");
+  hsmd->up();
+  until([&] { return token().up(); });
+  for (int i = 0; i < 20; ++i) loop.turn(0);
+  ASSERT_TRUE(sealed->locked);
+  tokens->attach(*state);
+  until([&] { return !sealed->locked; });
 }
 
 }  // namespace

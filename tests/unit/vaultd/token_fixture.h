@@ -43,7 +43,9 @@ class TokenUse : public testing::Test {
     return config;
   }
   void start() { start(config()); }
-  void start(const TokenConfig& config) { token.emplace(loop, config, hsmd.ends(), watching); }
+  void start(const TokenConfig& config, Token::Times times = {}) {
+    token.emplace(loop, config, hsmd.ends(), watching, times);
+  }
   static KeyVersion version(const PublicKey& key, std::string_view id) {
     KeyVersion version;
     version.publicKey = key;

@@ -53,6 +53,7 @@ class TokenServices : public Apps {
   std::optional<RpcClient> netClient, adminClient;
   PublicKey active, older;
   SlotSecret dek{SealKind::Token, {}, {}};
+  bool attaches = true;  // as soon as the keys are loaded
 
   ~TokenServices() noexcept override {}
 
@@ -126,7 +127,7 @@ class TokenServices : public Apps {
     keepers.emplace("hsm1", hsmd->ends());
     tokens.emplace(loop, *config, std::move(keepers));
     state->tokens = &*tokens;
-    tokens->attach(*state);
+    if (attaches) tokens->attach(*state);
     netServer.emplace(
         loop, listenUnix(temporary.path() / "net.sock", 0600),
         [this](const PeerCredentials&) -> kj::Maybe<capnp::Capability::Client> {

@@ -120,7 +120,8 @@ TEST_F(TokenUse, AKeyMadeLaterIsFoundByAnotherWorker) {
   const PublicKey late = hsmd.addX25519("late");
   token->want(KeyKind::X25519, version(late, "late"));
   until([&] { return token->up() && token->problemOf(late).empty(); });
-  EXPECT_EQ(hsmd.kills.size(), 1u);
+  ASSERT_EQ(hsmd.kills.size(), 1u);
+  EXPECT_EQ(hsmd.kills[0].reason, hsm::KillReason::NewKey);
   EXPECT_TRUE(works(late, 3));
   // One that isn't there at all doesn't restart it for ever.
   const auto missing = version(peer(), "none");
@@ -166,6 +167,63 @@ TEST_F(TokenUse, APanicForgetsThePinAndWipesThePage) {
   EXPECT_EQ(hsmd.page->slot(40)[5], std::byte{0});
   EXPECT_EQ(derived(own, peer()), std::nullopt);
   until([&] { return hsmd.count<hsm::Logout>() == 1; });
+}
+
+TEST_F(TokenUse, APanicRefusesWhatIsUnderWayAndBarsNoKey) {
+  bringUp();
+  std::vector<hsm::Request> held;
+  hsmd.instead = [&](const hsm::Request& request) {
+    held.push_back(request);
+    return true;
+  };
+  const auto answer = derive(own, peer());
+  until([&] { return held.size() == 1; });
+  token->panic();
+  EXPECT_EQ(answer->calls, 1u) << "refused at once";
+  EXPECT_EQ(answer->result, std::nullopt);
+  // The worker had its result in the page before it was wiped.
+  hsmd.reply(held[0], hsm::Status::Ok);
+  until([&] { return token->facts().stale == 1; });
+  settle();
+  EXPECT_EQ(answer->calls, 1u);
+  EXPECT_EQ(token->facts().badResults, 0u);
+  for (const std::string& event : watching.events) EXPECT_FALSE(contains(event, "barred")) << event;
+}
+
+TEST_F(TokenUse, AfterAPanicNoWorkerKeepsThePinWhateverTheFirstOneDiesOf) {
+  bringUp();
+  hsmd.instead = [](const hsm::Request& request) { return std::holds_alternative<hsm::Logout>(request.ask); };
+  token->panic();
+  until([&] { return hsmd.count<hsm::Logout>() == 1; });
+  hsmd.die();
+  std::vector<hsm::Status> got;
+  until([&] { return token->state() == TokenState::Down; });
+  token->login(asBytes("not the PIN"), false, [&](hsm::Status status) { got.push_back(status); });
+  hsmd.instead = nullptr;
+  hsmd.up();  // which still has the old one
+  until([&] { return hsmd.count<hsm::Logout>() == 2; });
+  settle();
+  EXPECT_EQ(token->state(), TokenState::NoPin);
+  EXPECT_TRUE(got.empty()) << "the old PIN has let a wrong one pass";
+  hsmd.die(hsm::Status::Ok);
+  hsmd.up();
+  until([&] { return got.size() == 1; });
+  EXPECT_EQ(got[0], hsm::Status::PinWrong);
+  token->login(asBytes("1234"), false, [&](hsm::Status status) { got.push_back(status); });
+  until([&] { return token->up(); });
+  EXPECT_TRUE(works(own, 0));
+}
+
+TEST_F(TokenUse, APanicWhileTheWorkerIsAwayReachesTheNextOne) {
+  bringUp();
+  hsmd.die();
+  until([&] { return token->state() == TokenState::Down; });
+  token->panic();
+  hsmd.up();
+  until([&] { return hsmd.count<hsm::Logout>() == 1; });
+  settle();
+  EXPECT_EQ(token->state(), TokenState::NoPin);
+  EXPECT_EQ(watching.ups, 1u);
 }
 
 TEST_F(TokenUse, APinThatComesWhileTheWorkerForgetsTheOldOneReachesTheNext) {

@@ -3,12 +3,9 @@
 #include "vaultd/vault_service.h"
 
 #include <sodium.h>
-#include <unistd.h>
 
 #include "proto/vault_admin.capnp.h"
-#include "tests/unit/vaultd/support.h"
-#include "vaultd/admin_service.h"
-#include "vaultd/listeners.h"
+#include "tests/unit/vaultd/service_fixture.h"
 
 namespace sallyport::vaultd {
 namespace {
@@ -49,71 +46,29 @@ bob = "ew1H2TQn+DERYHgcfHM/2J+IlwrvSQ2KoO4ZpMuKGxQ="
 server = "UQ1lNB1tiMRWWyJbAxOWA9cr0gnykne8mfVO6F5xJS8="
 )";
 
-capnp::Data::Reader raw(ByteSpan bytes) { return {reinterpret_cast<const kj::byte*>(bytes.data()), bytes.size()}; }
-std::vector<std::byte> bytes(capnp::Data::Reader data) {
-  const auto* begin = reinterpret_cast<const std::byte*>(data.begin());
-  return {begin, begin + data.size()};
-}
-
-class Services : public testing::Test {
+class Services : public test::ServiceTest {
  protected:
-  test::TemporaryFolder temporary;
-  EventLoop loop;
-  std::unique_ptr<SecretArena> arena = std::move(*SecretArena::create(65536));
-  SharedKeyCache cache{*arena, 64};
-  uint64_t nowMs = 1000000;
-  std::optional<Keyring> keys;
-  std::optional<VaultState> state;
-  AdminFacts facts;
-  std::optional<RpcServer> netServer, appServer, adminServer;
-  std::optional<RpcClient> netClient, appClient, adminClient;
-
+  Services() : ServiceTest(65536) {}
   ~Services() noexcept override {}
 
   void SetUp() override {
-    const auto folder = temporary.path() / "keys";
-    ASSERT_TRUE(importKey(folder, "server", LongTermSecret(vector("Ss")), {}).has_value());
-    ASSERT_TRUE(importKey(folder, "alice", LongTermSecret(vector("Cs")), {}).has_value());
-    const Config config = parse(CONFIG);
-    std::vector<Problem> warnings;
-    auto ring = Keyring::load(config, *arena, cache, {}, {}, nowMs, warnings);
-    ASSERT_TRUE(ring.has_value());
-    keys.emplace(std::move(*ring));
-    state.emplace(VaultState{cache, *keys, Policy(config, *keys), {}, [this] { return nowMs; }});
-    facts.configFile = config.file;
+    ASSERT_TRUE(importKey(folder(), "server", LongTermSecret(vector("Ss")), {}).has_value());
+    ASSERT_TRUE(importKey(folder(), "alice", LongTermSecret(vector("Cs")), {}).has_value());
+    load(CONFIG);
     facts.memory = "memfd_secret";
     facts.pid = 42;
     facts.sandbox.layers = {{"seccomp", sandbox::LayerState::Active, "38 rules", true}};
-    const std::set<uid_t> us = {geteuid()};
-    netServer.emplace(loop, listenUnix(path("net"), 0600), admit(us, [this] { return kj::heap<NetService>(*state); }),
-                      LinkLimits());
-    appServer.emplace(loop, listenUnix(path("app"), 0600), admitPrograms(*state, "main", us), LinkLimits());
-    adminServer.emplace(loop, listenUnix(path("admin"), 0600),
-                        admit(us, [this] { return kj::heap<AdminService>(*state, facts); }), LinkLimits());
-    facts.servers = {&*netServer, &*appServer, &*adminServer};
-    netClient.emplace(loop, connectUnix(path("net")), LinkLimits(), [] {});
-    appClient.emplace(loop, connectUnix(path("app")), LinkLimits(), [] {});
-    adminClient.emplace(loop, connectUnix(path("admin")), LinkLimits(), [] {});
+    serve();
   }
-
-  Config parse(std::string_view text) {
-    auto config = parseConfig(text, temporary.path() / "sallyport.toml");
-    EXPECT_TRUE(config.has_value()) << (config ? "" : config.error().message);
-    return std::move(*config);
-  }
-  std::filesystem::path path(const char* name) { return temporary.path() / (std::string(name) + ".sock"); }
-  proto::Net::Client net() { return netClient->bootstrap().castAs<proto::Net>(); }
-  proto::App::Client app() { return appClient->bootstrap().castAs<proto::App>(); }
-  proto::Admin::Client admin() { return adminClient->bootstrap().castAs<proto::Admin>(); }
 
   // A Hello of the vectors' client; `change` may spoil it.
   using Spoil = std::function<void(proto::Hello::Builder)>;
   void fill(proto::Hello::Builder hello) {
     hello.setEntry("db");
-    hello.setClientEphemeral(raw(vector("EC")));
-    hello.setBox(raw(ByteSpan(vector("hello")).subspan(48)));
-    hello.setServerEphemeral(raw(vector("ES")));
-    hello.setCookie(raw(vector("K")));
+    hello.setClientEphemeral(test::rawData(vector("EC")));
+    hello.setBox(test::rawData(ByteSpan(vector("hello")).subspan(48)));
+    hello.setServerEphemeral(test::rawData(vector("ES")));
+    hello.setCookie(test::rawData(vector("K")));
   }
   auto hellos(unsigned count, const Spoil& change = {}) {
     auto request = net().sealCookiesRequest();
@@ -139,20 +94,20 @@ class Services : public testing::Test {
     auto request = net().makeVouchesRequest();
     auto one = request.initRequests(1)[0];
     one.setEntry("out");
-    one.setClientEphemeral(raw(vector("EC")));
+    one.setClientEphemeral(test::rawData(vector("EC")));
     auto answer = loop.await(request.send());
     EXPECT_TRUE(answer.getOutcomes()[0].isMade());
     auto made = answer.getOutcomes()[0].getMade();
-    return {bytes(made.getClient()), bytes(made.getNonce()), bytes(made.getBox())};
+    return {test::bytesOf(made.getClient()), test::bytesOf(made.getNonce()), test::bytesOf(made.getBox())};
   }
   auto verify(const MadeVouch& vouch, const std::function<void(proto::Vouch::Builder)>& change = {}) {
     auto request = net().verifyVouchesRequest();
     auto one = request.initVouches(1)[0];
     one.setEntry("db");
-    one.setClient(raw(vouch.client));
-    one.setNonce(raw(vouch.nonce));
-    one.setBox(raw(vouch.box));
-    one.setClientEphemeral(raw(vector("EC")));
+    one.setClient(test::rawData(vouch.client));
+    one.setNonce(test::rawData(vouch.nonce));
+    one.setBox(test::rawData(vouch.box));
+    one.setClientEphemeral(test::rawData(vector("EC")));
     if (change) change(one);
     return loop.await(request.send());
   }
@@ -191,7 +146,7 @@ TEST_F(Services, JudgesEachItemOfABatchByItself) {
   for (unsigned i = 0; i < 64; ++i) {
     fill(list[i]);
     if (i % 3 == 1) list[i].setEntry("nothing");
-    if (i % 3 == 2) list[i].setServerEphemeral(raw(ByteSpan(vector("ES")).first(31)));
+    if (i % 3 == 2) list[i].setServerEphemeral(test::rawData(ByteSpan(vector("ES")).first(31)));
   }
   auto answer = loop.await(request.send());
   ASSERT_EQ(answer.getOutcomes().size(), 64u);
@@ -200,7 +155,7 @@ TEST_F(Services, JudgesEachItemOfABatchByItself) {
     auto outcome = answer.getOutcomes()[i];
     if (i % 3 == 0) {
       ASSERT_TRUE(outcome.isSealed()) << i;
-      EXPECT_TRUE(nonces.insert(toHex(bytes(outcome.getSealed().getNonce()))).second) << "a nonce twice";
+      EXPECT_TRUE(nonces.insert(toHex(test::bytesOf(outcome.getSealed().getNonce()))).second) << "a nonce twice";
     } else {
       ASSERT_TRUE(outcome.isRefused()) << i;
       EXPECT_EQ(outcome.getRefused(), i % 3 == 1 ? Refusal::UNKNOWN_ENTRY : Refusal::BAD_SIZE);
@@ -252,8 +207,8 @@ TEST_F(Services, VouchesAreRefusedByReason) {
   EXPECT_EQ(vouchRefusal([](auto v) { v.initNonce(24); }), Refusal::BAD_SIZE);
   EXPECT_EQ(vouchRefusal([](auto v) { v.initBox(0); }), Refusal::BAD_SIZE);
   EXPECT_EQ(vouchRefusal([](auto v) { v.initClientEphemeral(1); }), Refusal::BAD_SIZE);
-  EXPECT_EQ(vouchRefusal([](auto v) { v.setClientEphemeral(raw(vector("ES"))); }), Refusal::BAD_BOX);
-  EXPECT_EQ(vouchRefusal([](auto v) { v.setClient(raw(vector("EC"))); }), Refusal::BAD_BOX);
+  EXPECT_EQ(vouchRefusal([](auto v) { v.setClientEphemeral(test::rawData(vector("ES"))); }), Refusal::BAD_BOX);
+  EXPECT_EQ(vouchRefusal([](auto v) { v.setClient(test::rawData(vector("EC"))); }), Refusal::BAD_BOX);
   EXPECT_EQ(vouchRefusal([](auto v) { v.initClient(32); }), Refusal::LOW_ORDER_KEY);
 }
 
@@ -321,10 +276,10 @@ TEST_F(Services, ProgramsGetPublicKeysAndNothingElse) {
   request.setKey("server");
   auto answer = loop.await(request.send());
   ASSERT_TRUE(answer.getOutcome().isPublicKey());
-  EXPECT_EQ(toHex(bytes(answer.getOutcome().getPublicKey())), toHex(vector("S")));
+  EXPECT_EQ(toHex(test::bytesOf(answer.getOutcome().getPublicKey())), toHex(vector("S")));
   EXPECT_EQ(answer.getOutcome().getVersion(), 1u);
   ASSERT_EQ(answer.getOutcome().getOpening().size(), 1u);
-  EXPECT_EQ(toHex(bytes(answer.getOutcome().getOpening()[0])), toHex(vector("S")));
+  EXPECT_EQ(toHex(test::bytesOf(answer.getOutcome().getOpening()[0])), toHex(vector("S")));
   auto unknown = app().publicKeyRequest();
   unknown.setKey("../server");
   EXPECT_EQ(loop.await(unknown.send()).getOutcome().getRefused(), Refusal::UNKNOWN_KEY);

@@ -79,7 +79,7 @@ enum class Code : int {
   selfTestFailed = 262,  // ping: the vault's known-answer test failed
   closed = 263,          // the Key or Vault was closed by this program
   badArgument = 264,     // a null pointer, or a value that can't be
-  bufferTooSmall = 265,  // C: the answer needs more room; nothing was asked
+  bufferTooSmall = 265,  // C: the answer needs more room
   outOfMemory = 266,
   broken = 267,  // a channel: the connection failed; the detail is the drop reason's name
 
@@ -230,6 +230,11 @@ struct VerifyItem {
   View message;
   View signature;  // 64 bytes
 };
+struct PublicKeys {
+  PublicKey active;
+  uint32_t version = 0;            // the active one; 0: the vault is older than this field
+  std::vector<PublicKey> opening;  // of all versions that may open now, the active one first
+};
 struct GrantedKey {
   std::string name;
   std::string kind;                    // "x25519" or "ed25519"
@@ -256,6 +261,8 @@ class Vault {
   // Throws selfTestFailed if the vault's known-answer test does.
   void ping();
   PublicKey publicKey(std::string_view key);
+  // With the number of the version, and the public halves of what still opens: to whom something may be boxed.
+  PublicKeys publicKeys(std::string_view key);
   // A key with those of `verbs` that policy grants (none given: all of them), for at most `lease` (zero: the longest
   // that policy allows). notPermitted: no such key, or nothing of it is granted.
   Key key(std::string_view name, std::span<const Verb> verbs = {}, std::chrono::milliseconds lease = {});
