@@ -1,6 +1,7 @@
 // Goal: netd gets keys of a connection once and of nothing else, a block in base mode serves one connection, and each
 // misuse is refused by its name.
 // Method: the services over real RPC, two hosts' keys in one vault (parties A and B of one block).
+// lint: size: one fixture serves both modes, and most of it is the fixture
 #include <sodium.h>
 
 #include "tests/unit/peer/peer_pair.h"
