@@ -83,13 +83,12 @@ void IncomingBase::begin(uint32_t events) {
 
 void IncomingBase::readSome() {
   const auto scratch = MutableByteSpan(worker_.scratch()).first(BASE_PIECE_BYTES);
-  ssize_t got;
-  do got = recv(socket_, scratch.data(), scratch.size(), MSG_DONTWAIT);
-  while (got < 0 && errno == EINTR);
-  if (got < 0 && errno == EAGAIN) return;
-  if (got <= 0) return fail(DropReason::ClosedInHandshake);
+  size_t have = 0;
+  const Received received = receiveInto(socket_, scratch, have);
+  if (received == Received::NothingYet) return;
+  if (received == Received::Closed) return fail(DropReason::ClosedInHandshake);
   opening_ = true;
-  link_.session->open(scratch.first(static_cast<size_t>(got)), [this](auto opened) { onOpened(std::move(opened)); });
+  link_.session->open(scratch.first(have), [this](auto opened) { onOpened(std::move(opened)); });
 }
 
 void IncomingBase::onOpened(Result<BaseSession::Opened, DropReason> opened) {

@@ -1,8 +1,6 @@
 // incoming_curve.cc - see incoming_curve.h.
 #include "netd/incoming_curve.h"
 
-#include <cerrno>
-
 #include "common/match.h"
 #include "netd/worker.h"
 
@@ -29,15 +27,10 @@ void IncomingHandshake::readPacket() {
   while (!over()) {
     const size_t expected = machine_.expectedPacketBytes();
     if (expected == 0) return;
-    const ssize_t got =
-        recv(socket_, packet_.data() + have_, wire::FRAME_HEADER_BYTES + expected - have_, MSG_DONTWAIT);
-    if (got < 0) {
-      if (errno == EINTR) continue;
-      if (errno != EAGAIN) fail(DropReason::ClosedInHandshake);
-      return;
-    }
-    if (got == 0) return fail(DropReason::ClosedInHandshake);
-    have_ += static_cast<size_t>(got);
+    const auto room = MutableByteSpan(packet_).first(wire::FRAME_HEADER_BYTES + expected);
+    const Received received = receiveInto(socket_, room, have_);
+    if (received == Received::NothingYet) return;
+    if (received == Received::Closed) return fail(DropReason::ClosedInHandshake);
     if (have_ < wire::FRAME_HEADER_BYTES) continue;
     // protocol §1: the length is judged before the content arrives.
     if (wire::readFrameLength(std::span(packet_).first<wire::FRAME_HEADER_BYTES>()) != expected)

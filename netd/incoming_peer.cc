@@ -30,14 +30,9 @@ void IncomingPeer::onHandshakeEvents() {
 
 void IncomingPeer::readPreamble() {
   while (have_ < preamble_.size()) {
-    const ssize_t got = recv(socket_, preamble_.data() + have_, preamble_.size() - have_, MSG_DONTWAIT);
-    if (got < 0) {
-      if (errno == EINTR) continue;
-      if (errno != EAGAIN) fail(DropReason::ClosedInHandshake);
-      return;
-    }
-    if (got == 0) return fail(DropReason::ClosedInHandshake);
-    have_ += static_cast<size_t>(got);
+    const Received received = receiveInto(socket_, preamble_, have_);
+    if (received == Received::NothingYet) return;
+    if (received == Received::Closed) return fail(DropReason::ClosedInHandshake);
     // Garbage is told by its first byte. Which party may speak is the vault's to say.
     const auto beginning = ByteSpan(preamble_).first(have_);
     if (wire::checkPeerPreamble(beginning, wire::PeerParty::A) &&

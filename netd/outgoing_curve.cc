@@ -3,8 +3,6 @@
 
 #include <sys/socket.h>
 
-#include <cerrno>
-
 #include "common/match.h"
 #include "netd/worker.h"
 
@@ -14,14 +12,9 @@ using wire::DropReason;
 
 void OutgoingHandshake::onReadable() {
   while (!over() && machine_.expectedPacketBytes() != 0) {
-    const ssize_t got = recv(socket_, packet_.data() + have_, packet_.size() - have_, MSG_DONTWAIT);
-    if (got < 0) {
-      if (errno == EINTR) continue;
-      if (errno != EAGAIN) drop(DropReason::ClosedInHandshake);
-      return;
-    }
-    if (got == 0) return drop(DropReason::ClosedInHandshake);
-    have_ += static_cast<size_t>(got);
+    const Received received = receiveInto(socket_, packet_, have_);
+    if (received == Received::NothingYet) return;
+    if (received == Received::Closed) return drop(DropReason::ClosedInHandshake);
     if (have_ < wire::FRAME_HEADER_BYTES) continue;
     if (wire::readFrameLength(std::span(packet_).first<wire::FRAME_HEADER_BYTES>()) != wire::COOKIE_PACKET_BYTES) {
       return drop(DropReason::BadLength);

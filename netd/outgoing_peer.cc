@@ -3,8 +3,6 @@
 
 #include <sys/socket.h>
 
-#include <cerrno>
-
 #include "netd/worker.h"
 
 namespace sallyport::netd {
@@ -30,14 +28,9 @@ void OutgoingPeer::onSalt(const PeerSaltDrawn& drawn) {
 void OutgoingPeer::onReadable() {
   if (!own_ || have_ == preamble_.size()) return;
   while (have_ < preamble_.size()) {
-    const ssize_t got = recv(socket_, preamble_.data() + have_, preamble_.size() - have_, MSG_DONTWAIT);
-    if (got < 0) {
-      if (errno == EINTR) continue;
-      if (errno != EAGAIN) drop(DropReason::ClosedInHandshake);
-      return;
-    }
-    if (got == 0) return drop(DropReason::ClosedInHandshake);
-    have_ += static_cast<size_t>(got);
+    const Received received = receiveInto(socket_, preamble_, have_);
+    if (received == Received::NothingYet) return;
+    if (received == Received::Closed) return drop(DropReason::ClosedInHandshake);
     if (auto fault = wire::checkPeerPreamble(ByteSpan(preamble_).first(have_), own_->party)) return drop(*fault);
   }
   onPreamble();

@@ -60,6 +60,17 @@ void Stash::clear(BufferBudget& budget) {
   start_ = size_ = capacity_ = 0;
 }
 
+Received receiveInto(int fd, MutableByteSpan room, size_t& have) {
+  const MutableByteSpan rest = room.subspan(have);
+  ssize_t got;
+  do got = recv(fd, rest.data(), rest.size(), MSG_DONTWAIT);
+  while (got < 0 && errno == EINTR);
+  if (got < 0 && errno == EAGAIN) return Received::NothingYet;
+  if (got <= 0) return Received::Closed;
+  have += static_cast<size_t>(got);
+  return Received::Some;
+}
+
 IoState sendAll(int fd, std::span<iovec> parts, Stash& stash, BufferBudget& budget) {
   CHECK(stash.empty());
   size_t total = 0;

@@ -75,6 +75,12 @@ class Stash {
   size_t capacity_ = 0;  // what the budget counts
 };
 
+// What a handshake's read brought. Closed is the end of the connection, in whatever way.
+enum class Received : uint8_t { Some, NothingYet, Closed };
+// Reads what is there into `room` behind the `have` bytes that it holds, and never beyond it: what comes after a
+// handshake's packet stays in the socket for the session.
+Received receiveInto(int fd, MutableByteSpan room, size_t& have);
+
 enum class IoState : uint8_t { Done, Blocked, Failed };
 
 // Writes all parts to a socket, or sets the rest aside in `stash` (which must be empty) and answers Blocked.

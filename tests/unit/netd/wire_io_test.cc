@@ -62,6 +62,30 @@ class WireIo : public testing::Test {
   kj::AutoCloseFd near, far;
 };
 
+TEST_F(WireIo, AHandshakeReadsWhatItExpectsAndNoByteBeyond) {
+  Bytes room(5);
+  size_t have = 0;
+  EXPECT_EQ(receiveInto(far, room, have), Received::NothingYet);
+  const Bytes bytes = pattern(8);
+  ASSERT_EQ(write(near, bytes.data(), 2), 2);
+  EXPECT_EQ(receiveInto(far, room, have), Received::Some);
+  EXPECT_EQ(have, 2u);
+  ASSERT_EQ(write(near, bytes.data() + 2, 6), 6);
+  EXPECT_EQ(receiveInto(far, room, have), Received::Some);
+  EXPECT_EQ(have, 5u);
+  EXPECT_EQ(room, Bytes(bytes.begin(), bytes.begin() + 5));
+  EXPECT_EQ(farReads(), Bytes(bytes.begin() + 5, bytes.end()));
+}
+
+TEST_F(WireIo, AHandshakesConnectionThatIsOverIsClosedHoweverItEnded) {
+  Bytes room(5);
+  size_t have = 0;
+  near = nullptr;
+  EXPECT_EQ(receiveInto(far, room, have), Received::Closed);
+  EXPECT_EQ(receiveInto(-1, room, have), Received::Closed);
+  EXPECT_EQ(have, 0u);
+}
+
 TEST_F(WireIo, SendsWhatFitsAndHoldsNothing) {
   const Bytes bytes = pattern(1000);
   EXPECT_EQ(sendParts(bytes, {0, 1, 500}), IoState::Done);
