@@ -4,6 +4,7 @@ reason that `status` shows, and other sessions don't notice. Both ways: hostile 
 """
 
 import json
+import select
 import threading
 import unittest
 
@@ -22,12 +23,20 @@ class HostileClients(SystemTest):
         cls.echo = site.listen("echo", ["alice"], "echo")
         cls.tunnel = site.listen("tunnel", ["alice"], cls.service.where)
         cls.channel = site.listen("channel", ["alice"], "channel")
-        cls.ended = Service(Service.swallow)  # gets a genuine end, so its connections may end in order
+        cls.ended = Service(cls.swallow_and_stay)
         cls.addClassCleanup(cls.ended.close)
         cls.ends = site.listen("ends", ["alice"], cls.ended.where)
         site.start()
         cls.bystander = site.connect(cls.echo, cls.alice)
         cls.addClassCleanup(cls.bystander.close)
+
+    @staticmethod
+    def swallow_and_stay(sock, arrival):
+        """Gets a genuine end, and ends its own half only with the connection: otherwise its end may overtake the fault."""
+        Service.swallow(sock, arrival)
+        watch = select.poll()
+        watch.register(sock, select.POLLHUP | select.POLLERR)
+        watch.poll(5000)
 
     def play(self, port, case, pair=None):
         before = self.site.drops()
