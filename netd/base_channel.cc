@@ -177,6 +177,7 @@ void BaseChannel::onSealed(Result<ByteSpan, DropReason> sealed) {
     }
   }
   afterSending();
+  if (!over()) noteWaiting();  // a socket that was never full tells of nothing
 }
 
 // As ChannelConnectionOf: what arrived before is the program's.
@@ -184,6 +185,7 @@ void BaseChannel::onWriteFailed() {
   if (closing_) return breakOff(DropReason::TransportError);
   deaf_ = true;
   state_->broken = DropReason::TransportError;
+  worker_.budget().give(plain_.size());
   plain_.clear();
   toWire_.clear(worker_.budget());
   shutdown(socket_, SHUT_RDWR);  // whatever failed: no more arrives

@@ -314,12 +314,14 @@ std::optional<PeerSaltDrawn> VaultClient::takePeerSalt(const std::string& entry,
   if (slot == nullptr) slot = std::make_unique<Pool>();
   Pool& pool = *slot;
   auto salt = pool.salts.take(loop_.nowMs(), lifeMs);
-  if (pool.salts.underWay() == 0) pool.questions.clear();
   for (size_t missing = net_ == nullptr ? 0 : pool.salts.missing(); missing > 0; --missing) {
     pool.salts.asked();
-    pool.questions.push_back(drawPeerSalt(entry, {.listen = false}, [&pool, askedMs = loop_.nowMs()](auto drawn) {
+    const uint64_t number = pool.next++;
+    auto question = drawPeerSalt(entry, {.listen = false}, [&pool, number, askedMs = loop_.nowMs()](auto drawn) {
       pool.salts.answered(drawn ? std::optional(*drawn) : std::nullopt, askedMs);
-    }));
+      pool.questions.erase(number);
+    });
+    pool.questions.emplace(number, std::move(question));
   }
   return salt;
 }

@@ -120,7 +120,8 @@ class VaultClient {
 
   struct Pool {
     SaltPool<PeerSaltDrawn> salts;
-    std::vector<std::unique_ptr<Question>> questions;
+    std::map<uint64_t, std::unique_ptr<Question>> questions;  // under way
+    uint64_t next = 0;
   };
 
   template <typename Step>

@@ -357,12 +357,27 @@ void Worker::recheckBlocks() {
     if (!c->blockVersion() || rechecks_.contains(entry.id)) continue;
     rechecks_[entry.id] =
         vault_.drawPeerSalt(entry.name, {.listen = entry.isListen}, [this, id = entry.id](auto drawn) {
+          rechecks_.erase(id);
           const bool noVerdict =
               !drawn && (drawn.error() == DropReason::VaultUnavailable || drawn.error() == DropReason::RateLimited);
           if (noVerdict) return recheckBlocksLater();
           onBlockVersion(id, drawn ? std::optional(drawn->blockVersion) : std::nullopt);
         });
   }
+}
+
+// However many were asked for under the old configuration: one look, when those of this turn are there.
+void Worker::recheckBlocksSoon() {
+  if (recheckSoon_) return;
+  recheckSoon_ = true;
+  soon([this] {
+    recheckSoon_ = false;
+    // Verdicts that are awaited are not thrown away for those that came since: these are looked at once more, later.
+    if (rechecks_.empty())
+      recheckBlocks();
+    else
+      recheckBlocksLater();
+  });
 }
 
 // Who uses up the rate while the operator reloads must not stay for it.

@@ -92,9 +92,7 @@ class Worker {
   int descriptorCeiling() const { return descriptorCeiling_; }
   // How many configurations came: who asked the vault under an older one has the sessions looked at once more.
   uint64_t configNumber() const { return configNumber_; }
-  void recheckBlocksSoon() {
-    soon([this] { recheckBlocks(); });
-  }
+  void recheckBlocksSoon();
   // Out of descriptors: all listeners rest for a moment.
   void pauseAccepting();
 
@@ -143,8 +141,9 @@ class Worker {
   std::unordered_map<uint64_t, DialedSocket*> dials_;
   std::unordered_map<uint64_t, PendingRequest> requests_;
   uint64_t nextRequest_ = 1;
-  std::map<uint32_t, std::unique_ptr<VaultClient::Question>> rechecks_;  // by entry
+  std::map<uint32_t, std::unique_ptr<VaultClient::Question>> rechecks_;  // under way, by entry
   uint64_t configNumber_ = 0;
+  bool recheckSoon_ = false;
   bool recheckArmed_ = false;
   kj::Maybe<kj::Promise<void>> recheck_;
   std::unique_ptr<ChannelService> channels_;

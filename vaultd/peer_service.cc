@@ -185,6 +185,7 @@ Result<void, Refusal> NetService::beginSession(proto::PeerEntry::Reader entry, B
   const auto version = key.active(state_.nowUnix());
   if (!version) return refuse(version.error());
   if (state_.base == nullptr) return refuse(Refusal::BLOCK_USED);
+  if (state_.peerSessionObjects >= PeerSessionService::MAX_OBJECTS) return refuse(Refusal::TOO_MANY_OBJECTS);
   const auto number = state_.base->begin(view(entry.getName()), entry.getListen(), **rule, **version);
   if (!number) return refuse(number.error());
   auto session = kj::heap<PeerSessionService>(state_, *number);
@@ -197,7 +198,10 @@ Result<void, Refusal> NetService::beginSession(proto::PeerEntry::Reader entry, B
   return {};
 }
 
-PeerSessionService::~PeerSessionService() noexcept { state_.base->end(number_); }
+PeerSessionService::~PeerSessionService() noexcept {
+  --state_.peerSessionObjects;
+  state_.base->end(number_);
+}
 
 Result<BaseSessions::Session*, Refusal> PeerSessionService::session() {
   BaseSessions::Session* session = state_.base->find(number_);

@@ -9,8 +9,14 @@ namespace sallyport::vaultd {
 
 class PeerSessionService final : public proto::PeerSession::Server {
  public:
+  // Of all netd's together: many times the sessions that there may be, and yet not what a netd that never releases one
+  // would make of it.
+  static constexpr size_t MAX_OBJECTS = 512;
+
   // `number` is of state.base.
-  PeerSessionService(VaultState& state, uint64_t number) : state_(state), number_(number) {}
+  PeerSessionService(VaultState& state, uint64_t number) : state_(state), number_(number) {
+    ++state_.peerSessionObjects;
+  }
   ~PeerSessionService() noexcept;
 
   // The connection's first bytes, in the step that begins it. A session that they don't prove anything of is over, and

@@ -374,6 +374,7 @@ void Token::panic() {
     key.problem = "everything was wiped in a panic";
   }
   dropHeldLogin();
+  resting_.unset();
   enter(TokenState::NoPin, "its PIN was forgotten in a panic");
   link_->dropAll();  // what waits for it hears so now, and nothing is read from the page that was wiped
   pinToForget_ = true;

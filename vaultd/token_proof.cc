@@ -63,6 +63,7 @@ std::string Token::problemOf(const PublicKey& own) const {
 }
 
 void Token::sayHello() {
+  if (pinToForget_) return;  // whoever has it may not use it
   enter(TokenState::Proving, "its keys are being proved");
   ask({hsm::Hello{}, Needs::Nothing, {}, 0, [this](const Outcome& outcome, ByteSpan) {
          if (workerIsGoing(outcome)) return;

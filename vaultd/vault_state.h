@@ -38,7 +38,8 @@ struct VaultState {
   std::map<uid_t, size_t> objects{};  // capabilities that programs hold, by user
   size_t allObjects = 0;
   PeerSalts salts{};
-  BaseSessions* base = nullptr;  // null: no block is loaded
+  BaseSessions* base = nullptr;   // null: no block is loaded
+  size_t peerSessionObjects = 0;  // capabilities of it that netd holds, also when their session is over
   UseStats uses{};
   UseRecorder* recorder = nullptr;  // may be null
   Tokens* tokens = nullptr;         // null: the configuration has none

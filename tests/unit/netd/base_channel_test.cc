@@ -128,6 +128,41 @@ TEST_F(BaseChannels, GoWhenWhatWaitsForTheVaultIsTooMuch) {
   EXPECT_TRUE(until([&] { return stats.get(Counter::BufferBytes) == 0; }));
 }
 
+TEST_F(BaseChannels, ThatHaveSentAllAreNotTheOnesToGo) {
+  Party party = acceptedParty({.bufferBytes = 500'000});
+  const std::string text(100'000, 'y');
+  auto request = channel->sendRequest();
+  request.setData(toData(asBytes(text)));
+  ASSERT_TRUE(answer(request.send())->getOutcome().isSent());
+  size_t heard = 0;
+  while (heard < text.size()) heard += hear(party).size() - 2;  // frames of a size that is netd's choice
+  const uint64_t sent = loop.nowMs();
+  ASSERT_TRUE(until([&] { return loop.nowMs() > sent + 1100; }));  // long enough to be who waits the longest
+  vault.holdsSeals = true;
+  Party greedy = baseParty(BASE_ECHO_ENTRY);
+  say(greedy, std::string(600'000, 'x'));
+  EXPECT_TRUE(dropped(R::MemoryLimit));
+  EXPECT_TRUE(closed(greedy.socket));
+  turns();
+  std::byte byte;
+  EXPECT_EQ(recv(party.socket, &byte, 1, MSG_DONTWAIT), -1);
+  EXPECT_EQ(errno, EAGAIN) << "it still lives";
+}
+
+TEST_F(BaseChannels, LeaveNothingCountedWhenAWriteFails) {
+  Party party = acceptedParty();
+  auto request = channel->sendRequest();
+  const std::string text(1'500'000, 'x');
+  request.setData(toData(asBytes(text)));
+  auto sending = request.send();
+  ASSERT_TRUE(until([&] { return stats.get(Counter::BufferBytes) > text.size() / 2; }));
+  turns();
+  party.socket = nullptr;  // with bytes unread: a reset
+  EXPECT_EQ(std::string(answer(kj::mv(sending))->getOutcome().getBroken().cStr()), "transport_error");
+  channel.reset();
+  EXPECT_TRUE(until([&] { return stats.get(Counter::BufferBytes) == 0; })) << stats.get(Counter::BufferBytes);
+}
+
 // --- the close -------------------------------------------------------------------------------------------------------
 
 // A close with bytes unread would be a reset, which takes what was sent last from the peer's hands.

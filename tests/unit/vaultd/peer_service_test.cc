@@ -9,6 +9,7 @@
 #include "tests/unit/vaultd/fake_hsmd.h"
 #include "tests/unit/vaultd/service_fixture.h"
 #include "vaultd/key_life.h"
+#include "vaultd/peer_service.h"
 #include "vaultd/state_file.h"
 #include "vaultd/tokens.h"
 
@@ -608,6 +609,22 @@ presence = "always"
   ASSERT_TRUE(keys->find("base-b")->locked);
   EXPECT_EQ(base->live(), 0u);
   EXPECT_EQ(seal(begun.session, plainFrame("text")).refused, Refusal::EXPIRED);
+}
+
+// A netd that was taken over never releases what it gets.
+TEST_F(Peers, SessionsThatAreNotReleasedAreBounded) {
+  std::vector<Begun> held;
+  while (held.size() < 2 * PeerSessionService::MAX_OBJECTS) {
+    Begun begun = begin();
+    if (begun.refused) break;
+    held.push_back(kj::mv(begun));
+  }
+  EXPECT_EQ(held.size(), PeerSessionService::MAX_OBJECTS);
+  EXPECT_EQ(begin().refused, Refusal::TOO_MANY_OBJECTS);
+  held.clear();
+  begin();  // behind the releases
+  EXPECT_FALSE(begin().refused);
+  EXPECT_LE(state->peerSessionObjects, 2u);
 }
 
 }  // namespace
