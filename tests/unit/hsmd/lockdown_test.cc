@@ -22,6 +22,7 @@
 #include <thread>
 
 #include "hsmd/lockdown.h"
+#include "tests/unit/sanitized.h"
 #include "tests/unit/temporary_folder.h"
 
 namespace sallyport::hsmd {
@@ -195,7 +196,9 @@ TEST_P(LockedModule, MayHaveThreads) {
     return std::string(ran ? "" : "no thread");
   });
   EXPECT_EQ(outcome.text, "");
-  EXPECT_EQ(outcome.refused, 0U) << "its start is all in the policy";
+  if (!test::SANITIZED) {
+    EXPECT_EQ(outcome.refused, 0U) << "its start is all in the policy";
+  }
 }
 
 TEST_P(LockedModule, HasANetworkByItsProfileAlone) {
