@@ -15,31 +15,12 @@ import unittest
 
 from harness import SystemTest, binary, is_alive, memory_limit, processes_of_session, resident_kib, wait_until
 from peer_sites import WirePeer, add_block, peer_connect, peer_listen
+from process_memory import holds
 from traffic import Mitm, Service, patterned, plain, read_all, read_count, sha256
 
 SIZE = 300_000
 FLOOD = 2_000
 AT = 100_000
-
-
-def memory_of(pid):
-    """All that root can read of a process, range by range."""
-    with open(f"/proc/{pid}/maps") as maps, open(f"/proc/{pid}/mem", "rb", buffering=0) as memory:
-        for line in maps:
-            where, rights = line.split()[:2]
-            if not rights.startswith("r") or line.rstrip().endswith("[vvar]") or line.rstrip().endswith("[vsyscall]"):
-                continue
-            start, end = (int(part, 16) for part in where.split("-"))
-            for at in range(start, end, 1 << 22):
-                try:
-                    memory.seek(at)
-                    yield memory.read(min(1 << 22, end - at) + 256)
-                except (OSError, ValueError):
-                    break
-
-
-def holds(pid, patterns):
-    return any(pattern in piece for piece in memory_of(pid) for pattern in patterns)
 
 
 class Tunnels(SystemTest):

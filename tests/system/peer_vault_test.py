@@ -260,6 +260,7 @@ class PeerVault(SystemTest):
         for told in (said, self.host.cli("check", check=False).stderr.decode()):
             self.assertIn('mode = "base" is forgeable', told)
 
+    @unittest.skipIf(os.environ.get("SALLYPORT_SANITIZE", "none") != "none", "its frames are larger than what is wiped of the stack")
     def test_no_memory_dump_holds_a_block(self):
         net = self.net()
         session, other = self.use()
@@ -272,7 +273,7 @@ class PeerVault(SystemTest):
         wanted += [Secret(f"block from {at}", BLOCK[at:at + 16]) for at in range(0, 128, 16)]
         try:
             with Snapshot(self.vault.pid) as snapshot:
-                found = [(secret.name, where) for secret, where in snapshot.find(wanted)]
+                found = snapshot.find(wanted)
         except NotPermitted as error:
             self.skipTest(f"nobody may look into processes here: {error}")
         self.assertEqual(found, [])

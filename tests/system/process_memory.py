@@ -19,6 +19,7 @@ WALL = 0x40000000
 CHUNK = 1 << 20
 PAGE = os.sysconf("SC_PAGESIZE")
 PIECE = 8
+LARGEST = 1 << 30  # of a mapping: what is larger is a sanitizer's shadow
 
 libc = ctypes.CDLL(None, use_errno=True)
 libc.ptrace.argtypes = [ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c_void_p]
@@ -61,6 +62,25 @@ class Mapping:
         return f"{self.start:x}-{self.end:x} {self.mode} {self.name or 'anonymous'}"
 
 
+def memory_of(pid):
+    """All that root can read of a process that goes on meanwhile, in pieces that overlap a little."""
+    with open(f"/proc/{pid}/maps") as maps, open(f"/proc/{pid}/mem", "rb", buffering=0) as memory:
+        for mapping in map(Mapping, maps):
+            size = mapping.end - mapping.start
+            if not mapping.mode.startswith("r") or mapping.name in ("[vvar]", "[vsyscall]") or size > LARGEST:
+                continue
+            for at in range(mapping.start, mapping.end, CHUNK):
+                try:
+                    memory.seek(at)
+                    yield memory.read(min(CHUNK, mapping.end - at) + 256)
+                except (OSError, ValueError):
+                    break
+
+
+def holds(pid, patterns):
+    return any(pattern in piece for piece in memory_of(pid) for pattern in patterns)
+
+
 def without_zero_pages(data):
     """Neighbours stay neighbours: nothing is found across a gap that isn't there."""
     empty = bytes(PAGE)
@@ -79,7 +99,8 @@ class Snapshot:
             os.waitpid(self.pid, WALL)
             self.registers = b"".join(self._registers(kind) for kind in (NT_PRSTATUS, NT_X86_XSTATE))
             lines = pathlib.Path(f"/proc/{self.pid}/maps").read_text().splitlines()
-            self.mappings = [Mapping(line) for line in lines if "[vsyscall]" not in line]  # that one is the kernel's
+            all_mappings = [Mapping(line) for line in lines if "[vsyscall]" not in line]  # that one is the kernel's
+            self.mappings = [mapping for mapping in all_mappings if mapping.end - mapping.start <= LARGEST]
             self.pieces, self.unreadable, self.size = [], [], 0
             with open(f"/proc/{self.pid}/mem", "rb", buffering=0) as memory:
                 readers = {"/proc/PID/mem": lambda at, size: os.pread(memory.fileno(), size, at), "process_vm_readv": self._read}
