@@ -76,7 +76,7 @@ def full_run(name, quick, full):
 
 def memory_limit(kib):
     """A bound on resident memory; a sanitizer's shadow and quarantine are not what it is about."""
-    return kib if os.environ.get("SALLYPORT_SANITIZE", "none") == "none" else 20 * kib
+    return kib if os.environ.get("SALLYPORT_SANITIZE", "none") == "none" else kib + (1 << 20)
 
 
 def free_port(host="127.0.0.1"):
