@@ -4,6 +4,7 @@
 // nothing else of ours. Order: map what was inherited, load, log in, find and prove the keys, lock down, serve.
 #include <fcntl.h>
 #include <sodium.h>
+#include <sys/epoll.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -13,6 +14,7 @@
 #include <cstdio>
 #include <thread>
 
+#include "common/check.h"
 #include "common/log.h"
 #include "hsmd/birth.h"
 #include "hsmd/lockdown.h"
@@ -100,13 +102,35 @@ Found loadAndFind(const Birth& birth, const WorkerSettings& settings) {
   birth.die(Status::Ok);
 }
 
+// The requests, for all threads. Those that wait in recv are woken in turn, and each finds the module's memory in
+// another core's cache: for one request after the other that costs 5 % of a derive. epoll wakes the one that went to
+// sleep last.
+class Requests {
+ public:
+  Requests() {
+    epoll_event wanted{.events = EPOLLIN, .data = {}};
+    CHECK(epoll_ >= 0 && epoll_ctl(epoll_, EPOLL_CTL_ADD, CALLS_FD, &wanted) == 0);
+  }
+  // As recv: waits for one, and returns 0 or less when the client is gone.
+  ssize_t take(MutableByteSpan datagram) const {
+    while (true) {
+      const ssize_t got = recv(CALLS_FD, datagram.data(), datagram.size(), MSG_DONTWAIT);
+      if (got >= 0 || (errno != EAGAIN && errno != EINTR)) return got;
+      epoll_event event;
+      if (epoll_wait(epoll_, &event, 1, -1) < 0 && errno != EINTR) return -1;
+    }
+  }
+
+ private:
+  int epoll_ = epoll_create1(EPOLL_CLOEXEC);
+};
+
 // One thread's life: a request, its answer, the next.
-void answerCalls(Service& service, const Birth& birth, Token& token, Line line) {
+void answerCalls(const Requests& requests, Service& service, const Birth& birth, Token& token, Line line) {
   // One byte more than a frame has: what is too long shows.
   std::array<std::byte, hsm::REQUEST_BYTES + 1> datagram;
   while (true) {
-    const ssize_t got = recv(CALLS_FD, datagram.data(), datagram.size(), 0);
-    if (got < 0 && errno == EINTR) continue;
+    const ssize_t got = requests.take(datagram);
     if (got <= 0) birth.die(Status::Ok);  // the client is gone
     const auto request = hsm::parseRequest(ByteSpan(datagram).first(static_cast<size_t>(got)));
     Service::Handled handled{.reply = {.epoch = birth.epoch(), .id = 0, .status = Status::BadRequest}};
@@ -143,12 +167,13 @@ void answerCalls(Service& service, const Birth& birth, Token& token, Line line) 
                    .operatorMode = settings.operatorMode,
                    .statusFd = statusFd});
   // Its keys may be anywhere, and it has made none of its promises yet.
+  const Requests requests;
   const bool restricted = ready && !settings.operatorMode;
   if (!lockDown(birth, settings, login, restricted)) birth.die(Status::Starting);
 
   for (size_t i = 1; i < lines.size(); ++i)
-    std::thread([&service, &birth, &token, line = lines[i]] { answerCalls(service, birth, token, line); }).detach();
-  answerCalls(service, birth, token, lines[0]);
+    std::thread([&, line = lines[i]] { answerCalls(requests, service, birth, token, line); }).detach();
+  answerCalls(requests, service, birth, token, lines[0]);
   birth.die(Status::Ok);
 }
 
