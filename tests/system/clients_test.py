@@ -17,7 +17,7 @@ import threading
 import time
 import unittest
 
-from harness import SystemTest, bin_root
+from harness import SANITIZED, SystemTest, bin_root
 from fake_vault import FakeVault
 import minicapnp
 
@@ -25,7 +25,7 @@ import nacl.public
 import nacl.signing
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-if os.environ.get("SALLYPORT_SANITIZE", "none") != "none":
+if SANITIZED:
     print("a sanitizer's library can't be loaded into Debian's python3: skipped")
     sys.exit(77)
 os.environ["SALLYPORT_LIBRARY"] = str(bin_root() / "clients/cpp/libsallyport.so.0")

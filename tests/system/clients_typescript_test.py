@@ -15,7 +15,7 @@ import sys
 import tempfile
 import unittest
 
-from harness import SystemTest, bin_root
+from harness import SANITIZED, SystemTest, bin_root
 from fake_vault import FakeVault
 from peer_sites import WirePeer, add_block, peer_connect, peer_listen
 
@@ -167,7 +167,7 @@ class TypeScript(SystemTest):
         output, _ = process.communicate("restarted\n", timeout=60)
         self.assertEqual((process.returncode, output), (0, "all good\n"))
 
-    @unittest.skipIf(os.environ.get("SALLYPORT_SANITIZE", "none") != "none", "Debian's python3 can't load a sanitizer's library")
+    @unittest.skipIf(SANITIZED, "Debian's python3 can't load a sanitizer's library")
     def test_boxes_cross_the_languages(self):
         program = self.compile("cross.ts", (ROOT / "tests/system/client_typescript.ts").read_text())
         python = ("import os, sys, base64; sys.path.insert(0, sys.argv[1]); import sallyport\n"

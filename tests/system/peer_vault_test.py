@@ -12,7 +12,7 @@ import signal
 import struct
 import unittest
 
-from harness import SystemTest, is_alive
+from harness import SANITIZED, SystemTest, is_alive
 from minicapnp import Rpc, Struct, VAULT_NET, VAULT_REFUSALS, VaultRefused
 from process_memory import NotPermitted, Secret, Snapshot
 
@@ -260,7 +260,7 @@ class PeerVault(SystemTest):
         for told in (said, self.host.cli("check", check=False).stderr.decode()):
             self.assertIn('mode = "base" is forgeable', told)
 
-    @unittest.skipIf(os.environ.get("SALLYPORT_SANITIZE", "none") != "none", "its frames are larger than what is wiped of the stack")
+    @unittest.skipIf(SANITIZED, "its frames are larger than what is wiped of the stack")
     def test_no_memory_dump_holds_a_block(self):
         net = self.net()
         session, other = self.use()
