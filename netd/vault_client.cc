@@ -23,18 +23,24 @@ bool copyExactly(wire::Block<N>& to, capnp::Data::Reader from) {
   return true;
 }
 
+// A method of Net that takes a list of questions: how a call of it begins, and how its list is made.
+template <auto Begin, auto InitItems>
+struct BatchCall {
+  static auto begin(proto::Net::Client& net) { return (net.*Begin)(nullptr); }
+  template <typename Request>
+  static auto items(Request& request, uint count) {
+    return (request.*InitItems)(count);
+  }
+};
+
 }  // namespace
 
 // --- one step each: how a question is written and an answer read -----------------------------------------------------
 
-struct VaultClient::CookieStep {
+struct VaultClient::CookieStep
+    : BatchCall<&proto::Net::Client::sealCookiesRequest, &proto::Net::SealCookiesParams::Builder::initHellos> {
   using Request = SealCookieRequest;
   using Answer = SealedCookie;
-  static auto begin(proto::Net::Client& net) { return net.sealCookiesRequest(); }
-  template <typename R>
-  static auto items(R& request, uint count) {
-    return request.initHellos(count);
-  }
   static void write(proto::Hello::Builder to, const std::string& entry, const Request& request) {
     to.setEntry(entry);
     to.setClientEphemeral(toData(request.clientEphemeral.span()));
@@ -53,14 +59,10 @@ struct VaultClient::CookieStep {
   }
 };
 
-struct VaultClient::VerifyStep {
+struct VaultClient::VerifyStep
+    : BatchCall<&proto::Net::Client::verifyVouchesRequest, &proto::Net::VerifyVouchesParams::Builder::initVouches> {
   using Request = VerifyVouchRequest;
   using Answer = VerifiedVouch;
-  static auto begin(proto::Net::Client& net) { return net.verifyVouchesRequest(); }
-  template <typename R>
-  static auto items(R& request, uint count) {
-    return request.initVouches(count);
-  }
   static void write(proto::Vouch::Builder to, const std::string& entry, const Request& request) {
     to.setEntry(entry);
     to.setClient(toData(request.client.span()));
@@ -75,14 +77,10 @@ struct VaultClient::VerifyStep {
   }
 };
 
-struct VaultClient::MakeStep {
+struct VaultClient::MakeStep
+    : BatchCall<&proto::Net::Client::makeVouchesRequest, &proto::Net::MakeVouchesParams::Builder::initRequests> {
   using Request = MakeVouchRequest;
   using Answer = MadeVouch;
-  static auto begin(proto::Net::Client& net) { return net.makeVouchesRequest(); }
-  template <typename R>
-  static auto items(R& request, uint count) {
-    return request.initRequests(count);
-  }
   static void write(proto::VouchRequest::Builder to, const std::string& entry, const Request& request) {
     to.setEntry(entry);
     to.setClientEphemeral(toData(request.clientEphemeral.span()));
@@ -121,14 +119,10 @@ Result<PeerSecrets, DropReason> readSecrets(Outcome outcome) {
 }
 }  // namespace
 
-struct VaultClient::PeerSaltStep {
+struct VaultClient::PeerSaltStep
+    : BatchCall<&proto::Net::Client::peerSaltsRequest, &proto::Net::PeerSaltsParams::Builder::initEntries> {
   using Request = PeerSaltRequest;
   using Answer = PeerSaltDrawn;
-  static auto begin(proto::Net::Client& net) { return net.peerSaltsRequest(); }
-  template <typename R>
-  static auto items(R& request, uint count) {
-    return request.initEntries(count);
-  }
   static void write(proto::PeerEntry::Builder to, const std::string& entry, const Request& request) {
     writePeerEntry(to, entry, request.listen);
   }
@@ -141,14 +135,10 @@ struct VaultClient::PeerSaltStep {
   }
 };
 
-struct VaultClient::PeerKeysStep {
+struct VaultClient::PeerKeysStep
+    : BatchCall<&proto::Net::Client::peerKeysRequest, &proto::Net::PeerKeysParams::Builder::initRequests> {
   using Request = PeerKeysRequest;
   using Answer = PeerSecrets;
-  static auto begin(proto::Net::Client& net) { return net.peerKeysRequest(); }
-  template <typename R>
-  static auto items(R& request, uint count) {
-    return request.initRequests(count);
-  }
   static void write(proto::PeerKeysRequest::Builder to, const std::string& entry, const Request& request) {
     writePeerEntry(to.initEntry(), entry, request.listen);
     to.setOwnSalt(toData(request.ownSalt.span()));
@@ -160,14 +150,10 @@ struct VaultClient::PeerKeysStep {
   }
 };
 
-struct VaultClient::PeerAcceptStep {
+struct VaultClient::PeerAcceptStep
+    : BatchCall<&proto::Net::Client::peerAcceptRequest, &proto::Net::PeerAcceptParams::Builder::initRequests> {
   using Request = PeerAcceptRequest;
   using Answer = PeerAccepted;
-  static auto begin(proto::Net::Client& net) { return net.peerAcceptRequest(); }
-  template <typename R>
-  static auto items(R& request, uint count) {
-    return request.initRequests(count);
-  }
   static void write(proto::PeerAcceptRequest::Builder to, const std::string& entry, const Request& request) {
     writePeerEntry(to.initEntry(), entry, true);
     to.setPeerSalt(toData(request.peerSalt.span()));
