@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <sys/prctl.h>
+#include <sys/signalfd.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -21,6 +22,40 @@ namespace {
 
 constexpr int FIRST_CHILD_FD = 3;
 
+// SIGCHLD as something to poll for: a child that is stopped shows by nothing else.
+class ChildSignals {
+ public:
+  ChildSignals() {
+    sigset_t child;
+    sigemptyset(&child);
+    sigaddset(&child, SIGCHLD);
+    CHECK(sigprocmask(SIG_BLOCK, &child, &before_) == 0);
+    fd_ = signalfd(-1, &child, SFD_CLOEXEC | SFD_NONBLOCK);
+    CHECK(fd_ >= 0);
+  }
+  ~ChildSignals() {
+    close(fd_);
+    sigprocmask(SIG_SETMASK, &before_, nullptr);
+  }
+  ChildSignals(const ChildSignals&) = delete;
+  ChildSignals& operator=(const ChildSignals&) = delete;
+
+  int fd() const { return fd_; }
+  void take() const {
+    signalfd_siginfo info;
+    while (read(fd_, &info, sizeof info) == sizeof info) continue;
+  }
+  static void unblock() {
+    sigset_t none;
+    sigemptyset(&none);
+    sigprocmask(SIG_SETMASK, &none, nullptr);
+  }
+
+ private:
+  sigset_t before_{};
+  int fd_ = -1;
+};
+
 class Launcher {
  public:
   explicit Launcher(const LauncherOptions& options) : options_(options) {
@@ -31,11 +66,14 @@ class Launcher {
   Launched run() {
     // Processes that a module has left behind come to us, and go with the rest.
     prctl(PR_SET_CHILD_SUBREAPER, 1);
-    while (true) {
-      std::array<pollfd, 2> waits{
-          {{.fd = options_.socket, .events = POLLIN, .revents = 0}, {.fd = ended_, .events = POLLIN, .revents = 0}}};
-      if (poll(waits.data(), child_ > 0 ? 2 : 1, -1) < 0 && errno != EINTR) break;
-      if (child_ > 0 && waits[1].revents != 0) reap();
+    const ChildSignals signals;
+    while (!(launched_.keeperStopped = keeperIsStopped())) {
+      std::array<pollfd, 3> waits{{{.fd = options_.socket, .events = POLLIN, .revents = 0},
+                                   {.fd = signals.fd(), .events = POLLIN, .revents = 0},
+                                   {.fd = ended_, .events = POLLIN, .revents = 0}}};
+      if (poll(waits.data(), child_ > 0 ? 3 : 2, -1) < 0 && errno != EINTR) break;
+      if (child_ > 0 && waits[2].revents != 0) reap();
+      if (waits[1].revents != 0) signals.take();
       if (waits[0].revents == 0) continue;
       LauncherOrder order{};
       const ssize_t got = recv(options_.socket, &order, sizeof order, MSG_DONTWAIT);
@@ -79,6 +117,7 @@ class Launcher {
 
   // Between fork and exec: system calls alone.
   [[noreturn]] void becomeWorker(pid_t parent, char** arguments) {
+    ChildSignals::unblock();
     setpgid(0, 0);
     prctl(PR_SET_PDEATHSIG, SIGKILL);
     if (getppid() != parent) _exit(1);
@@ -138,6 +177,13 @@ class Launcher {
     ended_ = -1;
     child_ = 0;
     endStrays();
+  }
+
+  bool keeperIsStopped() const {
+    siginfo_t info{};
+    return options_.keeper > 0 && !keeperEnded_ &&
+           waitid(P_PID, static_cast<id_t>(options_.keeper), &info, WSTOPPED | WNOHANG | WNOWAIT) == 0 &&
+           info.si_pid == options_.keeper;
   }
 
   void endKeeper() {

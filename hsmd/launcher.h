@@ -12,6 +12,11 @@
 
 namespace sallyport::hsmd {
 
+// What `ps` and `pkill` see: the keeper and workers have names of their own, so that whoever ends "hsmd" ends what this
+// process brings back.
+constexpr const char* LAUNCHER_NAME = "token-launcher";
+constexpr const char* KEEPER_NAME = "hsmd";
+
 enum class Order : uint8_t { Serve = 1, Probe, Kill };
 enum class Event : uint8_t { Started = 1, NotStarted, Ended };
 
@@ -33,10 +38,12 @@ struct LauncherOptions {
 };
 
 struct Launched {
-  int keeperStatus = 0;    // of waitpid
-  uint32_t lastEpoch = 0;  // of its orders; 0: it has given none
+  int keeperStatus = 0;        // of waitpid
+  bool keeperStopped = false;  // and that is why it was killed
+  uint32_t lastEpoch = 0;      // of its orders; 0: it has given none
 };
-// Until the keeper is gone. Nothing of what it has started is left when it returns, and no keeper.
+// Until the keeper is gone; one that is stopped is killed: nobody would end the workers of a module that hangs. Nothing
+// of what it has started is left when it returns, and no keeper.
 Launched launch(const LauncherOptions& options);
 
 }  // namespace sallyport::hsmd

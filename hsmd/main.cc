@@ -217,8 +217,10 @@ class Processes {
       if (WIFEXITED(ended.keeperStatus)) return WEXITSTATUS(ended.keeperStatus);
       if (ended.lastEpoch != 0) lastEpoch_ = ended.lastEpoch;
       const uint32_t delayMs = plan_.ended(nowMs(), false);
-      logError("token=" + token_.name + " its keeper " + sandbox::explainExit(ended.keeperStatus, launcher_.keeper) +
-               ": starting it again in " + std::to_string(delayMs) + " ms");
+      const std::string how = ended.keeperStopped ? "was stopped, and is ended for that"
+                                                  : sandbox::explainExit(ended.keeperStatus, launcher_.keeper);
+      logError("token=" + token_.name + " its keeper " + how + ": starting it again in " + std::to_string(delayMs) +
+               " ms");
       // Not read: what the client has to say is the next keeper's.
       pollfd client{.fd = control_, .events = 0, .revents = 0};
       if (poll(&client, 1, static_cast<int>(delayMs)) > 0) return 0;
@@ -256,6 +258,7 @@ class Processes {
   int keep(Keeper::Sockets sockets, pid_t launcher) {
     prctl(PR_SET_PDEATHSIG, SIGKILL);
     if (getppid() != launcher) return 1;
+    prctl(PR_SET_NAME, KEEPER_NAME);
     auto memory = SharedMemory::map(launcher_.childFds[BOARD_FD - CALLS_FD], BOARD_BYTES);
     if (!memory) return fail("hsmd: no memory");
     closeAllBut({sockets.control, sockets.launcher, sockets.birth});
@@ -315,9 +318,10 @@ int run(int argc, char** argv) {
   const Arguments arguments = parseArguments(argc, argv);
   if (arguments.exitNow) return *arguments.exitNow;
   prctl(PR_SET_DUMPABLE, 0);
+  prctl(PR_SET_NAME, LAUNCHER_NAME);
   // Ends when its client closes the control socket. A signal to the whole group comes before that: workers that are
   // gone before the vault has answered its last calls would fail them.
-  for (const int signal : {SIGTERM, SIGINT, SIGHUP, SIGPIPE}) std::signal(signal, SIG_IGN);
+  for (const int signal : {SIGTERM, SIGINT, SIGHUP, SIGPIPE, SIGTSTP}) std::signal(signal, SIG_IGN);
   startLog("hsmd");
   CHECK(sodium_init() >= 0);
   if (!isSocket(arguments.calls) || !isSocket(arguments.control) || !isPage(arguments.page))

@@ -91,7 +91,8 @@ Result<KeeperEnds, std::string> startKeeper(const KeeperStart& start) {
   auto control = socketPair();
   if (!control) return refuse(control.error());
 
-  std::vector<std::string> words = {"hsmd",
+  // The launcher's name. What is called hsmd can be killed, all of it: the launcher brings it back.
+  std::vector<std::string> words = {"token-launcher",
                                     "--config",
                                     start.configFile.string(),
                                     "--token",

@@ -1,10 +1,11 @@
 #!/usr/bin/python3
-"""Goal: any process of an hsmd may die. A keeper that dies is replaced, and handshakes resume by themselves; a worker that floods its
-keeper is ended for that by name; if the launcher itself is killed, nothing is left behind, and status and log say that only a restart
-of vaultd helps.
+"""Goal: any process of an hsmd may die or be stopped. What is called hsmd is replaced, all of it at once, and handshakes resume by
+themselves; a worker that floods its keeper is ended for that by name; if the launcher itself is killed, nothing is left behind, and
+status and log say that only a restart of vaultd helps.
 Method: real processes, killed one by one: hsmd by itself in frames, then behind a vault.
 """
 
+import contextlib
 import os
 import pathlib
 import signal
@@ -21,9 +22,10 @@ from hsmd_client import Hsmd
 RESUME_S = 40  # back-off included, on a loaded machine
 
 
-def parent(pid):
+def parent_name(pid):
     stat = process_stat(pid)
-    return stat and stat[2]
+    above = stat and process_stat(stat[2])
+    return above and above[0]
 
 
 def has_filter(pid):
@@ -36,12 +38,9 @@ def has_filter(pid):
 def by_role(session):
     """{"launcher": pid, "keeper": pid, "worker": pid} of the one hsmd in this session, as far as they live. What is about to become a
     worker has the launcher's name for a moment, but no filter."""
-    found = processes_of_session(session)
-    hsmds = {pid for pid, name in found.items() if name == "hsmd"}
-    roles = {"launcher": pid for pid in hsmds if parent(pid) not in hsmds}
-    roles.update({"keeper": pid for pid in hsmds if parent(pid) in hsmds and has_filter(pid)})
-    roles.update({"worker": pid for pid, name in found.items() if name == "hsmd-worker" and has_filter(pid)})
-    return roles
+    names = {"token-launcher": "launcher", "hsmd": "keeper", "hsmd-worker": "worker"}
+    return {names[name]: pid for pid, name in processes_of_session(session).items()
+            if name in names and (name == "token-launcher" and parent_name(pid) != name or has_filter(pid))}
 
 
 def whole(session):
@@ -51,6 +50,12 @@ def whole(session):
 def kill(pid):
     os.kill(pid, signal.SIGKILL)
     wait_until(lambda: not is_alive(pid), 10, "it is dead")
+
+
+def send_each(pids, signum):
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):  # the first one's end may be theirs
+            os.kill(pid, signum)
 
 
 class Alone(unittest.TestCase):
@@ -163,7 +168,35 @@ class BehindAVault(SystemTest):
         self.assertIn("its keeper was killed by SIGKILL", self.site_.log())
         self.assertIn("watches over the module's died", self.site_.log())
 
-    def test_all_of_hsmd_stopped_is_refused_by_name_and_resumes(self):
+    def hsmd(self):
+        """All that is called so, as `pkill hsmd` finds it."""
+        return [pid for pid, name in processes_of_session(self.site_.up.pid).items() if name.startswith("hsmd")]
+
+    def test_handshakes_resume_by_themselves_after_all_that_is_called_hsmd_was_killed(self):
+        vault = self.site_.vault_status()["pid"]
+        with self.site_.connect(self.port, self.alice, key="server") as session:
+            self.roles()
+            killed = self.hsmd()
+            self.assertEqual(len(killed), 2)
+            send_each(killed, signal.SIGKILL)
+            wait_until(self.works, RESUME_S, "handshakes resume", step=0.1)
+            self.assert_echo(session, b"a session that was there")
+        self.assertFalse(set(killed) & set(self.hsmd()))
+        self.assertEqual(self.site_.vault_status()["pid"], vault)
+
+    def test_handshakes_resume_by_themselves_after_all_that_is_called_hsmd_was_stopped(self):
+        vault = self.site_.vault_status()["pid"]
+        with self.site_.connect(self.port, self.alice, key="server") as session:
+            self.roles()
+            stopped = self.hsmd()
+            send_each(stopped, signal.SIGSTOP)
+            wait_until(self.works, RESUME_S, "handshakes resume", step=0.1)
+            self.assert_echo(session, b"a session that was there")
+        self.assertFalse(any(is_alive(pid) for pid in stopped))
+        self.assertIn("its keeper was stopped, and is ended for that", self.site_.log())
+        self.assertEqual(self.site_.vault_status()["pid"], vault)
+
+    def test_its_launcher_stopped_as_well_is_refused_by_name_and_resumes(self):
         vault, before = self.site_.vault_status()["pid"], self.site_.drops()
         stopped = self.roles()
         self.assertEqual(set(stopped), {"launcher", "keeper", "worker"})
@@ -175,10 +208,9 @@ class BehindAVault(SystemTest):
         self.assertEqual(shown.returncode, 1, "a token that answers nothing is shown as up")
         self.assertIn(b"is being ended: a call took too long", shown.stdout + shown.stderr)
         self.assertTrue(set(self.site_.drops_since(before)) & {"hsm_unavailable", "vault_unavailable"})
-        for role in ("keeper", "launcher"):  # which kill the worker as it is
-            os.kill(stopped[role], signal.SIGCONT)
+        os.kill(stopped["launcher"], signal.SIGCONT)  # which ends the others as they are
         wait_until(self.works, RESUME_S, "handshakes resume", step=0.1)
-        self.assertFalse(is_alive(stopped["worker"]))
+        self.assertFalse(is_alive(stopped["worker"]) or is_alive(stopped["keeper"]))
         self.assertEqual(self.site_.vault_status()["pid"], vault)
 
     def test_the_launchers_end_is_told_with_what_to_do_and_a_restart_mends_it(self):

@@ -24,7 +24,7 @@ UNAVAILABLE = ["hsm_unavailable", "vault_unavailable"]
 
 
 def hsmd_processes(site, worker=False):
-    """The pids of a running site's hsmd: keeper, launcher and worker; or of its worker alone."""
+    """The pids of all that is called hsmd of a running site, keeper and worker; or of its worker alone."""
     return {pid for pid, name in processes_of_session(site.up.pid).items() if name == "hsmd-worker" or not worker and name == "hsmd"}
 
 

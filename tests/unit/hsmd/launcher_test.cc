@@ -94,6 +94,18 @@ TEST(LauncherTest, TellsHowItsKeeperEndedAndWhereItWas) {
   EXPECT_EQ(WTERMSIG(killed.keeperStatus), SIGKILL);
 }
 
+TEST(LauncherTest, AKeeperThatIsStoppedIsEndedAsIfItWereDead) {
+  const LauncherOrder order{.order = Order::Kill, .epoch = 5};
+  const auto stop = [](int) {
+    for (;;) raise(SIGSTOP);
+  };
+  const Launched stopped = launchedBy(order, stop);
+  EXPECT_TRUE(stopped.keeperStopped);
+  EXPECT_TRUE(WIFSIGNALED(stopped.keeperStatus));
+  EXPECT_EQ(WTERMSIG(stopped.keeperStatus), SIGKILL);
+  EXPECT_FALSE(launchedBy(order, [](int) { raise(SIGKILL); }).keeperStopped);
+}
+
 TEST(LauncherTest, AKeeperThatClosesItsSocketIsEndedAndSoIsItsWorker) {
   const Launched launched = launchedBy({.order = Order::Serve, .epoch = 1}, [](int socket) {
     close(socket);
