@@ -82,6 +82,14 @@ def memory_limit(kib):
     return kib + (1 << 20) if SANITIZED else kib
 
 
+def require_no_report(log):
+    """A sanitizer's report in a log is a failure, whatever else the test saw: a daemon that ends for it may be started again unnoticed.
+    What our mock of a token does on request isn't meant."""
+    for report in re.split(r"\n(?==+\n==\d+==|\S+ runtime error: |AddressSanitizer:)", "\n" + log)[1:]:
+        if "sallyport::mock::" not in report and not report.startswith("AddressSanitizer:DEADLYSIGNAL"):
+            raise AssertionError(f"a sanitizer reports:\n{report[:4000]}")
+
+
 def free_port(host="127.0.0.1"):
     """Below the kernel's ephemeral range, so that no outgoing connection takes it before the daemon does."""
     for _ in range(200):
@@ -387,10 +395,11 @@ class Site:
     def stop(self):
         """Ends all processes and removes the folder; the log stays in log_text. May be called twice."""
         self.stop_daemons()
+        Site._living.discard(self)
         if self.dir.exists():
             self.log_text = self.log()
             shutil.rmtree(self.dir, ignore_errors=True)
-        Site._living.discard(self)
+            require_no_report(self.log_text)
 
     def log(self):
         if not self.dir.exists():

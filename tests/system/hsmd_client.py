@@ -19,7 +19,7 @@ import subprocess
 import tempfile
 import time
 
-from harness import STOP_TIMEOUT_S, binary, toml_value
+from harness import STOP_TIMEOUT_S, binary, require_no_report, toml_value
 
 SLOT_BYTES, SLOTS, PAGE_BYTES = 64, 64, 65536
 MESSAGE_AT = SLOT_BYTES * SLOTS
@@ -338,4 +338,6 @@ class Hsmd:
 
     def __exit__(self, *_):
         self.close()
+        log = self.log()
         shutil.rmtree(self.dir, ignore_errors=True)
+        require_no_report(log)

@@ -29,7 +29,7 @@ Block naclSeal(ByteSpan text, std::string_view prefix, uint64_t counter, const S
 
 Block randomBlock(size_t bytes) {
   Block block(bytes);
-  randombytes_buf(block.data(), bytes);
+  if (bytes > 0) randombytes_buf(block.data(), bytes);
   return block;
 }
 
