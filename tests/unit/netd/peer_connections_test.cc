@@ -383,6 +383,53 @@ TEST_F(PeerConnections, OneThatWaitsWithTheOldBlockEndsWithItsTime) {
   EXPECT_TRUE(dropped(R::HandshakeTimeout));
 }
 
+// However much of its first frame came before: an end needs no deadline.
+TEST_F(PeerConnections, OneThatEndsBeforeItsFirstFrameIsGoneAtOnce) {
+  start({.handshakeTimeoutMs = 60'000});
+  uint64_t ended = 0;
+  for (const bool rotated : {false, true}) {
+    if (rotated) vault.otherBlocks = {{7, TestVault::randomBlock()}};
+    for (const size_t bytes : {0u, 1u, 9u, 15u, 16u, 17u, 30u}) {
+      for (const bool inTwoSteps : {false, true}) {
+        Party party = dialParty(PEER_ECHO_ENTRY);
+        ASSERT_TRUE(exchange(party));
+        turns(3);
+        writeTo(party, ByteSpan(frame(party, "half a frame")).first(bytes));
+        if (inTwoSteps) turns(3);
+        shutdown(party.socket, SHUT_WR);
+        ASSERT_TRUE(dropped(R::ClosedInHandshake, ++ended)) << bytes << rotated << inTwoSteps;
+        EXPECT_TRUE(closed(party.socket));
+      }
+    }
+  }
+}
+
+TEST_F(PeerConnections, OneThatPausesInItsFirstHeaderIsServedWhileTheBlockIsRotated) {
+  start();
+  vault.otherBlocks = {{7, TestVault::randomBlock()}};
+  for (const size_t size : {5u, 300'000u}) {
+    Party party = dialParty(PEER_ECHO_ENTRY);
+    ASSERT_TRUE(exchange(party));
+    const std::string text(size, 'x');
+    const auto bytes = frame(party, text, 3);
+    writeTo(party, ByteSpan(bytes).first(9));
+    turns(50);
+    EXPECT_EQ(stats.get(Counter::HalfOpen), 1u);
+    writeTo(party, ByteSpan(bytes).subspan(9));
+    EXPECT_EQ(hear(party), "3:" + text);
+  }
+}
+
+// The loop tells of both at once, and only once.
+TEST_F(PeerConnections, OneThatEndsBehindItsPreambleIsGoneWhenTheVaultHasAnswered) {
+  start({.handshakeTimeoutMs = 60'000});
+  Party party = dialParty(PEER_ECHO_ENTRY);
+  sendPreamble(party);
+  shutdown(party.socket, SHUT_WR);
+  EXPECT_TRUE(dropped(R::ClosedInHandshake));
+  EXPECT_EQ(vault.accepts, 1u);
+}
+
 // The vault made the keys before the rotation, and its answer came after the reload.
 TEST_F(PeerConnections, OneWhoseKeysCameTooLateEndsLikewise) {
   start();
