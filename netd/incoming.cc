@@ -48,9 +48,10 @@ Dropped IncomingOf<Link>::describe(DropReason reason) const {
 
 template <typename Link>
 void IncomingOf<Link>::onEvents(uint32_t events) {
+  gone_ = gone_ || (events & (EPOLLHUP | EPOLLERR)) != 0;
   if (!link_) return onHandshakeEvents();
   // The service is being dialled; what the peer sends waits in the socket. A peer that is gone is not waited for.
-  if ((events & (EPOLLHUP | EPOLLERR)) != 0) fail(DropReason::TransportError);
+  if (gone_) fail(DropReason::TransportError);
 }
 
 template <typename Link>
@@ -73,6 +74,7 @@ void IncomingOf<Link>::established(Link link, const PublicKey& peer, const std::
   peer_ = peer;
   link_.emplace(std::move(link));
   if (entry().service == EntryService::Target) {
+    if (gone_) return fail(DropReason::TransportError);  // the loop has told so, and doesn't again
     dial_ = std::make_unique<DialedSocket>(worker_, entry().id,
                                            [this](kj::Maybe<kj::AutoCloseFd> target) { onDialed(kj::mv(target)); });
     return;

@@ -46,6 +46,7 @@ class IncomingOf : public Connection, protected EventLoop::Watcher {
   std::optional<Link> link_;  // when it is established
   std::unique_ptr<DialedSocket> dial_;
   bool counted_ = true;  // as half-open
+  bool gone_ = false;    // the peer; what it sent before may still be in the socket
 };
 
 }  // namespace sallyport::netd

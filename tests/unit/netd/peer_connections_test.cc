@@ -430,6 +430,18 @@ TEST_F(PeerConnections, OneThatEndsBehindItsPreambleIsGoneWhenTheVaultHasAnswere
   EXPECT_EQ(vault.accepts, 1u);
 }
 
+TEST_F(PeerConnections, NothingIsDialledForOneThatIsGoneBehindItsFirstFrame) {
+  start({.dialTimeoutMs = 60'000});
+  answerDials = false;
+  Party party = dialParty(PEER_TARGET_ENTRY);
+  ASSERT_TRUE(exchange(party));
+  turns(3);
+  say(party, "", PEER_CODE_OPEN);
+  party.socket = nullptr;
+  EXPECT_TRUE(dropped(R::TransportError));
+  EXPECT_EQ(recordsOf(ControlKind::Dial), 0u);
+}
+
 // The vault made the keys before the rotation, and its answer came after the reload.
 TEST_F(PeerConnections, OneWhoseKeysCameTooLateEndsLikewise) {
   start();
