@@ -103,7 +103,7 @@ class VaultServer final : public proto::Net::Server {
       drawn.setSalt(toData(vault_.drawPeerSalt().span()));
       drawn.setVersion(vault_.blockVersion);
     }
-    return kj::READY_NOW;
+    return vault_.holdsSalts ? holdIn(vault_.heldSalts) : kj::READY_NOW;
   }
   kj::Promise<void> peerKeys(PeerKeysContext context) override {
     const auto asked = context.getParams().getRequests();
@@ -135,11 +135,7 @@ class VaultServer final : public proto::Net::Server {
         derive(others[j], own, theirs, block, number);
       }
     }
-    if (!vault_.holdsAccepts) return kj::READY_NOW;
-    auto paf = kj::newPromiseAndFulfiller<void>();
-    vault_.heldAccepts.push_back(
-        [held = std::make_shared<kj::Own<kj::PromiseFulfiller<void>>>(kj::mv(paf.fulfiller))] { (*held)->fulfill(); });
-    return kj::mv(paf.promise);
+    return vault_.holdsAccepts ? holdIn(vault_.heldAccepts) : kj::READY_NOW;
   }
   kj::Promise<void> peerSession(PeerSessionContext context) override {
     ++vault_.sessions;
@@ -153,6 +149,14 @@ class VaultServer final : public proto::Net::Server {
   }
 
  private:
+  // Answers when it is told to.
+  static kj::Promise<void> holdIn(std::vector<std::function<void()>>& held) {
+    auto paf = kj::newPromiseAndFulfiller<void>();
+    held.push_back([fulfiller = std::make_shared<kj::Own<kj::PromiseFulfiller<void>>>(kj::mv(paf.fulfiller))] {
+      (*fulfiller)->fulfill();
+    });
+    return kj::mv(paf.promise);
+  }
   template <typename Outcome>
   void derive(Outcome outcome, const wire::PeerSalt& own, const wire::PeerSalt& theirs) {
     derive(outcome, own, theirs, vault_.block, vault_.blockVersion);
