@@ -34,6 +34,7 @@ enum class ControlKind : uint32_t {
   StatusReport,     // request; descriptor: sealed memfd with a StatusReport
   ReloadDone,       // request; value: 1 done, 0 refused; payload: text for people
   Drain,            // finish what is under way, take nothing new
+  Caller,           // target: id of a [[listen]] entry; value: the uid of who called; descriptor: what WhoCalls sent
   // worker to monitor
   Ready = 64,     // payload: the sandbox report, one "name\tstate\tdetail\n" a layer; verdict as layer "verdict"
   Dial,           // request; target: id of an entry; value: how many addresses of it were tried before
@@ -41,6 +42,7 @@ enum class ControlKind : uint32_t {
   StatusRequest,  // request (worker 0 only)
   ReloadRequest,  // request (worker 0 only)
   Drained,        // nothing is left: the worker is about to exit
+  WhoCalls,       // target: id of a [[listen]] entry; descriptor: an accepted Unix socket, that comes back as Caller
 };
 
 struct ControlRecord {

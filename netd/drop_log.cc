@@ -1,8 +1,6 @@
 // drop_log.cc - see drop_log.h.
 #include "netd/drop_log.h"
 
-#include "netd/sources.h"
-
 namespace sallyport::netd {
 
 using wire::DropReason;

@@ -1,11 +1,9 @@
-// drop_log.h - which drops become a line of the log. Part of: netd-worker (pure but for the address's type).
+// drop_log.h - which drops become a line of the log. Part of: netd-worker (pure but for the origin's type).
 // A peer can cause drops as fast as it can send, so lines are rationed: one a second for refusals (a peer that is
 // genuine, or a vault that says no: what an operator can mend) and one a second for all others, so that garbage can't
 // hide a refusal. What was left out is counted in the next line of its kind. Never here: a byte of the peer but its
 // address and, once it has proved to hold it, its public key.
 #pragma once
-
-#include <sys/socket.h>
 
 #include <array>
 #include <cstdint>
@@ -13,6 +11,7 @@
 #include <string>
 
 #include "netd/entries.h"
+#include "netd/origin.h"
 #include "proto/wire/drop_reason.h"
 
 namespace sallyport::netd {
@@ -20,8 +19,8 @@ namespace sallyport::netd {
 struct Dropped {
   wire::DropReason reason;
   const Entry& entry;
-  const sockaddr_storage* from = nullptr;  // null: not an incoming connection, or it was a session already
-  const PublicKey* peer = nullptr;         // the key that the peer has proved to hold; null: none
+  const Origin* from = nullptr;     // null: not an incoming connection, or it was a session already
+  const PublicKey* peer = nullptr;  // the key that the peer has proved to hold; null: none
 };
 
 class DropLog {

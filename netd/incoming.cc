@@ -13,8 +13,8 @@ using wire::DropReason;
 
 template <typename Link>
 IncomingOf<Link>::IncomingOf(Worker& worker, std::shared_ptr<const Entry> entry, kj::AutoCloseFd socket,
-                             const sockaddr_storage& address, Sources::Ticket ticket)
-    : Connection(worker, std::move(entry), {}), socket_(kj::mv(socket)), address_(address), ticket_(std::move(ticket)) {
+                             const Origin& origin, Sources::Ticket ticket)
+    : Connection(worker, std::move(entry), {}), socket_(kj::mv(socket)), origin_(origin), ticket_(std::move(ticket)) {
   ticket_.heldBy(*this);
   worker_.stats().add(Counter::HalfOpen);
   worker_.stats().add(Counter::Connections);
@@ -42,15 +42,16 @@ void IncomingOf<Link>::release(bool) {
 template <typename Link>
 Dropped IncomingOf<Link>::describe(DropReason reason) const {
   Dropped dropped = Connection::describe(reason);
-  dropped.from = &address_;
+  dropped.from = &origin_;
   return dropped;
 }
 
 template <typename Link>
 void IncomingOf<Link>::onEvents(uint32_t events) {
+  gone_ = gone_ || (events & (EPOLLHUP | EPOLLERR)) != 0;
   if (!link_) return onHandshakeEvents();
   // The service is being dialled; what the peer sends waits in the socket. A peer that is gone is not waited for.
-  if ((events & (EPOLLHUP | EPOLLERR)) != 0) fail(DropReason::TransportError);
+  if (gone_) fail(DropReason::TransportError);
 }
 
 template <typename Link>
@@ -73,6 +74,7 @@ void IncomingOf<Link>::established(Link link, const PublicKey& peer, const std::
   peer_ = peer;
   link_.emplace(std::move(link));
   if (entry().service == EntryService::Target) {
+    if (gone_) return fail(DropReason::TransportError);  // the loop has told so, and doesn't again
     dial_ = std::make_unique<DialedSocket>(worker_, entry().id,
                                            [this](kj::Maybe<kj::AutoCloseFd> target) { onDialed(kj::mv(target)); });
     return;
@@ -80,7 +82,7 @@ void IncomingOf<Link>::established(Link link, const PublicKey& peer, const std::
   if (entry().service == EntryService::Echo) {
     worker_.own(std::make_unique<EchoSessionOf<Link>>(worker_, entry_, peer_, takeSession()));
   } else if (worker_.channels() != nullptr) {
-    worker_.channels()->offer(entry(), peer_, name, printable(address_), [this](std::shared_ptr<ChannelState> state) {
+    worker_.channels()->offer(entry(), peer_, name, printable(origin_), [this](std::shared_ptr<ChannelState> state) {
       return std::make_unique<ChannelConnectionOf<Link>>(worker_, entry_, peer_, takeSession(), std::move(state));
     });
   } else {

@@ -4,8 +4,6 @@
 // nothing extends it. The handshakes themselves are in incoming_curve.cc and incoming_peer.cc.
 #pragma once
 
-#include <sys/socket.h>
-
 #include <optional>
 
 #include "netd/connection.h"
@@ -19,8 +17,8 @@ namespace sallyport::netd {
 template <typename Link>
 class IncomingOf : public Connection, protected EventLoop::Watcher {
  public:
-  IncomingOf(Worker& worker, std::shared_ptr<const Entry> entry, kj::AutoCloseFd socket,
-             const sockaddr_storage& address, Sources::Ticket ticket);
+  IncomingOf(Worker& worker, std::shared_ptr<const Entry> entry, kj::AutoCloseFd socket, const Origin& origin,
+             Sources::Ticket ticket);
   ~IncomingOf() noexcept(false) override;
 
   Dropped describe(wire::DropReason reason) const override;
@@ -41,11 +39,12 @@ class IncomingOf : public Connection, protected EventLoop::Watcher {
   void onDialed(kj::Maybe<kj::AutoCloseFd> target);
   WireSessionOf<Link> takeSession();
 
-  sockaddr_storage address_;
+  Origin origin_;
   Sources::Ticket ticket_;
   std::optional<Link> link_;  // when it is established
   std::unique_ptr<DialedSocket> dial_;
   bool counted_ = true;  // as half-open
+  bool gone_ = false;    // the peer; what it sent before may still be in the socket
 };
 
 }  // namespace sallyport::netd

@@ -17,8 +17,8 @@ constexpr size_t FIRST_PIECE_BYTES = 1024;
 }  // namespace
 
 IncomingBase::IncomingBase(Worker& worker, std::shared_ptr<const Entry> entry, kj::AutoCloseFd socket,
-                           const sockaddr_storage& address, Sources::Ticket ticket)
-    : Connection(worker, std::move(entry), {}), socket_(kj::mv(socket)), address_(address), ticket_(std::move(ticket)) {
+                           const Origin& origin, Sources::Ticket ticket)
+    : Connection(worker, std::move(entry), {}), socket_(kj::mv(socket)), origin_(origin), ticket_(std::move(ticket)) {
   ticket_.heldBy(*this);
   worker_.stats().add(Counter::HalfOpen);
   worker_.stats().add(Counter::Connections);
@@ -45,7 +45,7 @@ DropReason IncomingBase::timeoutReason() const {
 
 Dropped IncomingBase::describe(DropReason reason) const {
   Dropped dropped = Connection::describe(reason);
-  dropped.from = &address_;
+  dropped.from = &origin_;
   return dropped;
 }
 
@@ -68,7 +68,7 @@ void IncomingBase::begin(uint32_t events) {
     if ((events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR)) != 0) fail(DropReason::ClosedInHandshake);
     return;
   }
-  if (!worker_.sources().mayTry(sourceOf(address_), worker_.loop().nowMs())) return fail(DropReason::SourceLimit);
+  if (!worker_.sources().mayTry(sourceOf(origin_), worker_.loop().nowMs())) return fail(DropReason::SourceLimit);
   got = recv(socket_, first.data(), first.size(), MSG_DONTWAIT);
   if (got < static_cast<ssize_t>(wire::PEER_HEADER_BYTES)) return fail(DropReason::ClosedInHandshake);
   question_ =
@@ -105,7 +105,7 @@ void IncomingBase::onOpened(Result<BaseSession::Opened, DropReason> opened) {
 void IncomingBase::established() {
   worker_.stats().add(Counter::ServerHandshakes);
   worker_.stats().add(entry().id, EntryCounter::Handshakes);
-  worker_.sources().proved(sourceOf(address_));
+  worker_.sources().proved(sourceOf(origin_));
   waitingHook.unlink();
   ticket_.settle();
   worker_.loop().remove(socket_, *this);
@@ -119,7 +119,7 @@ void IncomingBase::established() {
     worker_.own(open(state));
     echoFrames(state);
   } else if (entry().service == EntryService::Channel && worker_.channels() != nullptr) {
-    worker_.channels()->offer(entry(), peer(), "", printable(address_), open);
+    worker_.channels()->offer(entry(), peer(), "", printable(origin_), open);
   } else {
     worker_.drop(describe(DropReason::NoAcceptor));
   }

@@ -16,8 +16,8 @@ namespace sallyport::netd {
 
 class IncomingBase final : public Connection, EventLoop::Watcher {
  public:
-  IncomingBase(Worker& worker, std::shared_ptr<const Entry> entry, kj::AutoCloseFd socket,
-               const sockaddr_storage& address, Sources::Ticket ticket);
+  IncomingBase(Worker& worker, std::shared_ptr<const Entry> entry, kj::AutoCloseFd socket, const Origin& origin,
+               Sources::Ticket ticket);
   ~IncomingBase() noexcept(false) override;
 
   wire::DropReason timeoutReason() const override;
@@ -32,7 +32,7 @@ class IncomingBase final : public Connection, EventLoop::Watcher {
   void established();
 
   kj::AutoCloseFd socket_;
-  sockaddr_storage address_;
+  Origin origin_;
   Sources::Ticket ticket_;
   std::unique_ptr<VaultClient::Question> question_;
   BaseLink link_;

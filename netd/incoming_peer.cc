@@ -2,7 +2,6 @@
 #include "netd/incoming_peer.h"
 
 #include <algorithm>
-#include <cerrno>
 
 #include "netd/worker.h"
 
@@ -20,8 +19,7 @@ void IncomingPeer::release(bool failed) {
 }
 
 void IncomingPeer::onHandshakeEvents() {
-  missedEvents_ = question_ != nullptr;
-  if (missedEvents_) return;
+  if (question_ != nullptr) return;  // what comes meanwhile is read when the vault has answered
   if (opening_ || !candidates_.empty())
     readFirst();
   else
@@ -60,7 +58,8 @@ void IncomingPeer::onAccepted(PeerAccepted& accepted) {
   candidates_.insert(candidates_.begin(), std::move(accepted.secrets));
   if (candidates_.size() == 1) choose(candidates_[0]);
   if (askedUnder_ != worker_.configNumber()) worker_.recheckBlocksSoon();
-  if (missedEvents_) readFirst();
+  // What came with the preamble, its end perhaps, was told of before, and isn't told of again.
+  readFirst();
 }
 
 void IncomingPeer::choose(PeerSecrets& secrets) {
@@ -72,46 +71,48 @@ void IncomingPeer::choose(PeerSecrets& secrets) {
   candidates_.clear();
 }
 
-// protocol §14: while a block is being rotated the first header tells which version the peer has.
+// protocol §14: while a block is being rotated the first header tells which version the peer has. It is taken out of
+// the socket: who only looks at half of one doesn't see that nothing follows.
 bool IncomingPeer::chooseByHeader() {
-  wire::PeerHeaderBytes header;
-  ssize_t got;
-  do got = recv(socket_, header.data(), header.size(), MSG_DONTWAIT | MSG_PEEK);
-  while (got < 0 && errno == EINTR);
-  if (got == 0 || (got < 0 && errno != EAGAIN)) return fail(DropReason::ClosedInHandshake), false;
-  if (got < static_cast<ssize_t>(header.size())) return false;
+  while (headerHave_ < header_.size()) {
+    const Received received = receiveInto(socket_, header_, headerHave_);
+    if (received == Received::NothingYet) return false;
+    if (received == Received::Closed) return fail(DropReason::ClosedInHandshake), false;
+  }
   const EntryFraming& framing = *entry().framing;
   const auto opens = [&](const PeerSecrets& secrets) {
     auto opener = peer::hardOpener(peer::ReceiveSecret(secrets.receive.expose()), wire::otherParty(theirParty_),
                                    framing.maxFrameBytes, framing.rotateFrames);
-    return opener.openHeader(worker_.ciphers().frame, header).has_value();
+    return opener.openHeader(worker_.ciphers().frame, header_).has_value();
   };
   const auto found = std::ranges::find_if(candidates_, opens);
   choose(found == candidates_.end() ? candidates_.front() : *found);
-  return true;
+  return open({.bytes = header_});
 }
 
 void IncomingPeer::readFirst() {
   if (!opening_ && !chooseByHeader()) return;
-  readFirstFrame();
-}
-
-void IncomingPeer::readFirstFrame() {
   while (opening_->opened() == 0) {
     const WireRead read = opening_->readOneFrame(socket_, worker_.scratch(), worker_.budget());
     if (read.state == ReadState::Eof || read.state == ReadState::EofInside || read.state == ReadState::Failed)
       return fail(DropReason::ClosedInHandshake);
     if (read.bytes.empty()) return;
-    const auto keep = [this](const OpenedFrame& opened) -> std::optional<DropReason> {
-      opening_->keep(opened, worker_.budget());
-      return std::nullopt;
-    };
-    if (auto fault = opening_->openEach(worker_.ciphers(), read, worker_.budget(), keep)) return fail(*fault);
-    if (worker_.budget().exceeded()) return fail(DropReason::MemoryLimit);
+    if (!open(read)) return;
   }
   PeerLink link = std::move(*opening_);
   opening_.reset();
   established(std::move(link), {}, "");
+}
+
+// A piece of the first frame. False: it ended the connection.
+bool IncomingPeer::open(const WireRead& read) {
+  const auto keep = [this](const OpenedFrame& opened) -> std::optional<DropReason> {
+    opening_->keep(opened, worker_.budget());
+    return std::nullopt;
+  };
+  if (auto fault = opening_->openEach(worker_.ciphers(), read, worker_.budget(), keep)) return fail(*fault), false;
+  if (worker_.budget().exceeded()) return fail(DropReason::MemoryLimit), false;
+  return true;
 }
 
 }  // namespace sallyport::netd

@@ -27,15 +27,16 @@ class IncomingPeer final : public IncomingOf<PeerLink> {
   void choose(PeerSecrets& secrets);
   bool chooseByHeader();
   void readFirst();
-  void readFirstFrame();
+  [[nodiscard]] bool open(const WireRead& read);
 
   wire::PeerPreambleBytes preamble_;
   size_t have_ = 0;
-  bool missedEvents_ = false;            // while the vault was asked
   wire::PeerParty theirParty_{};         // as their preamble says
   uint64_t askedUnder_ = 0;              // which configuration was in force then
   std::vector<PeerSecrets> candidates_;  // until it is known which version of the block the peer has
-  std::optional<PeerLink> opening_;      // with its keys, until the first frame
+  wire::PeerHeaderBytes header_;         // of the first frame, which tells that
+  size_t headerHave_ = 0;
+  std::optional<PeerLink> opening_;  // with its keys, until the first frame
 };
 
 }  // namespace sallyport::netd

@@ -1,7 +1,7 @@
 // listener.cc - see listener.h.
 #include "netd/listener.h"
 
-#include <unistd.h>
+#include <sys/socket.h>
 
 #include <cerrno>
 
@@ -22,10 +22,16 @@ namespace {
 constexpr int ACCEPTS_A_TURN = 64;
 constexpr unsigned MAX_WOKEN_FOR_NOTHING = 16;
 constexpr uint32_t REST_MS = 100;
+
+bool isUnixSocket(int socket) {
+  sockaddr_storage address{};
+  socklen_t length = sizeof address;
+  return getsockname(socket, reinterpret_cast<sockaddr*>(&address), &length) == 0 && address.ss_family == AF_UNIX;
+}
 }  // namespace
 
 Listener::Listener(Worker& worker, Kind kind, uint32_t entryId, kj::AutoCloseFd socket)
-    : worker_(worker), kind_(kind), entryId_(entryId), socket_(kj::mv(socket)) {
+    : worker_(worker), kind_(kind), entryId_(entryId), socket_(kj::mv(socket)), local_(isUnixSocket(socket_)) {
   onConfig();
   // Exclusive: a Unix listener is shared by all workers, and one is to wake up.
   worker_.loop().add(socket_, EPOLLIN | EPOLLEXCLUSIVE, *this);
@@ -70,19 +76,25 @@ void Listener::onEvents(uint32_t events) {
       return;
     }
     wokenForNothing_ = 0;
-    if (fd >= worker_.descriptorCeiling()) {
-      // The last numbers are for sockets that the monitor hands over: without them no session could be finished.
-      close(fd);
-      if (const auto entry = worker_.entries().find(entryId_)) {
-        worker_.drop({.reason = DropReason::ConnectionLimit, .entry = *entry});
-      }
-      return makeRoom();
+    kj::AutoCloseFd connected(fd);
+    if (fd >= worker_.descriptorCeiling()) return tooManyDescriptors();
+    if (kind_ == Kind::Plain) {
+      acceptPlain(kj::mv(connected));
+      continue;
     }
-    if (kind_ == Kind::Wire)
-      acceptWire(kj::AutoCloseFd(fd), address);
+    const Origin origin = originOf(connected, address);
+    if (isUnnamed(origin))
+      worker_.askWhoCalls(entryId_, kj::mv(connected));
     else
-      acceptPlain(kj::AutoCloseFd(fd));
+      acceptFrom(kj::mv(connected), origin);
   }
+}
+
+// The last numbers are for sockets that the monitor hands over: without them no session could be finished.
+void Listener::tooManyDescriptors() {
+  if (const auto entry = worker_.entries().find(entryId_))
+    worker_.drop({.reason = DropReason::ConnectionLimit, .entry = *entry});
+  makeRoom();
 }
 
 // Out of descriptors: the oldest half-open connection gives its own; without one, what waits keeps waiting a moment.
@@ -91,15 +103,16 @@ void Listener::makeRoom() {
   worker_.pauseAccepting();
 }
 
-void Listener::acceptWire(kj::AutoCloseFd socket, const sockaddr_storage& address) {
+void Listener::acceptFrom(kj::AutoCloseFd socket, const Origin& origin) {
+  if (socket.get() >= worker_.descriptorCeiling()) return tooManyDescriptors();
   const auto entry = worker_.entries().find(entryId_);
   if (entry == nullptr) return;
   Stats& stats = worker_.stats();
   const WorkerLimits& limits = worker_.limits();
   stats.add(Counter::Accepted);
   stats.add(entryId_, EntryCounter::Accepted);
-  const auto drop = [&](DropReason reason) { worker_.drop({.reason = reason, .entry = *entry, .from = &address}); };
-  const SourceAddress source = sourceOf(address);
+  const auto drop = [&](DropReason reason) { worker_.drop({.reason = reason, .entry = *entry, .from = &origin}); };
+  const SourceAddress source = sourceOf(origin);
   const Sources::Counts counts = worker_.sources().counts(source);
   if (counts.connections >= limits.connectionsPerSource) return drop(DropReason::SourceLimit);
   if (counts.halfOpen >= limits.halfOpenPerSource) {
@@ -112,11 +125,11 @@ void Listener::acceptWire(kj::AutoCloseFd socket, const sockaddr_storage& addres
   std::unique_ptr<Connection> connection;
   auto ticket = worker_.sources().take(source);
   if (entry->isBase())
-    connection = std::make_unique<IncomingBase>(worker_, entry, kj::mv(socket), address, std::move(ticket));
+    connection = std::make_unique<IncomingBase>(worker_, entry, kj::mv(socket), origin, std::move(ticket));
   else if (entry->framing)
-    connection = std::make_unique<IncomingPeer>(worker_, entry, kj::mv(socket), address, std::move(ticket));
+    connection = std::make_unique<IncomingPeer>(worker_, entry, kj::mv(socket), origin, std::move(ticket));
   else
-    connection = std::make_unique<IncomingHandshake>(worker_, entry, kj::mv(socket), address, std::move(ticket));
+    connection = std::make_unique<IncomingHandshake>(worker_, entry, kj::mv(socket), origin, std::move(ticket));
   worker_.startHandshake(*connection, true);
   worker_.own(std::move(connection));
 }

@@ -1,8 +1,6 @@
 // listener.h - an inherited listening socket: where the limits on new connections hold. Part of: netd-worker (edge).
 #pragma once
 
-#include <sys/socket.h>
-
 #include <kj/async.h>
 #include <kj/io.h>
 
@@ -21,11 +19,14 @@ class Listener final : EventLoop::Watcher {
   void onConfig();
   // Back-pressure: while it rests, connections wait in the kernel's queue.
   void rest(bool resting);
+  // Somebody who has connected to it, and where he comes from.
+  void acceptFrom(kj::AutoCloseFd socket, const Origin& origin);
+  bool isLocal() const { return local_; }
 
  private:
   void onEvents(uint32_t events) override;
-  void acceptWire(kj::AutoCloseFd socket, const sockaddr_storage& address);
   void acceptPlain(kj::AutoCloseFd socket);
+  void tooManyDescriptors();
   void makeRoom();
   void restAMoment();
 
@@ -33,6 +34,7 @@ class Listener final : EventLoop::Watcher {
   Kind kind_;
   uint32_t entryId_;
   kj::AutoCloseFd socket_;
+  const bool local_;  // a Unix socket
   bool resting_ = false;
   unsigned wokenForNothing_ = 0;  // in a row
   kj::Promise<void> goingOn_ = nullptr;

@@ -22,6 +22,7 @@
 #include "netd/config_changes.h"
 #include "netd/listening_sockets.h"
 #include "netd/memory_file.h"
+#include "netd/origin.h"
 #include "netd/status_report.h"
 #include "sandbox/sandbox.h"
 
@@ -235,6 +236,17 @@ void Monitor::handle(WorkerProcess& worker, ControlChannel::Received& received) 
       return answerWith(ControlKind::ReloadDone, outcome ? 1 : 0, outcome ? outcome->changes : outcome.error());
     }
     case ControlKind::Drained: return;
+    case ControlKind::WhoCalls: {
+      // In its own user namespace a worker can't name the users of the host.
+      LocalUser user{OVERFLOW_ID};
+      std::vector<kj::AutoCloseFd> caller;
+      if (!received.fds.empty()) {
+        user = localUser(received.fds[0]);
+        caller.push_back(kj::mv(received.fds[0]));
+      }
+      return worker.send({.kind = ControlKind::Caller, .target = record.target, .value = user.uid}, {},
+                         std::move(caller));
+    }
     default: break;
   }
   // A worker that says what this worker never says has been taken over, or is broken.

@@ -1,40 +1,30 @@
 // sources.cc - see sources.h.
 #include "netd/sources.h"
 
-#include <arpa/inet.h>
-#include <netinet/in.h>
-
 #include <cstring>
+
+#include "common/match.h"
 
 namespace sallyport::netd {
 
-SourceAddress sourceOf(const sockaddr_storage& address) {
+SourceAddress sourceOf(const Origin& origin) {
   std::array<std::byte, 16> bytes{};
-  if (address.ss_family == AF_INET) {
-    const auto& v4 = reinterpret_cast<const sockaddr_in&>(address);
-    bytes[10] = bytes[11] = std::byte{0xff};
-    std::memcpy(bytes.data() + 12, &v4.sin_addr, 4);
-  } else if (address.ss_family == AF_INET6) {
-    const auto& v6 = reinterpret_cast<const sockaddr_in6&>(address);
-    const bool mapped = IN6_IS_ADDR_V4MAPPED(&v6.sin6_addr);
-    std::memcpy(bytes.data(), &v6.sin6_addr, mapped ? 16 : 8);
-  }
+  std::visit(Match{
+                 [&](const LocalUser& user) {
+                   bytes[8] = std::byte{1};  // which no source of the network has
+                   std::memcpy(bytes.data() + 12, &user.uid, sizeof user.uid);
+                 },
+                 [&](const sockaddr_in& v4) {
+                   bytes[10] = bytes[11] = std::byte{0xff};
+                   std::memcpy(bytes.data() + 12, &v4.sin_addr, 4);
+                 },
+                 [&](const sockaddr_in6& v6) {
+                   const bool mapped = IN6_IS_ADDR_V4MAPPED(&v6.sin6_addr);
+                   std::memcpy(bytes.data(), &v6.sin6_addr, mapped ? 16 : 8);
+                 },
+             },
+             origin);
   return SourceAddress(bytes);
-}
-
-std::string printable(const sockaddr_storage& address) {
-  std::array<char, INET6_ADDRSTRLEN> text{};
-  if (address.ss_family == AF_INET) {
-    const auto& v4 = reinterpret_cast<const sockaddr_in&>(address);
-    inet_ntop(AF_INET, &v4.sin_addr, text.data(), text.size());
-    return std::string(text.data()) + ":" + std::to_string(ntohs(v4.sin_port));
-  }
-  if (address.ss_family == AF_INET6) {
-    const auto& v6 = reinterpret_cast<const sockaddr_in6&>(address);
-    inet_ntop(AF_INET6, &v6.sin6_addr, text.data(), text.size());
-    return "[" + std::string(text.data()) + "]:" + std::to_string(ntohs(v6.sin6_port));
-  }
-  return "unix";
 }
 
 size_t Sources::Hash::operator()(const SourceAddress& source) const {

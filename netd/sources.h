@@ -1,17 +1,15 @@
-// sources.h - how many connections each address holds. Part of: netd-worker.
-// IPv4 counts by address, IPv6 by /64 (an attacker owns at least that much); Unix sockets count together. And how often
-// lately one had the vault asked for nothing.
+// sources.h - how many connections each source holds. Part of: netd-worker.
+// IPv4 counts by address, IPv6 by /64 (an attacker owns at least that much), Unix sockets by the user at the other end.
+// And how often lately one had the vault asked for nothing.
 #pragma once
-
-#include <sys/socket.h>
 
 #include <array>
 #include <cstdint>
 #include <list>
-#include <string>
 #include <unordered_map>
 
 #include "common/bytes.h"
+#include "netd/origin.h"
 
 namespace sallyport::netd {
 
@@ -19,9 +17,7 @@ class Connection;
 
 struct SourceTag;
 using SourceAddress = Bytes<SourceTag, 16>;
-SourceAddress sourceOf(const sockaddr_storage& address);
-// "192.0.2.1:40000", "[2001:db8::1]:40000", "unix"
-std::string printable(const sockaddr_storage& address);
+SourceAddress sourceOf(const Origin& origin);
 
 class Sources {
  private:

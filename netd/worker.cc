@@ -235,8 +235,24 @@ void Worker::pauseAccepting() {
 
 void Worker::updateListeners() {
   for (auto& [id, listener] : listeners_) {
-    listener->rest(paused_ || (listener->kind() == Listener::Kind::Plain && !mayStartOutgoing(id)));
+    listener->rest(paused_ || (listener->kind() == Listener::Kind::Plain && !mayStartOutgoing(id)) ||
+                   (listener->isLocal() && unnamed_ >= MAX_UNNAMED));
   }
+}
+
+void Worker::askWhoCalls(uint32_t entryId, kj::AutoCloseFd socket) {
+  std::vector<kj::AutoCloseFd> fds;
+  fds.push_back(kj::mv(socket));
+  control_.send({.kind = ControlKind::WhoCalls, .target = entryId}, {}, kj::mv(fds));
+  if (++unnamed_ == MAX_UNNAMED) updateListeners();
+}
+
+void Worker::onCaller(ControlChannel::Received& received) {
+  KJ_REQUIRE(unnamed_ > 0, "a caller that wasn't asked about");
+  if (unnamed_-- == MAX_UNNAMED) updateListeners();
+  const auto listener = listeners_.find(received.record.target);
+  if (listener == listeners_.end() || received.fds.empty()) return;  // nobody listens for him any more
+  listener->second->acceptFrom(kj::mv(received.fds[0]), LocalUser{static_cast<uid_t>(received.record.value)});
 }
 
 // --- asking the monitor ----------------------------------------------------------------------------------------------
@@ -322,12 +338,14 @@ void Worker::handle(ControlChannel::Received& received) {
       return;
     }
     case ControlKind::Drain: return drain();
+    case ControlKind::Caller: return onCaller(received);
     case ControlKind::Ready:
     case ControlKind::Dial:
     case ControlKind::VaultLost:
     case ControlKind::StatusRequest:
     case ControlKind::ReloadRequest:
-    case ControlKind::Drained: break;
+    case ControlKind::Drained:
+    case ControlKind::WhoCalls: break;
   }
   KJ_FAIL_REQUIRE("an unknown control record");
 }

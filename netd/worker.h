@@ -95,9 +95,12 @@ class Worker {
   void recheckBlocksSoon();
   // Out of descriptors: all listeners rest for a moment.
   void pauseAccepting();
+  // Somebody has connected to the entry's Unix listener whom only the monitor can name: accepted when it has.
+  void askWhoCalls(uint32_t entryId, kj::AutoCloseFd socket);
 
  private:
   static constexpr uint32_t MAX_OUTGOING = 256;
+  static constexpr uint32_t MAX_UNNAMED = 64;
 
   struct PendingRequest {
     ControlKind kind;
@@ -106,6 +109,7 @@ class Worker {
 
   void onControl(ControlChannel::Received& received);
   void handle(ControlChannel::Received& received);
+  void onCaller(ControlChannel::Received& received);
   void onConfig(kj::AutoCloseFd fd);
   void recheckBlocks();
   void recheckBlocksLater();
@@ -154,7 +158,8 @@ class Worker {
   kj::Maybe<kj::Promise<void>> peerCheck_;
   std::unordered_map<uint32_t, uint32_t> outgoing_;  // handshakes under way, by entry
   int descriptorCeiling_;
-  bool paused_ = false;  // out of descriptors
+  uint32_t unnamed_ = 0;  // callers whom the monitor was asked about; while they are many, Unix listeners rest
+  bool paused_ = false;   // out of descriptors
   kj::Promise<void> pause_ = nullptr;
   bool draining_ = false;
   uint64_t drainDeadlineMs_ = 0;

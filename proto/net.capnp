@@ -106,7 +106,7 @@ struct AcceptOutcome {
       channel @1 :Channel;
       peer @2 :Text;           # the peer's name in [peers]; empty in the peer protocol: it holds the entry's block
       peerKey @3 :Data;        # 32 bytes; all zero in the peer protocol
-      address @4 :Text;        # where it connected from, "192.0.2.1:40000"
+      address @4 :Text;        # where it connected from, "192.0.2.1:40000" or "unix:uid=1000"
     }
   }
 }

@@ -3,10 +3,13 @@
 Method: real daemons with very small limits; one client more, one second longer, one handshake faster than allowed.
 """
 
+import os
+import socket
 import time
 import unittest
 
 from harness import SystemTest, ct, wait_until
+from peer_sites import WirePeer, add_block, peer_listen
 from traffic import Service, reset
 
 
@@ -94,6 +97,68 @@ class Limits(SystemTest):
             session.send(b"hello")
             self.assert_closed_silently(session.sock)
         self.assert_dropped(site, before, ["local_error"])
+
+
+@unittest.skipUnless(os.geteuid() == 0, "needs root, to become other users")
+class UsersOfAUnixListener(SystemTest):
+    """Each user of the host is a source of its own, though the worker's user namespace knows none of them."""
+
+    ANNA, BERT = 4001, 4002
+    WRONG = b"not of this block, not at all"
+
+    def setUp(self):
+        self.site_ = site = self.site("users", workers=1)
+        self.path = site.dir / "run" / "wire.sock"
+        self.block = os.urandom(128)
+        add_block(site, "link", self.block, "B")
+        peer_listen(site, "base", "echo", address=f"unix:{self.path}", mode="base")
+
+    def start(self, **limits):
+        self.site_.limits.update(limits)
+        self.site_.start()
+        for folder in (self.site_.dir, self.path.parent):
+            folder.chmod(0o711)
+        self.path.chmod(0o666)
+        wait_until(lambda: self.site_.counter("connections") == 0, 5, "the start's own connections are gone")
+        self.before = self.site_.drops()
+
+    def connect_as(self, user):
+        sock = socket.socket(socket.AF_UNIX)
+        self.addCleanup(sock.close)
+        os.seteuid(user)
+        try:
+            sock.connect(str(self.path))
+        finally:
+            os.seteuid(0)
+        sock.settimeout(10)
+        return sock
+
+    def assert_served(self, sock):
+        peer = WirePeer(sock, "A", self.block, mode="base")
+        peer.send(b"hello", 7)
+        while not peer.frames:
+            peer.read()
+        self.assertEqual(peer.frames, [(7, b"hello")])
+
+    def test_wrong_tries_of_one_shut_out_no_other(self):
+        self.start()
+        for _ in range(1000):
+            wrong = self.connect_as(self.ANNA)
+            wrong.sendall(self.WRONG)
+            self.assert_closed_silently(wrong)
+            if "source_limit" in self.site_.drops_since(self.before):
+                break
+        self.assert_served(self.connect_as(self.BERT))
+        self.assertIn(f"entry=base from=unix:uid={self.ANNA}", self.site_.log())
+
+    def test_connections_of_one_are_bounded_and_leave_others_theirs(self):
+        self.start(connections_per_source=1)
+        anna = self.connect_as(self.ANNA)
+        wait_until(lambda: self.site_.counter("half_open") == 1, 5, "anna is there")
+        self.assert_closed_silently(self.connect_as(self.ANNA))
+        self.assert_dropped(self.site_, self.before, ["source_limit"])
+        self.assert_served(self.connect_as(self.BERT))
+        anna.close()
 
 
 if __name__ == "__main__":

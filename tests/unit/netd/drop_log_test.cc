@@ -23,10 +23,11 @@ class TheDropLog : public testing::Test {
     entry_.name = "db";
     entry_.isListen = true;
     entry_.allow.emplace(alice_, "alice");
-    auto& address = reinterpret_cast<sockaddr_in&>(from_);
+    sockaddr_in address{};
     address.sin_family = AF_INET;
     address.sin_port = htons(40000);
     EXPECT_EQ(inet_pton(AF_INET, "192.0.2.1", &address.sin_addr), 1);
+    from_ = address;
   }
   std::string note(DropReason reason, uint64_t nowMs, const PublicKey* peer = nullptr) {
     return log_.note({.reason = reason, .entry = entry_, .from = &from_, .peer = peer}, nowMs).value_or("");
@@ -35,7 +36,7 @@ class TheDropLog : public testing::Test {
   const PublicKey alice_ = keyOf(std::byte{1});
   const PublicKey stranger_ = keyOf(std::byte{0});
   Entry entry_;
-  sockaddr_storage from_{};
+  Origin from_;
   DropLog log_;
 };
 

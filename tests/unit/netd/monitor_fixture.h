@@ -43,11 +43,12 @@ struct Puppet {
   kj::AutoCloseFd control;
 
   // False when the monitor can't be told any more, or doesn't take more now.
-  bool say(const ControlRecord& record, ByteSpan payload = {}) const {
+  bool say(const ControlRecord& record, ByteSpan payload = {}, kj::AutoCloseFd fd = {}) const {
     std::vector<std::byte> bytes(sizeof record + payload.size());
     std::memcpy(bytes.data(), &record, sizeof record);
     std::ranges::copy(payload, bytes.begin() + sizeof record);
-    return send(control, bytes.data(), bytes.size(), MSG_NOSIGNAL | MSG_DONTWAIT) > 0;
+    const int passed = fd;
+    return sendDatagram(control, bytes, std::span(&passed, passed < 0 ? 0 : 1));
   }
   // What it was told since the last call.
   std::vector<Told> hear() const {

@@ -95,7 +95,7 @@ TEST_F(AMonitor, IgnoresWhatADeadWorkerStillHadToSay) {
 
 TEST_F(AMonitor, EndsAWorkerThatSaysWhatNoWorkerMay) {
   start();
-  for (const ControlKind kind : {NO_RECORD, ControlKind::Config, ControlKind::Drain}) {
+  for (const ControlKind kind : {NO_RECORD, ControlKind::Config, ControlKind::Drain, ControlKind::Caller}) {
     const Puppet puppet = nextWorker();
     equip(puppet);
     EXPECT_FALSE(hasEnded(puppet));
@@ -122,6 +122,37 @@ TEST_F(AMonitor, AnswersQuestionsOfProgramsForTheWorkerThatServesThemAlone) {
     EXPECT_EQ(answer[0].record.request, 5u);
     EXPECT_FALSE(hasEnded(puppet));
   }
+}
+
+TEST_F(AMonitor, NamesWhoCallsAWorkerAndGivesTheSocketBack) {
+  start();
+  const Puppet puppet = nextWorker();
+  equip(puppet);
+  const size_t before = openDescriptors();
+  {
+    int ends[2];
+    ASSERT_EQ(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends), 0);
+    const kj::AutoCloseFd caller(ends[0]);
+    EXPECT_TRUE(puppet.say({.kind = ControlKind::WhoCalls, .target = 7}, {}, kj::AutoCloseFd(ends[1])));
+    turns();
+    const auto answer = puppet.hear();
+    ASSERT_EQ(answer.size(), 1u);
+    EXPECT_EQ(answer[0].record.kind, ControlKind::Caller);
+    EXPECT_EQ(answer[0].record.target, 7u);
+    EXPECT_EQ(answer[0].record.value, geteuid());
+    ASSERT_EQ(answer[0].fds.size(), 1u);
+    ASSERT_EQ(send(answer[0].fds[0], "x", 1, MSG_NOSIGNAL), 1);
+    char byte = 0;
+    EXPECT_EQ(recv(caller, &byte, 1, MSG_DONTWAIT), 1);
+  }
+  EXPECT_EQ(openDescriptors(), before);
+  EXPECT_TRUE(puppet.say({.kind = ControlKind::WhoCalls, .target = 7}));  // as if there was no room for the descriptor
+  turns();
+  const auto answer = puppet.hear();
+  ASSERT_EQ(answer.size(), 1u);
+  EXPECT_EQ(answer[0].record.kind, ControlKind::Caller);
+  EXPECT_TRUE(answer[0].fds.empty());
+  EXPECT_FALSE(hasEnded(puppet));
 }
 
 TEST_F(AMonitor, EndsAWorkerWhoseControlSocketIsClosed) {  // it would hear of no revocation any more

@@ -297,107 +297,47 @@ TEST_F(PeerConnections, EndWhenAReloadTakesTheBlockAway) {
   EXPECT_TRUE(dropped(R::PeerRevoked));
 }
 
-TEST_F(PeerConnections, EndWhenTheBlockWasRotatedAndAReloadTellsSo) {
-  start();
-  Party party = connectedParty(PEER_ECHO_ENTRY);
-  vault.blockVersion = 2;
-  turns();
-  say(party, "not told yet");
-  EXPECT_EQ(hear(party), "0:not told yet");
-  configure({});
-  EXPECT_TRUE(closed(party.socket));
-  EXPECT_TRUE(dropped(R::PeerRevoked));
-}
-
-TEST_F(PeerConnections, EndWhenTheBlockWasRotatedThoughTheRateIsUsedUp) {
-  start();
-  Party party = connectedParty(PEER_ECHO_ENTRY);
-  vault.blockVersion = 2;
-  vault.saltsOverRate = 2;
-  configure({});
-  EXPECT_TRUE(closed(party.socket));
-  EXPECT_TRUE(dropped(R::PeerRevoked));
-}
-
-TEST_F(PeerConnections, AHalfOpenOneEndsLikewiseWhenTheBlockWasRotated) {
-  start();
-  Party party = dialParty(PEER_ECHO_ENTRY);
-  ASSERT_TRUE(exchange(party));
-  turns();
-  vault.blockVersion = 2;
-  configure({});
-  EXPECT_TRUE(closed(party.socket));
-  EXPECT_TRUE(dropped(R::PeerRevoked));
-}
-
-// protocol §14: one host has switched to another version of the block and the other hasn't yet.
-TEST_F(PeerConnections, ServeWhateverVersionOfTheBlockThePeerHas) {
-  start();
-  vault.otherBlocks = {{7, TestVault::randomBlock()}, {9, TestVault::randomBlock()}};
-  const auto own = vault.block;
-  for (const auto& block : {vault.otherBlocks[1].second, own, vault.otherBlocks[0].second}) {
-    Party party = dialParty(PEER_ECHO_ENTRY);
-    vault.block = block;  // what the party derives its keys from
-    sendPreamble(party);
-    vault.block = own;
-    const auto bytes = read(party.socket, wire::PEER_PREAMBLE_BYTES);
-    ASSERT_EQ(bytes.size(), wire::PEER_PREAMBLE_BYTES);
-    vault.block = block;
-    keysFrom(party, bytes);
-    vault.block = own;
-    // The header comes byte by byte: nothing is decided before it is whole.
-    const auto first = frame(party, "which one", 3);
-    for (size_t at = 0; at < 20; ++at) {
-      writeTo(party, ByteSpan(first).subspan(at, 1));
-      loop.turn(1);
+// However much of its first frame came before: an end needs no deadline.
+TEST_F(PeerConnections, OneThatEndsBeforeItsFirstFrameIsGoneAtOnce) {
+  start({.handshakeTimeoutMs = 60'000});
+  uint64_t ended = 0;
+  for (const bool rotated : {false, true}) {
+    if (rotated) vault.otherBlocks = {{7, TestVault::randomBlock()}};
+    for (const size_t bytes : {0u, 1u, 9u, 15u, 16u, 17u, 30u}) {
+      for (const bool inTwoSteps : {false, true}) {
+        Party party = dialParty(PEER_ECHO_ENTRY);
+        ASSERT_TRUE(exchange(party));
+        turns(3);
+        writeTo(party, ByteSpan(frame(party, "half a frame")).first(bytes));
+        if (inTwoSteps) turns(3);
+        shutdown(party.socket, SHUT_WR);
+        ASSERT_TRUE(dropped(R::ClosedInHandshake, ++ended)) << bytes << rotated << inTwoSteps;
+        EXPECT_TRUE(closed(party.socket));
+      }
     }
-    writeTo(party, ByteSpan(first).subspan(20));
-    EXPECT_EQ(hear(party), "3:which one");
-    say(party, "and on");
-    EXPECT_EQ(hear(party), "0:and on");
   }
 }
 
-TEST_F(PeerConnections, RefuseABlockThatIsNoneOfThem) {
-  start();
-  vault.otherBlocks = {{7, TestVault::randomBlock()}};
+// The loop tells of both at once, and only once.
+TEST_F(PeerConnections, OneThatEndsBehindItsPreambleIsGoneWhenTheVaultHasAnswered) {
+  start({.handshakeTimeoutMs = 60'000});
   Party party = dialParty(PEER_ECHO_ENTRY);
   sendPreamble(party);
-  const auto bytes = read(party.socket, wire::PEER_PREAMBLE_BYTES);
-  ASSERT_EQ(bytes.size(), wire::PEER_PREAMBLE_BYTES);
-  const auto own = std::exchange(vault.block, TestVault::randomBlock());
-  keysFrom(party, bytes);
-  vault.block = own;
-  say(party, "let me in");
-  EXPECT_TRUE(closed(party.socket));
-  EXPECT_TRUE(dropped(R::BadChecksum));
+  shutdown(party.socket, SHUT_WR);
+  EXPECT_TRUE(dropped(R::ClosedInHandshake));
+  EXPECT_EQ(vault.accepts, 1u);
 }
 
-TEST_F(PeerConnections, OneThatWaitsWithTheOldBlockEndsWithItsTime) {
-  start({.handshakeTimeoutMs = 150});
-  vault.otherBlocks = {{7, TestVault::randomBlock()}};
-  Party party = dialParty(PEER_ECHO_ENTRY);
+TEST_F(PeerConnections, NothingIsDialledForOneThatIsGoneBehindItsFirstFrame) {
+  start({.dialTimeoutMs = 60'000});
+  answerDials = false;
+  Party party = dialParty(PEER_TARGET_ENTRY);
   ASSERT_TRUE(exchange(party));
-  writeTo(party, ByteSpan(frame(party, "half a header")).first(9));
-  EXPECT_TRUE(closed(party.socket));
-  EXPECT_TRUE(dropped(R::HandshakeTimeout));
-}
-
-// The vault made the keys before the rotation, and its answer came after the reload.
-TEST_F(PeerConnections, OneWhoseKeysCameTooLateEndsLikewise) {
-  start();
-  vault.holdsAccepts = true;
-  Party party = dialParty(PEER_ECHO_ENTRY);
-  sendPreamble(party);
-  ASSERT_TRUE(until([&] { return vault.heldAccepts.size() == 1; }));
-  vault.blockVersion = 2;
-  configure({});
-  turns();
-  EXPECT_EQ(stats.get(Counter::HalfOpen), 1u);
-  vault.heldAccepts[0]();
-  EXPECT_EQ(read(party.socket, wire::PEER_PREAMBLE_BYTES).size(), wire::PEER_PREAMBLE_BYTES);
-  EXPECT_TRUE(closed(party.socket));
-  EXPECT_TRUE(dropped(R::PeerRevoked));
+  turns(3);
+  say(party, "", PEER_CODE_OPEN);
+  party.socket = nullptr;
+  EXPECT_TRUE(dropped(R::TransportError));
+  EXPECT_EQ(recordsOf(ControlKind::Dial), 0u);
 }
 
 TEST_F(PeerConnections, AskTheVaultOnceEach) {

@@ -19,8 +19,9 @@ class PeerWorkerTest : public WorkerTest {
     std::optional<peer::FrameOpener> opener;
   };
 
-  Party dialParty(uint32_t entry) {
-    Party party{kj::AutoCloseFd(connectUnix(address(entry))), {}, {}, {}};
+  Party dialParty(uint32_t entry) { return partyAt(kj::AutoCloseFd(connectUnix(address(entry)))); }
+  static Party partyAt(kj::AutoCloseFd socket) {
+    Party party{kj::mv(socket), {}, {}, {}};
     randombytes_buf(party.salt.data(), wire::PeerSalt::SIZE);
     return party;
   }
@@ -67,8 +68,9 @@ class PeerWorkerTest : public WorkerTest {
     return std::to_string(header->code) + ":" + test::text(ByteSpan(body).first(header->length));
   }
   // Base mode: nothing is exchanged before the first frame.
-  Party baseParty(uint32_t entry) {
-    Party party = dialParty(entry);
+  Party baseParty(uint32_t entry) { return baseParty(kj::AutoCloseFd(connectUnix(address(entry)))); }
+  Party baseParty(kj::AutoCloseFd socket) {
+    Party party = partyAt(kj::mv(socket));
     party.sealer = peer::baseSealer(vault.block, wire::PeerParty::A);
     party.opener = peer::baseOpener(vault.block, wire::PeerParty::A, 16 << 20);
     return party;

@@ -5,34 +5,34 @@
 #include <arpa/inet.h>
 #include <gtest/gtest.h>
 #include <netinet/in.h>
-#include <sys/un.h>
+#include <sys/socket.h>
+#include <unistd.h>
 
-#include <cstring>
 #include <vector>
+
+#include "common/config.h"
 
 namespace sallyport::netd {
 namespace {
 
-sockaddr_storage v4(const char* text, uint16_t port = 1) {
-  sockaddr_storage storage{};
-  auto& address = reinterpret_cast<sockaddr_in&>(storage);
+sockaddr_in v4(const char* text, uint16_t port = 1) {
+  sockaddr_in address{};
   address.sin_family = AF_INET;
   address.sin_port = htons(port);
   EXPECT_EQ(inet_pton(AF_INET, text, &address.sin_addr), 1);
-  return storage;
+  return address;
 }
-sockaddr_storage v6(const char* text, uint16_t port = 1) {
-  sockaddr_storage storage{};
-  auto& address = reinterpret_cast<sockaddr_in6&>(storage);
+sockaddr_in6 v6(const char* text, uint16_t port = 1) {
+  sockaddr_in6 address{};
   address.sin6_family = AF_INET6;
   address.sin6_port = htons(port);
   EXPECT_EQ(inet_pton(AF_INET6, text, &address.sin6_addr), 1);
-  return storage;
+  return address;
 }
-sockaddr_storage local() {
-  sockaddr_storage storage{};
-  storage.ss_family = AF_UNIX;
-  return storage;
+SourceAddress number(uint32_t i) {
+  sockaddr_in address = v4("10.0.0.0");
+  address.sin_addr.s_addr = htonl(0x0a000000 + i);
+  return sourceOf(address);
 }
 
 TEST(ASource, IsAnIPv4AddressWhateverItsPort) {
@@ -51,17 +51,41 @@ TEST(ASource, IsTheSameForAnIPv4AddressInIPv6Clothes) {
   EXPECT_NE(sourceOf(v6("::ffff:192.0.2.1")), sourceOf(v6("::ffff:192.0.2.2")));
 }
 
-TEST(ASource, IsOneForAllUnixSocketsAndNoAddressOfTheNetwork) {
-  EXPECT_EQ(sourceOf(local()), sourceOf(local()));
-  EXPECT_NE(sourceOf(local()), sourceOf(v4("0.0.0.0")));
-  EXPECT_NE(sourceOf(local()), sourceOf(v4("127.0.0.1")));
+TEST(ASource, IsTheUserOfAUnixSocketAndNoAddressOfTheNetwork) {
+  EXPECT_EQ(sourceOf(LocalUser{1000}), sourceOf(LocalUser{1000}));
+  EXPECT_NE(sourceOf(LocalUser{1000}), sourceOf(LocalUser{1001}));
+  EXPECT_NE(sourceOf(LocalUser{0}), sourceOf(v6("::1")));
+  EXPECT_NE(sourceOf(LocalUser{0}), sourceOf(v4("0.0.0.0")));
+  const uid_t spelledAlike = htonl(INADDR_LOOPBACK);
+  EXPECT_NE(sourceOf(LocalUser{spelledAlike}), sourceOf(v4("127.0.0.1")));
+  EXPECT_NE(sourceOf(LocalUser{spelledAlike}), sourceOf(v6("::ffff:127.0.0.1")));
+  EXPECT_NE(sourceOf(LocalUser{spelledAlike}), sourceOf(v6("::127.0.0.1")));
 }
 
-TEST(ASource, IsPrintedForPeople) {
+TEST(AnOrigin, IsWhatAcceptTellsOrWhoeverHasTheOtherEnd) {
+  sockaddr_storage told{};
+  reinterpret_cast<sockaddr_in&>(told) = v4("192.0.2.1", 40000);
+  EXPECT_EQ(printable(originOf(-1, told)), "192.0.2.1:40000");
+  reinterpret_cast<sockaddr_in6&>(told) = v6("2001:db8::1", 40000);
+  EXPECT_EQ(printable(originOf(-1, told)), "[2001:db8::1]:40000");
+  int ends[2];
+  ASSERT_EQ(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends), 0);
+  for (const auto family : {AF_UNIX, AF_UNSPEC}) {
+    told.ss_family = static_cast<sa_family_t>(family);
+    EXPECT_EQ(std::get<LocalUser>(originOf(ends[0], told)).uid, geteuid());
+  }
+  close(ends[0]);
+  close(ends[1]);
+  EXPECT_TRUE(isUnnamed(originOf(-1, told))) << "no socket";
+  EXPECT_FALSE(isUnnamed(LocalUser{1000}));
+  EXPECT_FALSE(isUnnamed(v4("192.0.2.1")));
+}
+
+TEST(AnOrigin, IsPrintedForPeople) {
   EXPECT_EQ(printable(v4("192.0.2.1", 40000)), "192.0.2.1:40000");
   EXPECT_EQ(printable(v6("2001:db8::1", 40000)), "[2001:db8::1]:40000");
-  EXPECT_EQ(printable(local()), "unix");
-  EXPECT_EQ(printable(sockaddr_storage{}), "unix");
+  EXPECT_EQ(printable(LocalUser{1000}), "unix:uid=1000");
+  EXPECT_EQ(printable(LocalUser{OVERFLOW_ID}), "unix");
 }
 
 class Places : public testing::Test {
@@ -116,11 +140,7 @@ TEST_F(Places, OfOneSourceSurviveAThousandOthers) {
   auto kept = sources.take(here);
   {
     std::vector<Sources::Ticket> crowd;
-    for (uint32_t i = 0; i < 1000; ++i) {
-      sockaddr_storage address = v4("10.0.0.0");
-      reinterpret_cast<sockaddr_in&>(address).sin_addr.s_addr = htonl(0x0a000000 + i);
-      crowd.push_back(sources.take(sourceOf(address)));
-    }
+    for (uint32_t i = 0; i < 1000; ++i) crowd.push_back(sources.take(number(i)));
     expect(here, 1, 1);
   }
   kept.settle();
@@ -179,11 +199,7 @@ TEST(ASource, PaysNothingForTriesThatProveSomething) {
 
 TEST(ASource, ThatIsOneOfVeryManyTakesNoMemory) {
   Sources sources;
-  for (uint32_t i = 0; i < 100'000; ++i) {
-    sockaddr_storage address = v4("10.0.0.0");
-    reinterpret_cast<sockaddr_in&>(address).sin_addr.s_addr = htonl(0x0a000000 + i);
-    EXPECT_TRUE(sources.mayTry(sourceOf(address), 5000));
-  }
+  for (uint32_t i = 0; i < 100'000; ++i) EXPECT_TRUE(sources.mayTry(number(i), 5000));
   EXPECT_LE(sources.triers(), 4096u);
 }
 

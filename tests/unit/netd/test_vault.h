@@ -56,6 +56,8 @@ struct TestVault {
   std::vector<std::pair<uint32_t, std::array<std::byte, wire::PEER_BLOCK_BYTES>>> otherBlocks;
   bool holdsAccepts = false;  // their answers wait
   std::vector<std::function<void()>> heldAccepts;
+  bool holdsSalts = false;
+  std::vector<std::function<void()>> heldSalts;
   size_t sessions = 0;      // of base mode, that were begun
   bool holdsSeals = false;  // what they seal waits
   std::vector<std::function<void()>> heldSeals;

@@ -103,7 +103,7 @@ class VaultServer final : public proto::Net::Server {
       drawn.setSalt(toData(vault_.drawPeerSalt().span()));
       drawn.setVersion(vault_.blockVersion);
     }
-    return kj::READY_NOW;
+    return vault_.holdsSalts ? holdIn(vault_.heldSalts) : kj::READY_NOW;
   }
   kj::Promise<void> peerKeys(PeerKeysContext context) override {
     const auto asked = context.getParams().getRequests();
@@ -135,11 +135,7 @@ class VaultServer final : public proto::Net::Server {
         derive(others[j], own, theirs, block, number);
       }
     }
-    if (!vault_.holdsAccepts) return kj::READY_NOW;
-    auto paf = kj::newPromiseAndFulfiller<void>();
-    vault_.heldAccepts.push_back(
-        [held = std::make_shared<kj::Own<kj::PromiseFulfiller<void>>>(kj::mv(paf.fulfiller))] { (*held)->fulfill(); });
-    return kj::mv(paf.promise);
+    return vault_.holdsAccepts ? holdIn(vault_.heldAccepts) : kj::READY_NOW;
   }
   kj::Promise<void> peerSession(PeerSessionContext context) override {
     ++vault_.sessions;
@@ -153,6 +149,14 @@ class VaultServer final : public proto::Net::Server {
   }
 
  private:
+  // Answers when it is told to.
+  static kj::Promise<void> holdIn(std::vector<std::function<void()>>& held) {
+    auto paf = kj::newPromiseAndFulfiller<void>();
+    held.push_back([fulfiller = std::make_shared<kj::Own<kj::PromiseFulfiller<void>>>(kj::mv(paf.fulfiller))] {
+      (*fulfiller)->fulfill();
+    });
+    return kj::mv(paf.promise);
+  }
   template <typename Outcome>
   void derive(Outcome outcome, const wire::PeerSalt& own, const wire::PeerSalt& theirs) {
     derive(outcome, own, theirs, vault_.block, vault_.blockVersion);
@@ -255,6 +259,7 @@ class WorkerTest : public testing::Test {
   }
   void onRecord(ControlChannel::Received& received) {
     records.push_back(received.record);
+    if (received.record.kind == ControlKind::WhoCalls) return unnamed.push_back(kj::mv(received.fds[0]));
     if (received.record.kind != ControlKind::Dial || !answerDials) return;
     if (dialError) {
       return monitor->send({.kind = ControlKind::DialFailed,
@@ -367,6 +372,7 @@ class WorkerTest : public testing::Test {
   sallyport::test::TemporaryFolder temporary;
   const fs::path& folder = temporary.path();
   std::vector<ControlRecord> records;
+  std::vector<kj::AutoCloseFd> unnamed;  // of callers that the worker can't name, as they came
   kj::AutoCloseFd target;
   bool answerDials = true;
   std::optional<uint64_t> dialError;  // so many addresses fail, then there are no more

@@ -136,6 +136,18 @@ TEST_F(AWorkerInNeed, DoesNotWaitForATargetWhenThePeerIsGone) {
   EXPECT_TRUE(dropped(R::TransportError));
 }
 
+// The loop tells of it once, while the vault is asked.
+TEST_F(AWorkerInNeed, DialsNothingForAPeerThatLeftBeforeItWasLetIn) {
+  start({.dialTimeoutMs = 60'000});
+  answerDials = false;
+  {
+    Peer peer = dial(TARGET);
+    ASSERT_TRUE(handshake(peer));
+  }
+  EXPECT_TRUE(dropped(R::TransportError));
+  EXPECT_EQ(recordsOf(ControlKind::Dial), 0u);
+}
+
 // One turn: another connection ends, this one's dial fails, and its peer leaves.
 TEST_F(AWorkerInNeed, FreesAConnectionOnlyAfterWhatItStillHadToDo) {
   start();

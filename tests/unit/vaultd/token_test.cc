@@ -226,6 +226,46 @@ TEST_F(TokenUse, APanicWhileTheWorkerIsAwayReachesTheNextOne) {
   EXPECT_EQ(watching.ups, 1u);
 }
 
+TEST_F(TokenUse, APanicEndsThePauseBeforeTheNextTry) {
+  start();
+  wantAll();
+  hsmd.instead = [&](const hsm::Request& request) {
+    if (!std::holds_alternative<hsm::Hello>(request.ask)) return false;
+    hsmd.reply(request, hsm::Status::ModuleFailed);
+    return true;
+  };
+  hsmd.up();
+  until([&] { return token->state() == TokenState::Resting; });
+  hsmd.instead = nullptr;
+  token->panic();
+  until([&] { return hsmd.count<hsm::Logout>() == 1; });
+  const uint64_t panicked = loop.nowMs();
+  until([&] { return loop.nowMs() > panicked + Token::REST_MS + 200; });
+  EXPECT_EQ(hsmd.count<hsm::Hello>(), 1u) << "it was asked again";
+  EXPECT_EQ(token->state(), TokenState::NoPin);
+  EXPECT_EQ(token->why(), "its PIN was forgotten in a panic");
+}
+
+// Whoever is told of the panic first may bring a PIN at once: the worker gets it before it is told to forget all.
+TEST_F(TokenUse, NothingIsTriedWithAPinThatAPanicWillForget) {
+  bringUp();
+  hsmd.instead = [](const hsm::Request& request) {
+    return std::holds_alternative<hsm::Derive>(request.ask) || std::holds_alternative<hsm::Logout>(request.ask);
+  };
+  const size_t hellos = hsmd.count<hsm::Hello>();
+  std::vector<hsm::Status> got;
+  token->derive(own, peer(), [&](const std::span<const std::byte, 32>*) {
+    token->login(asBytes("1234"), false, [&](hsm::Status status) { got.push_back(status); });
+  });
+  settle();
+  token->panic();
+  until([&] { return got.size() == 1; });
+  settle();
+  EXPECT_EQ(hsmd.count<hsm::Hello>(), hellos);
+  EXPECT_EQ(token->state(), TokenState::NoPin);
+  EXPECT_EQ(watching.ups, 1u);
+}
+
 TEST_F(TokenUse, APinThatComesWhileTheWorkerForgetsTheOldOneReachesTheNext) {
   bringUp();
   token->panic();
