@@ -56,8 +56,9 @@ struct TestVault {
   std::vector<std::pair<uint32_t, std::array<std::byte, wire::PEER_BLOCK_BYTES>>> otherBlocks;
   bool holdsAccepts = false;  // their answers wait
   std::vector<std::function<void()>> heldAccepts;
-  size_t sessions = 0;      // of base mode, that were begun
-  bool holdsSeals = false;  // what they seal waits
+  size_t sessions = 0;                                          // of base mode, that were begun
+  uint32_t maxFrameBytes = wire::PEER_DEFAULT_MAX_FRAME_BYTES;  // and that they take
+  bool holdsSeals = false;                                      // what they seal waits
   std::vector<std::function<void()>> heldSeals;
 
   static std::array<std::byte, wire::PEER_BLOCK_BYTES> randomBlock() {
