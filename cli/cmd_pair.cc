@@ -29,6 +29,7 @@ using vaultd::SecretText;
 using wire::PeerParty;
 
 constexpr int64_t DEFAULT_WAIT_S = 300;
+constexpr std::string_view PAIR_AGAIN = "pair again";
 
 // The key that is to be, or to get one more block.
 struct Target {
@@ -154,6 +155,11 @@ Result<void, Problem> keepBlock(const Target& target, const NewSeal& seal, const
   return storeBlock(target, seal, block, party, awaits);
 }
 
+// Whatever is lost on the way, a second run mends it.
+std::string thenPairAgain(const Problem& problem) {
+  return problem.hint.empty() ? std::string(PAIR_AGAIN) : problem.hint + "; then " + std::string(PAIR_AGAIN);
+}
+
 std::string confirmHint(const Target& target, const PublicKey& fingerprint) {
   return "sallyport pair " + target.name + " --confirm " + shown(fingerprint);
 }
@@ -178,7 +184,7 @@ Result<void, Problem> receiveWord(PairChannel& channel, VaultBox& box, PairWord 
   const auto text = receiveSealed(channel, box);
   if (!text) return refuse(text.error());
   if (!isWord(text->expose(), word, fingerprint))
-    return refuse(Problem{"the other host answered something else than this block's fingerprint", "pair anew"});
+    return refuse(Problem{"the other host answered something else than this block's fingerprint", {}});
   return {};
 }
 
@@ -188,27 +194,28 @@ int offerBlock(Target& target, PairChannel& channel, VaultBox& box) {
   if (!seal) return failProblem(seal.error());
   const BlockOffer offer{wire::otherParty(party), LongTermSecret::random(KeyKind::PeerBlock)};
   const PublicKey fingerprint = fingerprintOf(offer.block);
-  if (auto sent = sendSealed(channel, box, offerText(offer).expose()); !sent) return failProblem(sent.error());
+  if (auto sent = sendSealed(channel, box, offerText(offer).expose()); !sent)
+    return fail(sent.error().message, thenPairAgain(sent.error()));
   if (auto has = receiveWord(channel, box, PairWord::Have, fingerprint); !has) {
-    return fail("the other host didn't take the block: " + has.error().message,
-                has.error().hint.empty() ? "nothing was changed here; pair again" : has.error().hint);
+    return fail("the other host hasn't said that it has the block, so nothing was changed here: " + has.error().message,
+                thenPairAgain(has.error()));
   }
   // Both hosts have it from here on: it waits there, and may be used here.
   if (auto kept = keepBlock(target, *seal, offer.block, party, false); !kept) return failProblem(kept.error());
   auto told = sendSealed(channel, box, wordText(PairWord::Both, fingerprint));
   if (told) told = receiveWord(channel, box, PairWord::Done, fingerprint);
   if (!told) {
-    warn("the other host hasn't said that it uses the block: " + told.error().message);
-    say("if it doesn't, there: " + confirmHint(target, fingerprint));
     putLine(shown(fingerprint));
-    return finishOutput();
+    finishOutput();
+    return fail("the block is active here, and the other host hasn't said that it uses it: " + told.error().message,
+                std::string(PAIR_AGAIN) + "; or if it waits there: " + confirmHint(target, fingerprint));
   }
   return finishPair(target, party, fingerprint);
 }
 
 int takeBlock(Target& target, PairChannel& channel, VaultBox& box) {
   const auto text = receiveSealed(channel, box);
-  if (!text) return failProblem(text.error());
+  if (!text) return fail(text.error().message, thenPairAgain(text.error()));
   const auto offer = parseOffer(text->expose());
   if (!offer) return failProblem(offer.error());
   if (!partyFits(target, *offer)) return EXIT_FAILED;
@@ -221,9 +228,12 @@ int takeBlock(Target& target, PairChannel& channel, VaultBox& box) {
   if (agreed) agreed = receiveWord(channel, box, PairWord::Both, fingerprint);
   if (!agreed) {
     return fail("the other host hasn't confirmed, so the block is stored and not used: " + agreed.error().message,
-                "pair again; or if the other host uses it: " + confirmHint(target, fingerprint));
+                std::string(PAIR_AGAIN) + "; or if the other host uses it: " + confirmHint(target, fingerprint));
   }
-  if (auto done = confirmStored(target, fingerprint); !done) return failProblem(done.error());
+  if (auto done = confirmStored(target, fingerprint); !done) {
+    return fail("the other host uses the block, and here it waits: " + done.error().message,
+                confirmHint(target, fingerprint));
+  }
   // If this is lost the other host says so; both use the block.
   if (auto told = sendSealed(channel, box, wordText(PairWord::Done, fingerprint)); !told) warn(told.error().message);
   channel.close();

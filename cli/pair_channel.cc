@@ -70,7 +70,7 @@ Result<void, Problem> PairChannel::send(std::string_view text) {
   auto answer = answerOf(*loop_, request.send());
   if (!answer) return refuse(Problem{"netd " + answer.error(), {}});
   if (answer->getOutcome().isSent()) return {};
-  return refuse(Problem{"the channel to the other host is broken", "pair again"});
+  return refuse(Problem{"the channel to the other host is broken", {}});
 }
 
 Result<std::string, Problem> PairChannel::receive() {
@@ -85,7 +85,7 @@ Result<std::string, Problem> PairChannel::receive() {
     return std::string(reinterpret_cast<const char*>(data.begin()), data.size());
   }
   if (received.getEnd() == proto::ChannelEnd::OPEN)
-    return refuse(Problem{"the other host said nothing for two minutes", "pair again"});
+    return refuse(Problem{"the other host said nothing for two minutes", {}});
   return refuse(Problem{"the other host has closed the channel" + (received.getEnd() == proto::ChannelEnd::BROKEN
                                                                        ? ": " + sanitized(received.getReason().cStr())
                                                                        : std::string()),

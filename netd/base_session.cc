@@ -45,7 +45,8 @@ void BaseSession::seal(ByteSpan frames, OnSealed onSealed) {
   const capnp::MessageSize size{16 + frames.size() / sizeof(capnp::word), 0};
   auto request = std::make_shared<decltype(session_.sealRequest())>(session_.sealRequest(size));
   request->setFrames(toData(frames));
-  gate_->enter(alive_, [request, gate = gate_, weak = std::weak_ptr(alive_), onSealed] {
+  gate_->enter(alive_, [request, weakGate = std::weak_ptr(gate_), weak = std::weak_ptr(alive_), onSealed] {
+    const auto gate = weakGate.lock();
     const auto alive = weak.lock();
     request->send()
         .then(
@@ -68,7 +69,8 @@ void BaseSession::open(ByteSpan bytes, OnOpened onOpened) {
   const capnp::MessageSize size{16 + bytes.size() / sizeof(capnp::word), 0};
   auto request = std::make_shared<decltype(session_.openRequest())>(session_.openRequest(size));
   request->setFrames(toData(bytes));
-  gate_->enter(alive_, [request, gate = gate_, weak = std::weak_ptr(alive_), onOpened] {
+  gate_->enter(alive_, [request, weakGate = std::weak_ptr(gate_), weak = std::weak_ptr(alive_), onOpened] {
+    const auto gate = weakGate.lock();
     const auto alive = weak.lock();
     request->send()
         .then(

@@ -97,6 +97,7 @@ struct ChannelState {
   bool ended = false;                                  // no message will come any more
   bool sentEnd = false;                                // nor will we send any
   uint32_t maxMessageBytes = wire::MAX_MESSAGE_BYTES;  // that may be sent
+  bool reservesCodes = false;                          // hard mode: two codes are the protocol's own
   std::optional<wire::PeerHeader> underWay;            // of a frame that isn't whole yet
   std::optional<wire::DropReason> broken;              // why it did or will, and sends fail; nothing: the peer ended it
   std::function<void()> onNews;                        // messages came, or the end

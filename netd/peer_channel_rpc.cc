@@ -43,7 +43,8 @@ class PeerChannelImpl final : public proto::PeerChannel::Server {
 
   kj::Promise<void> send(SendContext context) override {
     if (closed_ || sends_.over()) return refuseSend(context, NetRefusal::CLOSED);
-    if (wire::isReservedPeerCode(context.getParams().getCode())) return refuseSend(context, NetRefusal::RESERVED_CODE);
+    if (state_->reservesCodes && wire::isReservedPeerCode(context.getParams().getCode()))
+      return refuseSend(context, NetRefusal::RESERVED_CODE);
     const size_t most = std::min(SENT_FRAME_BYTES, state_->maxMessageBytes);
     return sends_.enqueue(kj::mv(context), [most](ChannelWire& connection, SendContext& call) {
       const uint32_t code = call.getParams().getCode();

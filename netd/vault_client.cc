@@ -330,8 +330,9 @@ std::unique_ptr<VaultClient::Question> VaultClient::openPeerSession(const std::s
   };
   auto asked = std::make_unique<Asked>();
   asked->answer = std::make_shared<OnAnswer<BegunSession>>(std::move(onAnswer));
-  const auto tell = [answer = asked->answer, gate = gate_](Result<BegunSession, DropReason> result) {
-    gate->leave();
+  // The gate may hold this as long as it waits, so this doesn't hold the gate.
+  const auto tell = [answer = asked->answer, weak = std::weak_ptr(gate_)](Result<BegunSession, DropReason> result) {
+    if (const auto gate = weak.lock()) gate->leave();
     if (const auto callback = std::exchange(*answer, nullptr)) callback(std::move(result));
   };
   gate_->enter(asked->wanted,

@@ -113,6 +113,18 @@ Result<void, Problem> rotateInToken(OpenedKey& key, const TokenKey& made, const 
 
 namespace {
 
+// Versions that were never used here go, and nothing is lost with them.
+template <typename Which>
+void forget(OpenedKey& key, Which&& which) {
+  std::vector<uint32_t> numbers;
+  for (const KeyVersion& version : key.header.versions) {
+    if (which(version)) numbers.push_back(version.number);
+  }
+  const auto gone = [&](const KeyVersion& version) { return std::ranges::count(numbers, version.number) > 0; };
+  std::erase_if(key.versions, [&](const OpenedVersion& opened) { return gone(opened.version); });
+  std::erase_if(key.header.versions, gone);
+}
+
 // The version that is active gives way to another one.
 void succeed(KeyHeader& header, int64_t grace, int64_t nowUnix) {
   if (auto* active = findState(header, VersionState::Active, nowUnix)) {
@@ -132,10 +144,24 @@ Result<void, Problem> addBlock(OpenedKey& key, LongTermSecret block, int64_t gra
   added.publicKey = publicKeyOf(block, header.kind);
   added.activeFrom = awaits ? AWAITS_CONFIRMATION : nowUnix;
   added.unused = true;
-  const auto waits = [](const KeyVersion& version) { return version.activeFrom == AWAITS_CONFIRMATION; };
-  // One that was never confirmed was never used: nothing is lost with it.
-  std::erase_if(key.versions, [&](const OpenedVersion& opened) { return waits(opened.version); });
-  std::erase_if(header.versions, waits);
+  // Of those that wait: one that was taken back is used by nobody.
+  forget(key, [&](const KeyVersion& version) {
+    return version.activeFrom == AWAITS_CONFIRMATION && !awaitsConfirmation(version, nowUnix);
+  });
+  const auto waits = [&](const KeyVersion& version) { return awaitsConfirmation(version, nowUnix); };
+  if (awaits) {
+    const auto waiting = static_cast<size_t>(std::ranges::count_if(header.versions, waits));
+    size_t tooMany = waiting < MAX_WAITING_BLOCKS ? 0 : waiting + 1 - MAX_WAITING_BLOCKS;
+    forget(key, [&](const KeyVersion& version) { return tooMany > 0 && waits(version) && tooMany-- > 0; });
+  } else if (grace == 0) {
+    forget(key, waits);
+  } else {
+    for (KeyVersion& version : header.versions) {
+      if (!waits(version)) continue;
+      version.activeFrom = version.openOnlyFrom = nowUnix;
+      version.retiredFrom = nowUnix + grace;
+    }
+  }
   if (!makeRoom(header, nowUnix)) {
     return refuse(Problem{"`" + header.name + "` has " + std::to_string(MAX_VERSIONS) + " versions, as many as fit",
                           "delete retired ones with `sallyport key delete " + header.name + " VERSION`"});
@@ -150,7 +176,7 @@ Result<void, Problem> addBlock(OpenedKey& key, LongTermSecret block, int64_t gra
 Result<void, Problem> confirmBlock(OpenedKey& key, const PublicKey& fingerprint, int64_t grace, int64_t nowUnix) {
   KeyHeader& header = key.header;
   const auto found = std::ranges::find(header.versions, fingerprint, &KeyVersion::publicKey);
-  if (found == header.versions.end() || found->activeFrom != AWAITS_CONFIRMATION) {
+  if (found == header.versions.end() || !awaitsConfirmation(*found, nowUnix)) {
     return refuse(Problem{found == header.versions.end()
                               ? "`" + header.name + "` has no block with this fingerprint"
                               : titled(header, found->number) + " doesn't wait for a confirmation",
@@ -159,6 +185,8 @@ Result<void, Problem> confirmBlock(OpenedKey& key, const PublicKey& fingerprint,
   const uint32_t number = found->number;
   succeed(header, grace, nowUnix);
   findVersion(header, number)->activeFrom = nowUnix;
+  forget(key,
+         [&](const KeyVersion& version) { return version.number < number && awaitsConfirmation(version, nowUnix); });
   publish(key);
   return {};
 }

@@ -22,10 +22,14 @@ Result<void, Problem> rotateInToken(OpenedKey& key, const TokenKey& made, const 
 Result<void, Problem> mayRotate(const KeyHeader& header, int64_t nowUnix);
 // --- blocks that two hosts share (`sallyport pair`) ---
 
-// Adds a version with this block, in place of any that still waits for its confirmation: active at once, or waiting
-// too.
+// So many versions may wait for their confirmation at a time.
+inline constexpr size_t MAX_WAITING_BLOCKS = 2;
+// Adds a version with this block: active at once, or waiting. The other host may use one that waits here already, when
+// the last step of its pairing was lost: beside one more that waits it stays (the oldest goes when there are too many),
+// and when the added one is active at once it is open-only for the grace, as the one that was active.
 Result<void, Problem> addBlock(OpenedKey& key, LongTermSecret block, int64_t grace, bool awaits, int64_t nowUnix);
-// The version that waits and has this fingerprint is active from now on.
+// The version that waits and has this fingerprint is active from now on. Older ones that wait go: the other host uses
+// this one.
 Result<void, Problem> confirmBlock(OpenedKey& key, const PublicKey& fingerprint, int64_t grace, int64_t nowUnix);
 
 // The active version is older than `every` seconds, and none is pending.

@@ -35,6 +35,10 @@ VersionState stateOf(const KeyVersion& version, int64_t nowUnix) {
   return nowUnix < version.activeFrom ? VersionState::Pending : VersionState::Active;
 }
 
+bool awaitsConfirmation(const KeyVersion& version, int64_t nowUnix) {
+  return version.activeFrom == AWAITS_CONFIRMATION && stateOf(version, nowUnix) == VersionState::Pending;
+}
+
 std::string_view describe(VersionState state) {
   switch (state) {
     case VersionState::Pending: return "pending";

@@ -42,11 +42,11 @@ std::vector<const VaultVersion*> otherVersions(const VaultKey& key, int64_t nowU
   std::vector<const VaultVersion*> others;
   for (const VaultVersion& version : key.versions) {
     const bool mayServe =
-        stateOf(version.facts, nowUnix) == VersionState::OpenOnly || version.facts.activeFrom == AWAITS_CONFIRMATION;
+        stateOf(version.facts, nowUnix) == VersionState::OpenOnly || awaitsConfirmation(version.facts, nowUnix);
     if (version.secret && mayServe) others.push_back(&version);
   }
-  // The newest are the likeliest.
-  if (others.size() > MAX_OTHERS) others.erase(others.begin(), others.end() - MAX_OTHERS);
+  // The newest are the likeliest, and come first.
+  if (others.size() > MAX_OTHERS) others.resize(MAX_OTHERS);
   return others;
 }
 

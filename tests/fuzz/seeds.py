@@ -169,6 +169,47 @@ def peer_channels():
             "peer-channel-of-nothing": on_channel([], ())}
 
 
+def open_peer_channels():
+    """A channel to "peer-out", where wire_party.h answers: the lowest bits of a frame's code say what with."""
+    echo, halves, singly, twice, large, spoil, end, close = range(8, 16)
+
+    def send(data, code):
+        return 0, Struct(struct.pack("<I", code), [data])
+
+    def receive(most, timeout=0, continued=False):
+        return 1, Struct(struct.pack("<QIB", most, timeout, continued))
+
+    finish, leave, nothing = (2, None), (3, None), []
+    scripts = {"echo": [send(b"text", echo), receive(4), send(b"", echo), receive(10), finish, receive(1), leave],
+               "codes": [send(b"abc", twice), receive(100), receive(100), send(b"", 0xFFFFFFFE), send(b"x", 0xFFFFFFF8), receive(1)],
+               "frames": [send(b"0123456789", singly), receive(5), receive(5), send(b"01234", singly), receive(0), receive(5)],
+               "halves": [send(b"half and half", halves), receive(4), receive(13, 1), send(b"two", echo), receive(13), receive(3)],
+               "header": [send(b"one", echo), send(b"half and half", halves), receive(10), send(b"two", echo), receive(16)],
+               "slow": [send(b"half", echo), receive(100), receive(96, 1, True)],
+               "inside": [send(b"a" * 100, twice), send(b"b" * 100, echo), receive(150), receive(150), receive(150)],
+               "too-big": [send(b"x" * 100, echo), receive(10), receive(99), receive(100)],
+               "large": [send(b"x" * 3000, large), receive(900_000), receive(900_000 - 512 * 1024, 0, True), send(b"y" * 100, large),
+                         receive(2**64 - 1), leave],
+               "tag": [send(b"good", echo), send(bytes([20]) + b"spoiled", spoil), receive(100), receive(100), send(b"late", echo)],
+               "spoiled": [send(b"good", echo), send(bytes([2]) + b"spoiled", spoil), receive(4), receive(100), receive(100)],
+               "end": [send(b"last", echo), send(b"", end), receive(100), receive(100), send(b"and on", echo), receive(100), finish],
+               "cut": [send(b"half", echo), send(b"", close), receive(100), receive(100), send(b"late", echo)],
+               "finish": [finish, send(b"late", echo), finish, receive(10), leave, receive(10), send(b"later", echo), finish],
+               "busy": [receive(10), receive(10), send(b"0123456789", echo), receive(10)], "gone": [send(b"nobody reads this", echo)],
+               "flood": [send(b"z" * 5000, echo)] * 8 + [receive(40_000)] * 3, "empty": nothing}
+    connect = [call_message(1, ("answer", 0), NETWORK, 4, Struct(b"", ["peer-out"]))]
+    made = {name: connect + [call_message(number, ("answer", 1, 0, 0), PEER_CHANNEL, method, params)
+                             for number, (method, params) in enumerate(calls, 2)] for name, calls in scripts.items()}
+    made["given-up"] = connect + [call_message(2, ("answer", 1, 0, 0), PEER_CHANNEL, *receive(10)), finish_message(2),
+                                  call_message(3, ("answer", 1, 0, 0), PEER_CHANNEL, *send(b"kept", echo)),
+                                  call_message(4, ("answer", 1, 0, 0), PEER_CHANNEL, *receive(4)), finish_message(1)]
+    plain = [Struct(b"", [[Struct(b"", [b"one"]), Struct(b"", [b""]), Struct(b"", [bytes(5000)])]])]
+    made["plain"] = [call_message(1, ("answer", 0), NETWORK, 0, Struct(struct.pack("<I", 0), ["peer-out"]))] + [
+        call_message(number, ("answer", 1, 0, 0), CHANNEL, method, params)
+        for number, (method, params) in enumerate([(0, *plain), (1, Struct(struct.pack("<II", 2, 0))), (1, None), (3, None), (2, None)], 2)]
+    return made
+
+
 def rpc():
     begin = bootstrap_message(0)
     vault = {"ping": [call_message(1, ("answer", 0), VAULT_NET, 3)],
@@ -199,6 +240,10 @@ def rpc():
     for name, messages in net.items():
         write("net_rpc", name, bytes([1]) + begin + b"".join(messages))
         write("net_rpc", name + "-cut", bytes([11]) + begin + b"".join(messages)[:-5])
+    for name, messages in open_peer_channels().items():
+        # In pieces, so that what a call asks of the peer has come before the next one; and all at once, no answer being read.
+        write("net_rpc", "open-" + name, bytes([17 if name == "slow" else 1]) + begin + b"".join(messages))
+        write("net_rpc", "open-" + name + "-at-once", bytes([7]) + begin + b"".join(messages))
     for target in ("link", "vault_rpc", "net_rpc"):
         write(target, "ff", bytes([3]) + b"\xff" * 8)
         write(target, "huge", bytes([3]) + struct.pack("<II", 0, 0x1FFFFFFF))

@@ -241,7 +241,7 @@ class Line:
 
 class Mitm:
     """A TCP proxy that sees the wire. `attack(direction, offset, data)` gets each piece ("up" is from client to server, offset counts
-    the bytes of that direction) and returns the bytes to pass on, or "fin" / "rst" to end both sides so."""
+    the bytes of that direction) and returns the bytes to pass on, or "fin" / "rst" to end both sides so, or both: (bytes, "rst")."""
 
     def __init__(self, target, attack=None):
         self.target = target
@@ -278,6 +278,9 @@ class Mitm:
                 self.recorded[direction] += piece
                 out = attack(direction, offset, piece)
                 offset += len(piece)
+                if isinstance(out, tuple):
+                    sink.sendall(out[0])
+                    out = out[1]
                 if out == "fin":
                     line.cut.set()
                     source.shutdown(socket.SHUT_WR)

@@ -129,7 +129,7 @@ TEST_F(BaseChannels, GoWhenWhatWaitsForTheVaultIsTooMuch) {
 }
 
 TEST_F(BaseChannels, ThatHaveSentAllAreNotTheOnesToGo) {
-  Party party = acceptedParty({.bufferBytes = 500'000});
+  Party party = acceptedParty({.bufferBytes = 500'000, .maxFrameBytes = 2 << 20});
   auto receive = channel->receiveRequest();
   receive.setMaxBytes(5);  // nothing of what the party said waits
   answer(receive.send());

@@ -19,7 +19,7 @@ class BaseSessionOfB final : public proto::PeerSession::Server {
   explicit BaseSessionOfB(TestVault& vault)
       : vault_(vault),
         sealer_(peer::baseSealer(vault.block, wire::PeerParty::B)),
-        opener_(peer::baseOpener(vault.block, wire::PeerParty::B, 16 << 20)) {}
+        opener_(peer::baseOpener(vault.block, wire::PeerParty::B, vault.maxFrameBytes)) {}
 
   kj::Promise<void> seal(SealContext context) override {
     std::vector<std::byte> sealed;

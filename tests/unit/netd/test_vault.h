@@ -58,8 +58,9 @@ struct TestVault {
   std::vector<std::function<void()>> heldAccepts;
   bool holdsSalts = false;
   std::vector<std::function<void()>> heldSalts;
-  size_t sessions = 0;      // of base mode, that were begun
-  bool holdsSeals = false;  // what they seal waits
+  size_t sessions = 0;                                          // of base mode, that were begun
+  uint32_t maxFrameBytes = wire::PEER_DEFAULT_MAX_FRAME_BYTES;  // and that they take
+  bool holdsSeals = false;                                      // what they seal waits
   std::vector<std::function<void()>> heldSeals;
 
   static std::array<std::byte, wire::PEER_BLOCK_BYTES> randomBlock() {

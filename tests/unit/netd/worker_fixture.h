@@ -195,6 +195,7 @@ class WorkerTest : public testing::Test {
 
   // --- the monitor -----------------------------------------------------------------------------------------------
   void configure(const Options& options) {
+    vault.maxFrameBytes = options.maxFrameBytes;
     capnp::MallocMessageBuilder message;
     auto root = message.initRoot<proto::WorkerConfig>();
     auto peer = root.initPeers(1)[0];

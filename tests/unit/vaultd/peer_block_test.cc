@@ -225,15 +225,64 @@ TEST(PairedBlock, TakesOverOnlyWhenItIsConfirmed) {
   EXPECT_TRUE(key.header.versions[1].unused);
 }
 
-TEST(PairedBlock, OneThatWaitsIsReplacedByTheNext) {
+std::vector<uint32_t> numbers(const OpenedKey& key) {
+  std::vector<uint32_t> all;
+  for (const KeyVersion& version : key.header.versions) all.push_back(version.number);
+  EXPECT_EQ(key.versions.size(), all.size());
+  return all;
+}
+
+// The last step of its pairing may have been lost: then the other host uses it.
+TEST(PairedBlock, OneThatWaitsStaysBesideTheNext) {
+  OpenedKey key = std::move(made().opened);
+  ASSERT_TRUE(addBlock(key, fresh(), 100, true, NOW).has_value());
+  const PublicKey first = key.header.versions[1].publicKey;
+  ASSERT_TRUE(addBlock(key, fresh(), 100, true, NOW).has_value());
+  EXPECT_EQ(states(key, NOW), (std::vector{Active, Pending, Pending}));
+  ASSERT_TRUE(confirmBlock(key, first, 100, NOW + 1).has_value()) << "the other host uses it after all";
+  EXPECT_EQ(states(key, NOW + 1), (std::vector{OpenOnly, Active, Pending}));
+}
+
+TEST(PairedBlock, OnesThatWaitDontPileUp) {
+  OpenedKey key = std::move(made().opened);
+  for (int i = 0; i < 100; ++i) ASSERT_TRUE(addBlock(key, fresh(), 100, true, NOW).has_value());
+  EXPECT_EQ(numbers(key), (std::vector<uint32_t>{1, 100, 101})) << "the newest, and no number twice";
+}
+
+TEST(PairedBlock, OneThatWaitsGoesWhenALaterOneIsConfirmed) {
+  OpenedKey key = std::move(made().opened);
+  ASSERT_TRUE(addBlock(key, fresh(), 100, true, NOW).has_value());
+  ASSERT_TRUE(addBlock(key, fresh(), 100, true, NOW).has_value());
+  ASSERT_TRUE(confirmBlock(key, key.header.versions[2].publicKey, 100, NOW).has_value());
+  EXPECT_EQ(states(key, NOW), (std::vector{OpenOnly, Active}));
+  EXPECT_EQ(numbers(key), (std::vector<uint32_t>{1, 3}));
+}
+
+TEST(PairedBlock, OneThatWaitsHasItsGraceWhenALaterOneIsActiveAtOnce) {
   OpenedKey key = std::move(made().opened);
   ASSERT_TRUE(addBlock(key, fresh(), 100, true, NOW).has_value());
   const PublicKey lost = key.header.versions[1].publicKey;
   ASSERT_TRUE(addBlock(key, fresh(), 100, false, NOW).has_value());
-  EXPECT_EQ(states(key, NOW), (std::vector{OpenOnly, Active}));
-  EXPECT_EQ(key.header.versions[1].number, 3u) << "no number twice";
-  EXPECT_EQ(key.versions.size(), 2u);
-  EXPECT_FALSE(confirmBlock(key, lost, 100, NOW).has_value());
+  EXPECT_EQ(states(key, NOW), (std::vector{OpenOnly, OpenOnly, Active}));
+  EXPECT_EQ(states(key, NOW + 100), (std::vector{Retired, Retired, Active}));
+  EXPECT_EQ(key.versions[1].version, key.header.versions[1]) << "the vault is told the same";
+  EXPECT_TRUE(contains(confirmBlock(key, lost, 100, NOW).error().message, "doesn't wait"));
+}
+
+// A confirmation would take the active one away, and give none.
+TEST(PairedBlock, OneThatWasTakenBackDoesntWait) {
+  OpenedKey key = std::move(made().opened);
+  ASSERT_TRUE(addBlock(key, fresh(), 100, true, NOW).has_value());
+  const PublicKey back = key.header.versions[1].publicKey;
+  EXPECT_TRUE(awaitsConfirmation(key.header.versions[1], NOW));
+  ASSERT_TRUE(retire(key, 2, NOW).has_value());
+  EXPECT_FALSE(awaitsConfirmation(key.header.versions[1], NOW));
+  const auto confirmed = confirmBlock(key, back, 100, NOW);
+  ASSERT_FALSE(confirmed.has_value());
+  EXPECT_TRUE(contains(confirmed.error().message, "doesn't wait"));
+  EXPECT_EQ(states(key, NOW), (std::vector{Active, Retired}));
+  ASSERT_TRUE(addBlock(key, fresh(), 100, true, NOW).has_value());
+  EXPECT_EQ(numbers(key), (std::vector<uint32_t>{1, 3})) << "it goes with the next pairing";
 }
 
 TEST(PairedBlock, AKeyThatOnlyWaitsStartsWithTheNext) {

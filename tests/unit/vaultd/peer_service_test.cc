@@ -312,12 +312,11 @@ TEST_F(Peers, AnAcceptanceIsOfTheVersionBeforeAndOfOneThatWaitsToo) {
   const std::vector<std::byte> other(32, std::byte{5});
   EXPECT_TRUE(accept("b", true, other).others.empty());
   const auto folder = temporary.path() / "keys";
-  const auto change = [&](bool awaits) {
+  const auto changeBy = [&](const std::function<Result<void, Problem>(OpenedKey&)>& edit) {
     const auto changed = changeKey(
         folder, "hard-b", {},
         [&](EditedKey& key) -> Result<Rewrite, Problem> {
-          auto added = addBlock(key.opened, LongTermSecret::random(KeyKind::PeerBlock), 3600, awaits, state->nowUnix());
-          if (!added) return refuse(added.error());
+          if (auto edited = edit(key.opened); !edited) return refuse(edited.error());
           return Rewrite::All;
         },
         state->nowUnix());
@@ -328,6 +327,11 @@ TEST_F(Peers, AnAcceptanceIsOfTheVersionBeforeAndOfOneThatWaitsToo) {
     keys.reset();
     start();
   };
+  const auto change = [&](bool awaits) {
+    changeBy([&](OpenedKey& key) {
+      return addBlock(key, LongTermSecret::random(KeyKind::PeerBlock), 3600, awaits, state->nowUnix());
+    });
+  };
   change(true);
   Accepted waiting = accept("b", true, other);
   EXPECT_EQ(waiting.version, 1u);
@@ -336,7 +340,13 @@ TEST_F(Peers, AnAcceptanceIsOfTheVersionBeforeAndOfOneThatWaitsToo) {
   change(false);
   const Accepted rotated = accept("b", true, other);
   EXPECT_EQ(rotated.version, 3u);
-  EXPECT_EQ(rotated.others, std::vector<uint32_t>{1}) << "the one that waited was replaced";
+  EXPECT_EQ(rotated.others, (std::vector<uint32_t>{2, 1})) << "the other host may use the one that waited";
+  change(true);
+  change(true);
+  EXPECT_EQ(accept("b", true, other).others, (std::vector<uint32_t>{5, 4, 2})) << "the newest three";
+  changeBy([&](OpenedKey& key) { return retire(key, 5, state->nowUnix()); });
+  changeBy([&](OpenedKey& key) { return retire(key, 2, state->nowUnix()); });
+  EXPECT_EQ(accept("b", true, other).others, (std::vector<uint32_t>{4, 1})) << "one that was taken back lets nobody in";
 }
 
 TEST_F(Peers, AcceptancesPayTheRateOfTheKey) {
