@@ -132,7 +132,9 @@ Invocation parseCommandLine(std::span<const Command> commands, const std::vector
   if (positional.size() < command->minWords)
     return mistake("`" + std::string(command->name) + "` needs more words", usage);
   if (positional.size() > command->maxWords) {
-    return mistake("one word too many: `" + positional[command->maxWords] + "`", usage);
+    // Not the word itself: it may be a secret that was meant for standard input.
+    const auto most = command->maxWords == 0 ? "no words" : std::to_string(command->maxWords) + " at most";
+    return mistake("`" + std::string(command->name) + "` takes " + most + ": one word too many", usage);
   }
   for (const auto& [option, value] : result.arguments.options) {
     const bool takes =

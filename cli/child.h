@@ -11,12 +11,12 @@
 
 namespace sallyport::cli {
 
-// How long to wait before the next start: 100 ms, doubling to 5 s, and from the beginning after 10 s of good running.
+// How long to wait before the next start: 100 ms, doubling to 5 s, and from the beginning after a second of running.
 class BackOff {
  public:
   static constexpr uint64_t FIRST_MS = 100;
   static constexpr uint64_t MAX_MS = 5000;
-  static constexpr uint64_t GOOD_MS = 10000;
+  static constexpr uint64_t GOOD_MS = 1000;
 
   // The pause after a run of `ranMs`.
   uint64_t next(uint64_t ranMs);

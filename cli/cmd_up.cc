@@ -26,6 +26,7 @@ namespace fs = std::filesystem;
 
 constexpr uint32_t PROBE_TIMEOUT_MS = 1000;
 constexpr int PROBE_PERIOD_MS = 50;
+constexpr uint64_t SAME_WISH_MS = 500;
 constexpr uint64_t IMPATIENT_MS = 10000;
 constexpr uint64_t VAULT_STOP_MS = 5000;
 constexpr uint64_t NET_STOP_MARGIN_MS = 5000;  // after its drain time
@@ -168,17 +169,21 @@ class Supervisor {
   }
 
   void stop(Child& child, uint64_t timeoutMs) {
-    const auto signalsBefore = std::max(stopping_, 1u);
+    auto signalsBefore = std::max(stopping_, 1u);
     stopping_ = signalsBefore;
     child.signal(SIGTERM);
-    const auto deadline = loop_.nowMs() + timeoutMs;
+    const auto asked = loop_.nowMs();
+    const auto deadline = asked + timeoutMs;
     bool killed = false;
     while (child.running()) {
       loop_.turn(PROBE_PERIOD_MS);
       reap(false);
+      // One wish may come twice: timeout(1) tells the process, then its group.
+      if (loop_.nowMs() < asked + SAME_WISH_MS) signalsBefore = stopping_;
       // Asked a second time, the user doesn't want to wait.
-      if (child.running() && !killed && (loop_.nowMs() >= deadline || stopping_ > signalsBefore)) {
-        warn(child.name() + " doesn't stop in time: killed");
+      const bool impatient = stopping_ > signalsBefore;
+      if (child.running() && !killed && (loop_.nowMs() >= deadline || impatient)) {
+        warn(child.name() + (impatient ? " is killed: asked to stop a second time" : " doesn't stop in time: killed"));
         child.signal(SIGKILL);
         killed = true;
       }

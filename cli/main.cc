@@ -511,9 +511,10 @@ int runCommand(const std::vector<std::string>& words) {
 }  // namespace sallyport::cli
 
 int main(int argc, char** argv) {
-  // Started with one of them closed, we would soon open a socket or a key file under its number.
+  // Started with one of them closed, we would soon open a socket or a key file under its number. What is written to a
+  // standard output that isn't there fails, as to a full disk: it must not be lost in silence.
   for (const int fd : {0, 1, 2}) {
-    if (::fcntl(fd, F_GETFD) < 0 && ::open("/dev/null", fd == 0 ? O_RDONLY : O_WRONLY) != fd)
+    if (::fcntl(fd, F_GETFD) < 0 && ::open("/dev/null", fd == 2 ? O_WRONLY : O_RDONLY) != fd)
       return sallyport::cli::EXIT_FAILED;
   }
   // A closed pipe is an error of write(), told as any other.

@@ -18,8 +18,9 @@ constexpr uint32_t ACCEPT_PAUSE_MS = 100;
 
 class TextPageServer::Client final : EventLoop::Watcher {
  public:
-  Client(TextPageServer& server, kj::AutoCloseFd socket)
-      : server_(server),
+  Client(TextPageServer& server, uint64_t number, kj::AutoCloseFd socket)
+      : number(number),
+        server_(server),
         socket_(kj::mv(socket)),
         timeout_(server.loop_.timer()
                      .afterDelay(CLIENT_TIMEOUT_MS * kj::MILLISECONDS)
@@ -28,6 +29,8 @@ class TextPageServer::Client final : EventLoop::Watcher {
     server_.loop_.add(socket_, EPOLLIN, *this);
   }
   ~Client() { server_.loop_.remove(socket_, *this); }
+
+  const uint64_t number;
 
  private:
   void onEvents(uint32_t) override {
@@ -49,13 +52,21 @@ class TextPageServer::Client final : EventLoop::Watcher {
       if (request_.size() >= MAX_REQUEST_BYTES) server_.drop(*this);
       return;
     }
-    const bool known = request_.starts_with("GET /metrics ") || request_.starts_with("GET / ");
+    const bool head = request_.starts_with("HEAD ");
+    const bool known = (head || request_.starts_with("GET ")) && isPage();
     const std::string body = known ? server_.page_() : "not found: try /metrics\n";
     answer_ =
         std::string("HTTP/1.1 ") + (known ? "200 OK" : "404 Not Found") +
         "\r\nContent-Type: text/plain; version=0.0.4; charset=utf-8\r\nContent-Length: " + std::to_string(body.size()) +
-        "\r\nConnection: close\r\n\r\n" + body;
+        "\r\nConnection: close\r\n\r\n" + (head ? "" : body);
     writeAnswer();
+  }
+
+  // "/metrics" or "/", with or without a query.
+  bool isPage() const {
+    const auto from = request_.find(' ') + 1;
+    const std::string path = request_.substr(from, request_.find_first_of(" ?\r\n", from) - from);
+    return path == "/metrics" || path == "/";
   }
 
   void writeAnswer() {
@@ -98,7 +109,9 @@ void TextPageServer::onEvents(uint32_t events) {
     return;
   }
   kj::AutoCloseFd socket(fd);
-  if (clients_.size() < MAX_CLIENTS) clients_.push_back(std::make_unique<Client>(*this, kj::mv(socket)));
+  // Who has been at it longest makes room: silent ones must not shut the others out.
+  if (clients_.size() >= MAX_CLIENTS) clients_.erase(clients_.begin());
+  clients_.push_back(std::make_unique<Client>(*this, nextNumber_++, kj::mv(socket)));
 }
 
 // Out of descriptors, or the socket is dead: a page of numbers is worth less than a spinning daemon.
@@ -115,9 +128,9 @@ void TextPageServer::pause() {
 }
 
 void TextPageServer::drop(Client& client) {
-  // The client is the caller.
-  loop_.defer([this, gone = &client, alive = alive_] {
-    if (*alive) std::erase_if(clients_, [gone](const auto& other) { return other.get() == gone; });
+  // The client is the caller. By number: one that made room meanwhile is gone, and another may lie where it was.
+  loop_.defer([this, gone = client.number, alive = alive_] {
+    if (*alive) std::erase_if(clients_, [gone](const auto& other) { return other->number == gone; });
   });
 }
 

@@ -31,7 +31,8 @@ class TextPageServer final : EventLoop::Watcher {
   EventLoop& loop_;
   kj::AutoCloseFd listener_;
   Page page_;
-  std::list<std::unique_ptr<Client>> clients_;
+  std::list<std::unique_ptr<Client>> clients_;  // the eldest in front
+  uint64_t nextNumber_ = 0;
   std::shared_ptr<bool> alive_;
   bool paused_ = false;
   kj::Promise<void> resuming_ = nullptr;

@@ -9,6 +9,10 @@ namespace sallyport::netd {
 
 using wire::DropReason;
 
+namespace {
+constexpr uint32_t FIRST_WORD_MS = 20;
+}  // namespace
+
 Inbox::~Inbox() { wipeAll(); }
 
 bool Inbox::full() const {
@@ -50,6 +54,26 @@ ChannelConnectionOf<Link>::ChannelConnectionOf(Worker& worker, std::shared_ptr<c
       state_(std::move(state)) {
   takeChannel(*state_, *this, worker_, this->entry());
   worker_.loop().add(socket_, EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET, *this);
+  if constexpr (Link::DIALLER_SPEAKS_FIRST) {
+    if (link_.owesFirstWord()) {
+      firstWordTimer_ = worker_.loop()
+                            .timer()
+                            .afterDelay(FIRST_WORD_MS * kj::MILLISECONDS)
+                            .then([this] { worker_.soon([this] { sayOpen(); }); })
+                            .eagerlyEvaluate(nullptr);
+    }
+  }
+}
+
+// The program has sent nothing: perhaps it waits for the other to speak.
+template <typename Link>
+void ChannelConnectionOf<Link>::sayOpen() {
+  if constexpr (Link::DIALLER_SPEAKS_FIRST) {
+    if (over() || !link_.owesFirstWord()) return;
+    if (auto fault = link_.sealOpen(worker_.ciphers(), worker_.scratch().template first<Link::OPEN_BYTES>()))
+      return breakOff(*fault);
+    sendSealed(Link::OPEN_BYTES);
+  }
 }
 
 template <typename Link>
@@ -62,6 +86,7 @@ void ChannelConnectionOf<Link>::release(bool failed) {
   toWire_.clear(worker_.budget());
   socket_ = nullptr;
   lingerTimer_ = nullptr;
+  firstWordTimer_ = nullptr;
   ticket_ = {};
   leaveChannel(state_, worker_, failed ? failure() : std::nullopt);
 }

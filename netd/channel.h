@@ -97,7 +97,7 @@ struct ChannelState {
   bool ended = false;                                  // no message will come any more
   bool sentEnd = false;                                // nor will we send any
   uint32_t maxMessageBytes = wire::MAX_MESSAGE_BYTES;  // that may be sent
-  bool reservesCodes = false;                          // hard mode: two codes are the protocol's own
+  bool reservesCode = false;                           // hard mode: one code is the protocol's own
   std::optional<wire::PeerHeader> underWay;            // of a frame that isn't whole yet
   std::optional<wire::DropReason> broken;              // why it did or will, and sends fail; nothing: the peer ended it
   std::function<void()> onNews;                        // messages came, or the end
@@ -131,6 +131,7 @@ class ChannelConnectionOf final : public Connection, public ChannelWire, EventLo
   void linger();
   std::optional<size_t> sealInto(MutableByteSpan frames, std::span<const OutgoingMessage>& messages);
   void sendSealed(size_t bytes);
+  void sayOpen();
   void onWriteFailed();
   void onNews(size_t countBefore, bool headerBefore);
   bool onEof();
@@ -147,6 +148,7 @@ class ChannelConnectionOf final : public Connection, public ChannelWire, EventLo
   bool gotEnd_ = false;
   bool lingering_ = false;
   kj::Maybe<kj::Promise<void>> lingerTimer_;
+  kj::Maybe<kj::Promise<void>> firstWordTimer_;
 };
 
 extern template class ChannelConnectionOf<CurveLink>;

@@ -16,7 +16,7 @@ inline void takeChannel(ChannelState& state, ChannelWire& connection, Worker& wo
   state.inbox.setBudget(worker.sharedBudget());
   if (entry.framing) {
     state.maxMessageBytes = entry.framing->maxFrameBytes;
-    state.reservesCodes = !entry.framing->base;
+    state.reservesCode = !entry.framing->base;
     state.inbox.setRoom(std::max<size_t>(entry.framing->maxFrameBytes, MIN_PEER_ROOM));
   }
   worker.stats().add(Counter::Channels);

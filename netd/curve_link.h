@@ -17,6 +17,7 @@ class CurveLink {
   static constexpr size_t FRAMES_PER_TURN = FRAMES_PER_READ;
   // The end of the wire is the only goodbye of a channel.
   static constexpr bool CHANNELS_END = false;
+  static constexpr bool DIALLER_SPEAKS_FIRST = false;  // the handshake has said who it is
 
   explicit CurveLink(Session session) : session_(std::move(session)) {}
 

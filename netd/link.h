@@ -9,6 +9,7 @@
 //   seal, sealEnd            the text that lies between head and tail becomes a frame
 //   read, openEach           from the socket into scratch memory, and from there to the texts
 //   done                     the texts of that read are dealt with
+//   DIALLER_SPEAKS_FIRST     whether the first frame says who it is: then owesFirstWord, sealOpen, OPEN_BYTES
 //   CHANNELS_END             whether a message channel has an authenticated end too
 //
 // Never here: a text handed out before its tag was judged.

@@ -53,9 +53,7 @@ void OutgoingPeer::onSecrets(PeerSecrets& secrets) {
   PeerLink link(peer::hardSealer(std::move(secrets.send), own_->party, framing.rotateFrames),
                 peer::hardOpener(std::move(secrets.receive), own_->party, framing.maxFrameBytes, framing.rotateFrames),
                 secrets.blockVersion);
-  std::array<std::byte, PeerLink::AROUND_BYTES> open;
-  if (auto fault = link.sealOpen(worker_.ciphers(), open)) return drop(*fault);
-  if (!sendWhole(open)) return drop(DropReason::TransportError);
+  link.dialled();
   if (askedUnder_ != worker_.configNumber()) worker_.recheckBlocksSoon();
   established(std::move(link));
 }

@@ -43,7 +43,7 @@ class PeerChannelImpl final : public proto::PeerChannel::Server {
 
   kj::Promise<void> send(SendContext context) override {
     if (closed_ || sends_.over()) return refuseSend(context, NetRefusal::CLOSED);
-    if (state_->reservesCodes && wire::isReservedPeerCode(context.getParams().getCode()))
+    if (state_->reservesCode && context.getParams().getCode() == wire::PEER_CODE_CONTROL)
       return refuseSend(context, NetRefusal::RESERVED_CODE);
     const size_t most = std::min(SENT_FRAME_BYTES, state_->maxMessageBytes);
     return sends_.enqueue(kj::mv(context), [most](ChannelWire& connection, SendContext& call) {

@@ -117,10 +117,10 @@ void PeerLink::keep(const OpenedFrame& opened, BufferBudget& budget) {
   block_->end = opened.end;
 }
 
-PeerLink::Meaning PeerLink::meaning(uint32_t code, size_t textBytes) {
-  if (!wire::isReservedPeerCode(code)) return Meaning::Data;
-  if (textBytes == 0 && code == wire::PEER_CODE_END) return Meaning::End;
-  if (textBytes == 0) return Meaning::Open;
+PeerLink::Meaning PeerLink::meaning(uint32_t code, ByteSpan text) {
+  if (code != wire::PEER_CODE_CONTROL) return Meaning::Data;
+  if (const auto control = wire::peerControl(text))
+    return *control == wire::PeerControl::End ? Meaning::End : Meaning::Open;
   opener_.die(DropReason::ReservedCode);
   return Meaning::Fault;
 }

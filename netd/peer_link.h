@@ -34,10 +34,17 @@ class PeerLink {
   }
   // `frame` is AROUND_BYTES of room.
   std::optional<wire::DropReason> sealEnd(Ciphers& ciphers, MutableByteSpan frame) {
-    return sealer_.seal(ciphers.frame, frame, wire::PEER_CODE_END);
+    return sealer_.seal(ciphers.frame, frame, wire::PEER_CODE_CONTROL);
   }
+  // protocol §13.2: the listening side doesn't know who has dialled until he says something.
+  static constexpr bool DIALLER_SPEAKS_FIRST = true;
+  static constexpr size_t OPEN_BYTES = AROUND_BYTES + wire::PEER_OPEN_TEXT.size();
+  void dialled() { dialled_ = true; }
+  bool owesFirstWord() const { return dialled_ && sealer_.sealed() == 0; }
+  // The first word of who has nothing to say. `frame` is OPEN_BYTES of room.
   std::optional<wire::DropReason> sealOpen(Ciphers& ciphers, MutableByteSpan frame) {
-    return sealer_.seal(ciphers.frame, frame, wire::PEER_CODE_OPEN);
+    std::ranges::copy(asBytes(wire::PEER_OPEN_TEXT), frame.begin() + HEAD_BYTES);
+    return sealer_.seal(ciphers.frame, frame, wire::PEER_CODE_CONTROL);
   }
 
   WireRead read(int fd, std::span<std::byte, SCRATCH_BYTES> scratch, size_t maxFrames, bool untilEof,
@@ -55,6 +62,8 @@ class PeerLink {
         if (rest.size() < HEAD_BYTES) break;
         const auto header = opener_.openHeader(ciphers.frame, rest.first<HEAD_BYTES>());
         if (!header) return header.error();
+        if (header->code == wire::PEER_CODE_CONTROL && !wire::isPeerControlLength(header->length))
+          return opener_.die(wire::DropReason::ReservedCode);
         rest = rest.subspan(HEAD_BYTES);
       }
       const wire::PeerHeader header = *opener_.header();
@@ -101,14 +110,14 @@ class PeerLink {
   void hold(Ciphers& ciphers, MutableByteSpan rest, BufferBudget& budget);
   std::optional<wire::DropReason> absorb(Ciphers& ciphers, MutableByteSpan piece);
   void dropBlock(BufferBudget& budget);
-  // protocol §13.2: what the reserved codes mean, and that nothing else comes under them.
+  // protocol §13.2: what the reserved code means, and that nothing else comes under it.
   enum class Meaning : uint8_t { Data, End, Open, Fault };
-  Meaning meaning(uint32_t code, size_t textBytes);
+  Meaning meaning(uint32_t code, ByteSpan text);
 
   template <typename Use>
   std::optional<wire::DropReason> deliver(uint32_t code, MutableByteSpan frame, Use& use) {
     const MutableByteSpan text = frame.subspan(HEAD_BYTES, frame.size() - AROUND_BYTES);
-    switch (meaning(code, text.size())) {
+    switch (meaning(code, text)) {
       case Meaning::Open: return std::nullopt;
       case Meaning::Fault: return opener_.dead();
       case Meaning::Data: return use(OpenedFrame{.text = text, .frame = frame, .code = code});
@@ -133,6 +142,7 @@ class PeerLink {
   peer::FrameSealer sealer_;
   peer::FrameOpener opener_;
   uint32_t blockVersion_;
+  bool dialled_ = false;
   Stash held_;  // of a header, or behind a header that is read: as it came
   std::unique_ptr<Block> block_;
 };

@@ -74,6 +74,9 @@ void TunnelOf<Link>::pump() {
     if (!sealed && !opened) break;
     touch();
   }
+  if constexpr (Link::DIALLER_SPEAKS_FIRST) {
+    if (!over() && local_.writable && link_.owesFirstWord()) sayOpen();
+  }
   if (over()) return;
   // Both directions have their authenticated end, and nothing waits: the connection is done.
   if (sentEnd_ && gotEnd_ && toWire_.empty() && toLocal_.empty()) return finish();
@@ -145,6 +148,16 @@ auto TunnelOf<Link>::sealSome() -> Moved {
     local_.readable = false;
   }
   return writeWire(sealed) ? Moved::Something : Moved::Nothing;
+}
+
+// The loop has told of the local side, and its program has sent nothing: perhaps it waits for the service to speak.
+template <typename Link>
+void TunnelOf<Link>::sayOpen() {
+  if constexpr (Link::DIALLER_SPEAKS_FIRST) {
+    if (auto fault = link_.sealOpen(worker_.ciphers(), worker_.scratch().template first<Link::OPEN_BYTES>()))
+      return fail(*fault);
+    writeWire(Link::OPEN_BYTES);
+  }
 }
 
 template <typename Link>

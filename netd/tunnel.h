@@ -39,6 +39,7 @@ class TunnelOf final : public Connection {
   void pump();
   Moved sealSome();
   Moved openSome();
+  void sayOpen();
   bool writeWire(size_t bytes);
   void writeLocal(std::span<iovec> parts);
   [[nodiscard]] std::optional<wire::DropReason> openFrames(const WireRead& read);

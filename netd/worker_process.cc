@@ -20,7 +20,7 @@ namespace {
 
 constexpr uint32_t FIRST_BACK_OFF_MS = 100;
 constexpr uint32_t MAX_BACK_OFF_MS = 5000;
-constexpr uint64_t STABLE_AFTER_MS = 10000;
+constexpr uint64_t STABLE_AFTER_MS = 1000;
 // Each may hold a descriptor of ours: a worker that doesn't read is as good as dead.
 constexpr size_t MAX_WAITING_RECORDS = 1024;
 constexpr uint64_t MIN_VAULT_LINK_MS = 200;

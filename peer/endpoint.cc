@@ -85,20 +85,20 @@ Sent Endpoint::put(ByteSpan data, uint32_t code, uint64_t untilMs) {
 Sent Endpoint::send(ByteSpan data, uint32_t code, uint32_t timeoutMs) {
   const Call call(*this);
   if (endSent_) return {0, Status::Broken, DropReason::AfterEnd};
-  if (sender_.mode() == wire::PeerMode::Hard && wire::isReservedPeerCode(code))
+  if (sender_.mode() == wire::PeerMode::Hard && code == wire::PEER_CODE_CONTROL)
     return {0, Status::Broken, DropReason::ReservedCode};
   return put(data, code, transport_.nowMs() + timeoutMs);
 }
 
-Sent Endpoint::control(uint32_t code, uint32_t timeoutMs) {
+Sent Endpoint::control(wire::PeerControl what, uint32_t timeoutMs) {
   const Call call(*this);
   CHECK(sender_.mode() == wire::PeerMode::Hard);
   if (endSent_) return {0, Status::Broken, DropReason::AfterEnd};
   Sent sent;
   const uint64_t untilMs = transport_.nowMs() + timeoutMs;
   if (!write(sent, untilMs)) return sent;  // not begun: to be called again
-  endSent_ = code == wire::PEER_CODE_END;
-  return put({}, code, untilMs);
+  endSent_ = what == wire::PeerControl::End;
+  return put(endSent_ ? ByteSpan() : asBytes(wire::PEER_OPEN_TEXT), wire::PEER_CODE_CONTROL, untilMs);
 }
 
 Sent Endpoint::flush(uint32_t timeoutMs) {

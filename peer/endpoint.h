@@ -47,14 +47,14 @@ class Endpoint {
            uint32_t frameBytes = DEFAULT_FRAME_BYTES)
       : sender_(std::move(sealer), frameBytes), receiver_(std::move(opener)), cipher_(cipher), transport_(transport) {}
 
-  // Any size, in frames of one code; nothing is one empty frame. A reserved code is refused in hard mode, as is
+  // Any size, in frames of one code; nothing is one empty frame. The reserved code is refused in hard mode, as is
   // anything after sendEnd(); that changes nothing. What comes meanwhile is read, so that two sides which send at the
   // same time don't wait for each other. SlowPeer when the time is over and the peer takes nothing.
   Sent send(ByteSpan data, uint32_t code, uint32_t timeoutMs);
   // The authenticated end of what we send (hard mode); nothing can be sent after it.
-  Sent sendEnd(uint32_t timeoutMs) { return control(wire::PEER_CODE_END, timeoutMs); }
-  // What the dialling side says first of all (hard mode).
-  Sent sendOpen(uint32_t timeoutMs) { return control(wire::PEER_CODE_OPEN, timeoutMs); }
+  Sent sendEnd(uint32_t timeoutMs) { return control(wire::PeerControl::End, timeoutMs); }
+  // What the dialling side says first if it has nothing else to say (hard mode).
+  Sent sendOpen(uint32_t timeoutMs) { return control(wire::PeerControl::Open, timeoutMs); }
   // What an earlier call left behind.
   Sent flush(uint32_t timeoutMs);
 
@@ -66,7 +66,7 @@ class Endpoint {
 
  private:
   class Call;
-  Sent control(uint32_t code, uint32_t timeoutMs);
+  Sent control(wire::PeerControl what, uint32_t timeoutMs);
   Sent put(ByteSpan data, uint32_t code, uint64_t untilMs);
   bool write(Sent& sent, uint64_t untilMs);
   bool writeSome();

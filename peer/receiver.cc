@@ -56,21 +56,27 @@ Receiver::Step Receiver::needHeader(FrameCipher& cipher) {
   const auto header = opener_.openHeader(cipher, wire_.bytes().first<PEER_HEADER_BYTES>());
   if (!header) return Step::Dead;
   wire_.consume(PEER_HEADER_BYTES);
-  // protocol §13.2: the reserved codes carry nothing.
-  if (isControl(*header) && header->length > 0) {
+  // protocol §13.2: the reserved code carries two things, and nothing else is waited for.
+  if (isControl(*header) && !wire::isPeerControlLength(header->length)) {
     opener_.die(DropReason::ReservedCode);
     return Step::Dead;
   }
   return Step::Done;
 }
 
-// An end or an open: its tag is all that is missing.
+// An end or an open.
 Receiver::Step Receiver::control(FrameCipher& cipher) {
-  if (wire_.size() < PEER_TAG_BYTES) return Step::Starved;
-  const bool end = opener_.header()->code == wire::PEER_CODE_END;
-  if (opener_.openBody(cipher, wire_.mutableBytes().first(PEER_TAG_BYTES))) return Step::Dead;
-  wire_.consume(PEER_TAG_BYTES);
-  ended_ = end;
+  const size_t length = opener_.header()->length;
+  if (wire_.size() < length + PEER_TAG_BYTES) return Step::Starved;
+  const MutableByteSpan body = wire_.mutableBytes().first(length + PEER_TAG_BYTES);
+  if (opener_.openBody(cipher, body)) return Step::Dead;
+  const auto what = wire::peerControl(body.first(length));
+  wire_.consume(body.size());
+  if (!what) {
+    opener_.die(DropReason::ReservedCode);
+    return Step::Dead;
+  }
+  ended_ = *what == wire::PeerControl::End;
   return Step::Done;
 }
 

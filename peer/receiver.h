@@ -59,7 +59,7 @@ class Receiver {
   Step needHeader(FrameCipher& cipher);
   Step control(FrameCipher& cipher);
   bool isControl(const wire::PeerHeader& header) const {
-    return opener_.mode() == wire::PeerMode::Hard && wire::isReservedPeerCode(header.code);
+    return opener_.mode() == wire::PeerMode::Hard && header.code == wire::PEER_CODE_CONTROL;
   }
   bool starved(Received& soFar) const;
   bool broken(Received& soFar);

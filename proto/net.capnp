@@ -21,7 +21,7 @@ enum NetRefusal {
   failed @10;            # reload or another local operation failed; `problem` says how
   shuttingDown @11;
   wrongProtocol @12;     # connectPeer, acceptPeer: the entry speaks curve_tun
-  reservedCode @13;      # 0xFFFFFFFE and 0xFFFFFFFF are the protocol's own
+  reservedCode @13;      # 0xFFFFFFFF is the protocol's own in hard mode
 }
 
 enum ChannelEnd {

@@ -65,7 +65,7 @@ constexpr Entry ENTRIES[] = {
     {Code::netFailed, "netFailed", "netd failed: its log tells more"},
     {Code::netShuttingDown, "netShuttingDown", "netd is shutting down"},
     {Code::netWrongProtocol, "netWrongProtocol", "the entry speaks another protocol"},
-    {Code::netReservedCode, "netReservedCode", "a code that is the protocol's own: 0xFFFFFFFE and 0xFFFFFFFF"},
+    {Code::netReservedCode, "netReservedCode", "the code that is the protocol's own: 0xFFFFFFFF"},
 };
 
 constexpr const Entry* entryOf(Code code) {

@@ -25,7 +25,7 @@ namespace sallyport::wire {
   X(BadChecksum, "bad_checksum", "a frame header that isn't genuine: changed, lost or repeated bytes, another block") \
   X(FrameTooLarge, "frame_too_large", "a frame longer than the entry's limit") \
   X(BadTag, "bad_tag", "a frame whose tag isn't that of its bytes and of all frames before") \
-  X(ReservedCode, "reserved_code", "data under a code that is reserved for the ends of a stream") \
+  X(ReservedCode, "reserved_code", "data under the code that is reserved for the ends of a stream") \
   /* handshake */ \
   X(UnknownCookie, "unknown_cookie", "a cookie that was not issued to this connection") \
   X(ExpiredCookie, "expired_cookie", "a cookie older than the cookie keys kept") \

@@ -45,6 +45,12 @@ Result<PeerHeader, DropReason> parsePeerHeader(const PeerHeaderBytes& header, co
   return fields;
 }
 
+std::optional<PeerControl> peerControl(ByteSpan payload) {
+  if (payload.empty()) return PeerControl::End;
+  if (std::ranges::equal(payload, asBytes(PEER_OPEN_TEXT))) return PeerControl::Open;
+  return std::nullopt;
+}
+
 PeerPreambleBytes writePeerPreamble(PeerParty own, const PeerSalt& salt) {
   PeerPreambleBytes bytes{};
   std::ranges::copy(PREAMBLE_BEGINNING, bytes.begin());

@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <optional>
 #include <span>
+#include <string_view>
 
 #include "common/bytes.h"
 #include "common/result.h"
@@ -32,11 +33,16 @@ inline constexpr size_t PEER_HALF_BYTES = 64;
 inline constexpr size_t PEER_SALT_BYTES = 32;
 inline constexpr size_t PEER_SECRET_BYTES = 32;  // S of hard mode
 
-// --- codes that a stream in hard mode reserves, both with an empty payload only -------------------------------------
-inline constexpr uint32_t PEER_CODE_END = 0xFFFFFFFF;   // the authenticated end of this direction
-inline constexpr uint32_t PEER_CODE_OPEN = 0xFFFFFFFE;  // from the dialling side, first of all: "I hold the block"
-inline constexpr uint32_t PEER_CODE_DATA = 0;           // what a tunnel sends its bytes under
-constexpr bool isReservedPeerCode(uint32_t code) { return code >= PEER_CODE_OPEN; }
+// --- codes ---------------------------------------------------------------------------------------------------------
+inline constexpr uint32_t PEER_CODE_DATA = 0;  // what a tunnel sends its bytes under
+// In hard mode reserved for what a stream says of itself. Empty: the authenticated end of this direction. The text:
+// "I hold the block", from a dialling side whose program has nothing to say yet. Anything else is a fault.
+inline constexpr uint32_t PEER_CODE_CONTROL = 0xFFFFFFFF;
+inline constexpr std::string_view PEER_OPEN_TEXT = "open";
+enum class PeerControl : uint8_t { End, Open };
+// Whether a control frame may have a payload of that length: what is longer isn't waited for.
+constexpr bool isPeerControlLength(uint32_t length) { return length == 0 || length == PEER_OPEN_TEXT.size(); }
+std::optional<PeerControl> peerControl(ByteSpan payload);
 
 enum class PeerMode : uint8_t { Base, Hard };
 enum class PeerParty : uint8_t { A = 'A', B = 'B' };

@@ -51,12 +51,11 @@ struct Script {
   void send(std::vector<std::byte> payload, uint32_t code) {
     if (sentBytes + payload.size() > MAX_SENT_BYTES || endSent) return;
     sentBytes += payload.size() + 256;
-    const bool control = mode == PeerMode::Hard && wire::isReservedPeerCode(code);
-    if (control) payload.clear();
+    const bool control = mode == PeerMode::Hard && code == wire::PEER_CODE_CONTROL;
     lastFrame = seal(sealer, payload, code);
     append(lastFrame);
     if (control)
-      endSent = code == wire::PEER_CODE_END;
+      endSent = payload.empty();
     else
       sent.push_back({code, std::move(payload)});
   }
@@ -166,7 +165,10 @@ void play(Script& script, fuzz::Input& input) {
   switch (op % 8) {
     case 0: return script.send(input.block(input.byte()), op / 8);
     case 1: return script.send(std::vector<std::byte>(input.word() % MAX_FRAME_BYTES), op / 128);
-    case 2: return script.send({}, op >= 128 ? wire::PEER_CODE_END : wire::PEER_CODE_OPEN);
+    case 2: {
+      const ByteSpan text = op >= 128 ? ByteSpan() : asBytes(wire::PEER_OPEN_TEXT);
+      return script.send({text.begin(), text.end()}, wire::PEER_CODE_CONTROL);
+    }
     case 3: return script.deliver(input.byte(), op >= 128);
     case 4: return script.deliver(input.word(), op >= 128);
     case 5: script.receive(input.byte()); return;

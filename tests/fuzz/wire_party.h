@@ -141,8 +141,10 @@ class WireParty {
   }
   void obey(const std::vector<std::byte>& text, uint32_t code) {
     put(std::exchange(later_, {}));
-    if (code == wire::PEER_CODE_OPEN) return;
-    if (code == wire::PEER_CODE_END) return end();
+    if (code == wire::PEER_CODE_CONTROL) {
+      if (text.empty()) end();
+      return;
+    }
     switch (static_cast<Deed>(code % DEEDS)) {
       case Deed::Echo: return put(sealed(text, code));
       case Deed::EchoInHalves: {
@@ -172,7 +174,7 @@ class WireParty {
     }
   }
   void end() {
-    if (!ended_) put(sealed({}, wire::PEER_CODE_END));
+    if (!ended_) put(sealed({}, wire::PEER_CODE_CONTROL));
     ended_ = true;
   }
   std::vector<std::byte> sealed(const std::vector<std::byte>& text, uint32_t code) {

@@ -83,7 +83,7 @@ class BothImplementations(unittest.TestCase):
         for mode, own in MODES_AND_PARTIES:
             with self.subTest(mode=mode, own=own), End(mode, own) as end:
                 for size in (0, 1, 7, 8, 9, 23, 24, 40, 1000, 4096, 5000):
-                    code = dice.randrange(pf.CODE_OPEN)
+                    code = dice.randrange(pf.CODE_CONTROL)
                     payload = dice.randbytes(size)
                     end.sock.sendall(end.party.frame(payload, code))
                     self.assertEqual(end.receive(size, code), payload)
@@ -129,11 +129,11 @@ class BothImplementations(unittest.TestCase):
     def test_end_authenticated_in_hard_mode(self):
         for own in "AB":
             with self.subTest(own=own), End("hard", own) as end:
-                end.sock.sendall(end.party.frame(b"", pf.CODE_OPEN) + end.party.frame(b"last", 1) +
-                                 end.party.frame(b"", pf.CODE_END))
+                end.sock.sendall(end.party.frame(pf.OPEN_TEXT, pf.CODE_CONTROL) + end.party.frame(b"last", 1) +
+                                 end.party.frame(b"", pf.CODE_CONTROL))
                 while end.read():
                     pass
-                self.assertEqual(end.frames, [(1, b"last"), (pf.CODE_END, b"")])
+                self.assertEqual(end.frames, [(1, b"last"), (pf.CODE_CONTROL, b"")])
                 self.assertEqual(end.last_word(), (0, []))
 
     def test_end_without_saying_so(self):
@@ -175,10 +175,10 @@ class AFault(unittest.TestCase):
             return pf.make_frame(end.party.sending, b"", 1, length=0xFFFFFFFF)
 
         def reserved(end):
-            return end.party.frame(b"x", pf.CODE_END)
+            return end.party.frame(b"x", pf.CODE_CONTROL)
 
         def after_end(end):
-            return end.party.frame(b"", pf.CODE_END) + end.party.frame(b"x", 1)
+            return end.party.frame(b"", pf.CODE_CONTROL) + end.party.frame(b"x", 1)
 
         cut = (lambda end: end.party.frame(b"some payload", 1)[:-1], "truncated")
         for mode in ("base", "hard"):

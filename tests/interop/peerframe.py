@@ -17,7 +17,8 @@ from cryptography.hazmat.primitives.hmac import HMAC
 from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
 
 HEADER, TAG, OVERHEAD = 16, 8, 24
-CODE_END, CODE_OPEN = 0xFFFFFFFF, 0xFFFFFFFE
+CODE_CONTROL = 0xFFFFFFFF  # of hard mode: empty it is the end, with OPEN_TEXT it says nothing but that we hold the block
+OPEN_TEXT = b"open"
 PREAMBLE = 40
 
 

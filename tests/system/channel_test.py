@@ -196,6 +196,12 @@ class Channels(SystemTest):
             self.assertEqual(done.returncode, 1, framed[:8])
             self.assertTrue(done.stderr.startswith(b"sallyport: error:"), done.stderr)
 
+    def test_pipe_fails_when_there_is_no_standard_output_for_what_comes(self):
+        done = subprocess.run(f"exec {binary('sallyport')} pipe echo --wait 1 -c {self.site.config} >&-", shell=True,
+                              input=b"comes back", stderr=subprocess.PIPE, timeout=60)
+        self.assertEqual(done.returncode, 1, done.stderr)
+        self.assertIn(b"error: ", done.stderr)
+
     def test_pipe_stream_to_a_listening_program(self):
         listener = self.network().listen("chat")
         data = patterned(1_000_000)

@@ -99,6 +99,30 @@ class Observe(SystemTest):
                 return None  # the queue of the socket is still full
         wait_until(served, 5, "the page is served again")
 
+    def ask_metrics(self, request):
+        with socket.socket(socket.AF_UNIX) as sock:
+            sock.settimeout(10)
+            sock.connect(str(self.host.dir / "run/metrics.sock"))
+            sock.sendall(request)
+            return b"".join(iter(lambda: sock.recv(65536), b""))
+
+    def test_metrics_are_served_beside_silent_clients(self):
+        silent = []
+        for _ in range(24):  # more than it serves at once
+            silent.append(socket.socket(socket.AF_UNIX))
+            self.addCleanup(silent[-1].close)
+            silent[-1].connect(str(self.host.dir / "run/metrics.sock"))
+        self.assertTrue(self.ask_metrics(b"GET /metrics HTTP/1.1\r\n\r\n").startswith(b"HTTP/1.1 200 "))
+
+    def test_metrics_answer_a_query_and_a_head(self):
+        page = self.ask_metrics(b"GET /metrics?x=1 HTTP/1.1\r\n\r\n")
+        self.assertTrue(page.startswith(b"HTTP/1.1 200 ") and b"sallyport_" in page, page[:200])
+        head = self.ask_metrics(b"HEAD /metrics HTTP/1.1\r\n\r\n")
+        self.assertTrue(head.startswith(b"HTTP/1.1 200 ") and head.endswith(b"\r\n\r\n"), head[-200:])
+        self.assertRegex(head, rb"Content-Length: [1-9]")
+        for other in (b"GET /metricsx HTTP/1.1", b"POST /metrics HTTP/1.1", b"HEADS /metrics HTTP/1.1"):
+            self.assertTrue(self.ask_metrics(other + b"\r\n\r\n").startswith(b"HTTP/1.1 404 "), other)
+
     def test_status_json(self):
         done = self.host.cli("status", "--json")
         status = json.loads(done.stdout)

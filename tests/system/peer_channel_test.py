@@ -86,14 +86,14 @@ class Api(SystemTest):
         channel.send(b"", 5)
         self.assertEqual(peer.receive(), (5, b""))
 
-    def test_code_is_the_callers_but_for_the_reserved_ones(self):
+    def test_code_is_the_callers_but_for_the_reserved_one(self):
         channel, peer = self.accepted()
-        for code in (0, 1, 0xFFFFFFFD):
+        for code in (0, 1, 0xFFFFFFFE):
             channel.send(b"x", code)
             self.assertEqual(peer.receive(), (code, b"x"))
-        for code in (0xFFFFFFFE, 0xFFFFFFFF):
+        for text in (b"x", b"", b"open"):
             with self.assertRaises(sallyport.NetReservedCode):
-                channel.send(b"x", code)
+                channel.send(text, 0xFFFFFFFF)
 
     def test_two_that_write_large_frames_at_once_dont_block_each_other(self):
         ours, theirs = self.both()

@@ -12,7 +12,8 @@ import socket
 from harness import b64, free_port
 import peerframe as pf
 
-OPEN, END = pf.CODE_OPEN, pf.CODE_END
+END = pf.CODE_CONTROL  # with an empty payload
+OPEN = (pf.CODE_CONTROL, pf.OPEN_TEXT)
 PATIENCE_S = 30.0
 
 
@@ -67,7 +68,7 @@ class WirePeer:
             while self.party.sending is None:
                 self.read()
             if opening:
-                self.send(b"", OPEN)
+                self.send(pf.OPEN_TEXT, pf.CODE_CONTROL)
 
     def read(self):
         data = self.sock.recv(1 << 16)

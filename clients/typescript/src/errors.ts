@@ -56,7 +56,7 @@ const SENTENCES = {
   netFailed: "netd failed: its log tells more",
   netShuttingDown: "netd is shutting down",
   netWrongProtocol: "the entry speaks another protocol",
-  netReservedCode: "a code that is the protocol's own: 0xFFFFFFFE and 0xFFFFFFFF",
+  netReservedCode: "the code that is the protocol's own: 0xFFFFFFFF",
   broken: "the channel is broken",
   unknown: "refused for a reason that this package is too old to know",
   cantConnect: "can't connect",

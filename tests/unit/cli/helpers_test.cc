@@ -120,7 +120,8 @@ TEST(BackOff, DoublesUpToFiveSecondsAndBeginsAgainAfterAGoodRun) {
   std::vector<uint64_t> pauses;
   for (int i = 0; i < 8; ++i) pauses.push_back(backOff.next(10));
   EXPECT_EQ(pauses, (std::vector<uint64_t>{100, 200, 400, 800, 1600, 3200, 5000, 5000}));
-  EXPECT_EQ(backOff.next(10000), 100u);
+  EXPECT_EQ(backOff.next(999), 5000u);
+  EXPECT_EQ(backOff.next(1000), 100u);
   EXPECT_EQ(backOff.next(0), 200u);
 }
 

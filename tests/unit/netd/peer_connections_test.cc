@@ -43,7 +43,7 @@ TEST_F(PeerConnections, IsHalfOpenUntilTheFirstFrame) {
   turns();
   EXPECT_EQ(stats.get(Counter::HalfOpen), 1u);
   EXPECT_EQ(recordsOf(ControlKind::Dial), 0u);  // nothing is dialled for who hasn't proved to have the block
-  say(party, "", PEER_CODE_OPEN);
+  say(party, PEER_OPEN_TEXT, PEER_CODE_CONTROL);
   ASSERT_TRUE(until([&] { return recordsOf(ControlKind::Dial) == 1; }));
   EXPECT_EQ(stats.get(Counter::HalfOpen), 0u);
 }
@@ -56,7 +56,7 @@ TEST_F(PeerConnections, ATunnelCarriesBothWaysAndBothEnds) {
   EXPECT_EQ(text(read(target, 2)), "up");
   ASSERT_EQ(::send(target, "down", 4, 0), 4);
   EXPECT_EQ(hear(party), "0:down");
-  say(party, "", PEER_CODE_END);
+  say(party, "", PEER_CODE_CONTROL);
   EXPECT_TRUE(closed(target));  // half: the other direction goes on
   ASSERT_EQ(::send(target, "more", 4, 0), 4);
   EXPECT_EQ(hear(party), "0:more");
@@ -231,19 +231,27 @@ TEST_F(PeerConnections, RefuseAFrameBeyondTheLimitByItsHeader) {
   EXPECT_TRUE(dropped(R::FrameTooLarge));
 }
 
-TEST_F(PeerConnections, RefuseDataUnderAReservedCode) {
+TEST_F(PeerConnections, RefuseDataUnderTheReservedCode) {
   start();
+  for (const std::string word : {"x", "opem", "open-"}) {
+    Party party = connectedParty(PEER_ECHO_ENTRY);
+    say(party, word, PEER_CODE_CONTROL);
+    EXPECT_TRUE(closed(party.socket)) << word;
+  }
+  EXPECT_EQ(stats.get(R::ReservedCode), 3u);
+  // What can't be one isn't waited for.
   Party party = connectedParty(PEER_ECHO_ENTRY);
-  say(party, "x", PEER_CODE_OPEN);
+  const auto large = frame(party, std::string(1000, 'x'), PEER_CODE_CONTROL);
+  writeTo(party, ByteSpan(large).first(wire::PEER_HEADER_BYTES));
   EXPECT_TRUE(closed(party.socket));
-  EXPECT_TRUE(dropped(R::ReservedCode));
+  EXPECT_EQ(stats.get(R::ReservedCode), 4u);
 }
 
 TEST_F(PeerConnections, RefuseWhatComesAfterTheEnd) {
   start();
   Party party = connectedParty(PEER_TARGET_ENTRY);
   ASSERT_TRUE(until([&] { return target.get() >= 0; }));
-  say(party, "", PEER_CODE_END);
+  say(party, "", PEER_CODE_CONTROL);
   say(party, "x");
   EXPECT_TRUE(closed(party.socket));
   EXPECT_TRUE(dropped(R::AfterEnd));
@@ -334,7 +342,7 @@ TEST_F(PeerConnections, NothingIsDialledForOneThatIsGoneBehindItsFirstFrame) {
   Party party = dialParty(PEER_TARGET_ENTRY);
   ASSERT_TRUE(exchange(party));
   turns(3);
-  say(party, "", PEER_CODE_OPEN);
+  say(party, PEER_OPEN_TEXT, PEER_CODE_CONTROL);
   party.socket = nullptr;
   EXPECT_TRUE(dropped(R::TransportError));
   EXPECT_EQ(recordsOf(ControlKind::Dial), 0u);

@@ -7,8 +7,8 @@
 
 namespace sallyport::netd::test {
 
-using wire::PEER_CODE_END;
-using wire::PEER_CODE_OPEN;
+using wire::PEER_CODE_CONTROL;
+using wire::PEER_OPEN_TEXT;
 
 class PeerWorkerTest : public WorkerTest {
  protected:
@@ -78,7 +78,7 @@ class PeerWorkerTest : public WorkerTest {
   Party connectedParty(uint32_t entry, uint32_t rotateFrames = 65536) {
     Party party = dialParty(entry);
     EXPECT_TRUE(exchange(party, rotateFrames));
-    say(party, "", PEER_CODE_OPEN);
+    say(party, PEER_OPEN_TEXT, PEER_CODE_CONTROL);
     EXPECT_TRUE(until([&] { return stats.get(Counter::HalfOpen) == 0; }));
     return party;
   }
@@ -86,6 +86,6 @@ class PeerWorkerTest : public WorkerTest {
   peer::FrameCipher frameCipher;
 };
 
-inline const std::string END = std::to_string(PEER_CODE_END) + ":";
+inline const std::string END = std::to_string(PEER_CODE_CONTROL) + ":";
 
 }  // namespace sallyport::netd::test

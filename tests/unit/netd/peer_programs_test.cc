@@ -348,18 +348,23 @@ INSTANTIATE_TEST_SUITE_P(OfItsOwn, AProgramInHardMode, testing::Values(PeerMode:
 class AProgramInBaseMode : public APeerProgram {};
 INSTANTIATE_TEST_SUITE_P(OfItsOwn, AProgramInBaseMode, testing::Values(PeerMode::Base), modeName);
 
-TEST_P(AProgramInHardMode, CantHaveTheReservedCodes) {
-  for (const uint32_t code : {PEER_CODE_OPEN, PEER_CODE_END}) {
-    EXPECT_EQ(answer(sendRequest("x", code).send())->getOutcome().getRefused(), NetRefusal::RESERVED_CODE);
-    EXPECT_EQ(answer(sendRequest("", code).send())->getOutcome().getRefused(), NetRefusal::RESERVED_CODE);
+TEST_P(AProgramInHardMode, HasAllCodesButTheReservedOne) {
+  for (const std::string text : {"x", "", "open"})
+    EXPECT_EQ(answer(sendRequest(text, PEER_CODE_CONTROL).send())->getOutcome().getRefused(),
+              NetRefusal::RESERVED_CODE);
+  for (const std::string text : {"still here", ""}) {
+    EXPECT_TRUE(answer(sendRequest(text, PEER_CODE_CONTROL - 1).send())->getOutcome().isSent());
+    EXPECT_EQ(hear(party), "4294967294:" + text);
+    say(party, text, PEER_CODE_CONTROL - 1);
+    const Got got = receive(100);
+    EXPECT_EQ(got.code, PEER_CODE_CONTROL - 1);
+    EXPECT_EQ(got.data, text);
   }
-  EXPECT_TRUE(answer(sendRequest("still here").send())->getOutcome().isSent());
-  EXPECT_EQ(hear(party), "0:still here");
 }
 
 TEST_P(AProgramInHardMode, GetsTheGoodBytesAndTheEndAndMayStillSend) {
   say(party, "last words");
-  say(party, "", PEER_CODE_END);
+  say(party, "", PEER_CODE_CONTROL);
   turns();
   Got got = receive(100);
   EXPECT_EQ(got.data, "last words");
@@ -371,7 +376,7 @@ TEST_P(AProgramInHardMode, GetsTheGoodBytesAndTheEndAndMayStillSend) {
 
 // protocol §13.3: no code is reserved, so CODE is the caller's altogether, in both directions, empty or not.
 TEST_P(AProgramInBaseMode, HasAllCodes) {
-  for (const uint32_t code : {PEER_CODE_OPEN, PEER_CODE_END}) {
+  for (const uint32_t code : {PEER_CODE_CONTROL - 1, PEER_CODE_CONTROL}) {
     for (const std::string payload : {"x", ""}) {
       const auto sent = answer(sendRequest(payload, code).send());
       ASSERT_TRUE(sent->getOutcome().isSent());

@@ -381,8 +381,8 @@ TEST(AnEndpointInHardMode, KnowsAnAuthenticatedEnd) {
 TEST(AnEndpointInHardMode, RefusesWhatComesAfterTheEnd) {
   Conversation wire(PeerMode::Hard);
   FrameSealer sealer = wire.keys.sealer(PeerMode::Hard, PeerParty::A, 0);
-  for (const auto& frame :
-       {sealFrame(sealer, wire.cipher, {}, wire::PEER_CODE_END), sealFrame(sealer, wire.cipher, textBlock("more"), 1)})
+  for (const auto& frame : {sealFrame(sealer, wire.cipher, {}, wire::PEER_CODE_CONTROL),
+                            sealFrame(sealer, wire.cipher, textBlock("more"), 1)})
     wire.aToB.bytes.insert(wire.aToB.bytes.end(), frame.begin(), frame.end());
   Block in(100);
   EXPECT_EQ(wire.b.receive(in, 0).fault, R::AfterEnd);
@@ -404,32 +404,32 @@ TEST(AReceiver, HoldsNothingMoreOfABrokenStream) {
   EXPECT_TRUE(receiver.room().empty());
 }
 
-TEST(AnEndpointInHardMode, LendsReservedCodesToNobody) {
-  Conversation wire(PeerMode::Hard);
-  for (const uint32_t code : {wire::PEER_CODE_END, wire::PEER_CODE_OPEN}) {
-    EXPECT_EQ(wire.a.send(textBlock("x"), code, 0).fault, R::ReservedCode);
-    EXPECT_EQ(wire.a.send({}, code, 0).fault, R::ReservedCode);
+TEST(AnEndpointInHardMode, LendsTheReservedCodeToNobody) {
+  for (const std::string_view word : {"x", "opem", "open-"}) {
+    Conversation wire(PeerMode::Hard);
+    EXPECT_EQ(wire.a.send(textBlock(word), wire::PEER_CODE_CONTROL, 0).fault, R::ReservedCode);
+    EXPECT_EQ(wire.a.send({}, wire::PEER_CODE_CONTROL, 0).fault, R::ReservedCode);
+    EXPECT_TRUE(wire.aToB.bytes.empty());
+    EXPECT_EQ(wire.a.send(textBlock("x"), wire::PEER_CODE_CONTROL - 1, 0).status, Status::Ok);
+    // From a peer that sends anything else under it.
+    FrameSealer sealer = wire.keys.sealer(PeerMode::Hard, PeerParty::A, 0);
+    sealFrame(sealer, wire.cipher, textBlock("x"), 1);
+    const Block frame = sealFrame(sealer, wire.cipher, textBlock(word), wire::PEER_CODE_CONTROL);
+    wire.aToB.bytes.insert(wire.aToB.bytes.end(), frame.begin(), frame.end());
+    Block in(100);
+    const Received received = wire.b.receive(in, 0);
+    EXPECT_EQ(received.fault, R::ReservedCode) << word;
+    EXPECT_EQ(received.bytes, 1u);
   }
-  EXPECT_TRUE(wire.aToB.bytes.empty());
-  EXPECT_EQ(wire.a.send(textBlock("x"), wire::PEER_CODE_OPEN - 1, 0).status, Status::Ok);
-  // From a peer that sends a payload under one of them.
-  FrameSealer sealer = wire.keys.sealer(PeerMode::Hard, PeerParty::A, 0);
-  sealFrame(sealer, wire.cipher, textBlock("x"), 1);
-  const Block frame = sealFrame(sealer, wire.cipher, textBlock("x"), wire::PEER_CODE_OPEN);
-  wire.aToB.bytes.insert(wire.aToB.bytes.end(), frame.begin(), frame.end());
-  Block in(100);
-  const Received received = wire.b.receive(in, 0);
-  EXPECT_EQ(received.fault, R::ReservedCode);
-  EXPECT_EQ(received.bytes, 1u);
 }
 
 TEST(AnEndpointInBaseMode, LeavesAllCodesToTheCaller) {
   Conversation wire(PeerMode::Base);
-  ASSERT_EQ(wire.a.send(textBlock("x"), wire::PEER_CODE_END, 0).status, Status::Ok);
+  ASSERT_EQ(wire.a.send(textBlock("x"), wire::PEER_CODE_CONTROL, 0).status, Status::Ok);
   Block in(1);
   const Received received = wire.b.receive(in, 0);
   EXPECT_EQ(received.status, Status::Ok);
-  EXPECT_EQ(received.code, wire::PEER_CODE_END);
+  EXPECT_EQ(received.code, wire::PEER_CODE_CONTROL);
 }
 
 using AnEndpointDeathTest = testing::Test;
