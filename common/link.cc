@@ -144,7 +144,7 @@ void Link::readAvailable() {
     static thread_local std::array<std::byte, READ_CHUNK / 2> chunk;
     const MutableByteSpan room = filling ? message_->missing() : MutableByteSpan(chunk);
     const ssize_t got = ::read(fd_, room.data(), room.size());
-    if (got < 0 && (errno == EAGAIN || errno == EINTR)) return;
+    if (got < 0 && (errno == EAGAIN || errno == EINTR)) break;
     heardMs_ = loop_.nowMs();
     if (got <= 0) {
       eof_ = true;

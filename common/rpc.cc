@@ -16,6 +16,7 @@
 #include <kj/debug.h>
 #include <kj/io.h>
 
+#include "common/config.h"
 #include "common/log.h"
 #include "common/secret_bytes.h"
 
@@ -96,7 +97,7 @@ RpcServer::RpcServer(EventLoop& loop, int listenFd, Bootstrap bootstrap, LinkLim
       maxClients_(maxClients),
       budget_(budget),
       alive_(std::make_shared<bool>(true)) {
-  loop_.add(listenFd_, EPOLLIN, *this);
+  updateListening();
 }
 
 RpcServer::~RpcServer() noexcept(false) {
@@ -106,39 +107,56 @@ RpcServer::~RpcServer() noexcept(false) {
 
 void RpcServer::stopAccepting() {
   if (listenFd_ < 0) return;
-  if (!paused_) loop_.remove(listenFd_, *this);
+  rest(true);
   close(listenFd_);
   listenFd_ = -1;
 }
 
+void RpcServer::rest(bool resting) {
+  resting_ = resting;
+  updateListening();
+}
+
+void RpcServer::updateListening() {
+  const bool listening = listenFd_ >= 0 && !resting_ && !paused_;
+  if (listening == listening_) return;
+  listening_ = listening;
+  if (listening)
+    loop_.add(listenFd_, EPOLLIN, *this);
+  else
+    loop_.remove(listenFd_, *this);
+}
+
 void RpcServer::onEvents(uint32_t events) {
   // A bounded number a turn: a flood of connections must not starve those connected.
-  for (int i = 0; i < 16; ++i) {
+  for (int i = 0; i < 16 && listening_; ++i) {
     const int fd = accept4(listenFd_, nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC);
     if (fd < 0) {
       const bool dead = (events & (EPOLLHUP | EPOLLERR)) != 0;
       if (dead || (errno != EAGAIN && errno != EINTR && errno != ECONNABORTED)) pause();
       return;
     }
-    admit(fd);
+    admit(kj::AutoCloseFd(fd));
   }
 }
 
-void RpcServer::admit(int fd) {
+void RpcServer::admit(kj::AutoCloseFd socket, std::optional<uid_t> user) {
   kj::Maybe<capnp::Capability::Client> capability;
   PeerCredentials peer;
   try {
-    peer = peerCredentials(fd);
+    peer = peerCredentials(socket);
+    if (!user && peer.uid == OVERFLOW_ID && onUnnamed) return onUnnamed(kj::mv(socket));
+    peer.uid = user.value_or(peer.uid);
     peer.charge = std::make_shared<LinkCharge>();
     capability = bootstrap_(peer);
   } catch (const kj::Exception&) { capability = nullptr; }
   if (capability == nullptr || (clients_.size() >= maxClients_ && !makeRoomFor(peer.uid))) {
-    close(fd);
     ++stats_.refused;
     return;
   }
   ++stats_.accepted;
-  clients_.push_back(std::make_unique<Client>(loop_, fd, peer.uid, limits_, kj::mv(KJ_ASSERT_NONNULL(capability))));
+  clients_.push_back(
+      std::make_unique<Client>(loop_, socket.release(), peer.uid, limits_, kj::mv(KJ_ASSERT_NONNULL(capability))));
   stats_.connected = clients_.size();
   auto self = std::prev(clients_.end());
   if (budget_ != nullptr) (*self)->link.countFor(*budget_, peer.uid, peer.charge);
@@ -175,13 +193,13 @@ bool RpcServer::makeRoomFor(uid_t uid) {
 // Out of descriptors, or the socket is dead: who waits keeps waiting a moment, instead of us spinning.
 void RpcServer::pause() {
   static constexpr auto PAUSE = 100 * kj::MILLISECONDS;
-  loop_.remove(listenFd_, *this);
   paused_ = true;
+  updateListening();
   resuming_ = loop_.timer()
                   .afterDelay(PAUSE)
                   .then([this] {
                     paused_ = false;
-                    if (listenFd_ >= 0) loop_.add(listenFd_, EPOLLIN, *this);
+                    updateListening();
                   })
                   .eagerlyEvaluate(nullptr);
 }
@@ -190,7 +208,7 @@ void RpcServer::drop(std::list<std::unique_ptr<Client>>::iterator client) {
   const CutOff reason = (*client)->link.cutOff();
   if (reason != CutOff::None) {
     ++stats_.cutOff[static_cast<size_t>(reason)];
-    logWarning("rpc client cut off reason=" + std::string(name(reason)));
+    logWarning("rpc client cut off reason=" + std::string(name(reason)) + " uid=" + std::to_string((*client)->uid));
     if (onCutOff) onCutOff(reason);
   }
   clients_.erase(client);

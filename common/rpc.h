@@ -12,10 +12,12 @@
 #include <functional>
 #include <list>
 #include <memory>
+#include <optional>
 #include <set>
 #include <string_view>
 
 #include <capnp/rpc-twoparty.h>
+#include <kj/io.h>
 
 #include "common/link.h"
 
@@ -53,13 +55,20 @@ class RpcServer final : private EventLoop::Watcher {
   const Stats& stats() const { return stats_; }
   // Told of each client that is cut off; may be empty.
   std::function<void(CutOff)> onCutOff;
+  // Gets who has connected but is nobody in the user namespace of this process (OVERFLOW_ID): to ask a process that
+  // can name him, and admit() him then. May be empty; such clients are one user.
+  std::function<void(kj::AutoCloseFd)> onUnnamed;
+  // `user`: whom others have named; without it SO_PEERCRED tells.
+  void admit(kj::AutoCloseFd socket, std::optional<uid_t> user = std::nullopt);
+  // Back-pressure: while it rests, connections wait in the kernel's queue.
+  void rest(bool resting);
   // No new clients; those connected stay.
   void stopAccepting();
 
  private:
   struct Client;
   void onEvents(uint32_t events) override;
-  void admit(int fd);
+  void updateListening();
   bool makeRoomFor(uid_t uid);
   void pause();
   void drop(std::list<std::unique_ptr<Client>>::iterator client);
@@ -71,6 +80,8 @@ class RpcServer final : private EventLoop::Watcher {
   size_t maxClients_;
   LinkBudget* budget_;
   Stats stats_;
+  bool listening_ = false;  // to what happens at listenFd_
+  bool resting_ = false;
   bool paused_ = false;
   kj::Promise<void> resuming_ = nullptr;
   std::list<std::unique_ptr<Client>> clients_;

@@ -32,6 +32,7 @@ ChannelService::ChannelService(Worker& worker, kj::AutoCloseFd listener)
           [&worker](const PeerCredentials&) -> kj::Maybe<capnp::Capability::Client> { return makeNetwork(worker); },
           NET_LINK_LIMITS, MAX_CLIENTS, &budget_) {
   server_.onCutOff = [&worker](CutOff) { worker.stats().add(Counter::RpcCutOff); };
+  server_.onUnnamed = [&worker](kj::AutoCloseFd program) { worker.askWhoCalls(NET_SOCKET, kj::mv(program)); };
 }
 
 ChannelService::~ChannelService() { *alive_ = false; }

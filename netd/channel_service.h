@@ -45,6 +45,10 @@ class ChannelService {
   void waitFor(const std::string& name, Acceptor& acceptor);  // give() is called at most once, maybe at once
   void stopWaiting(const std::string& name, Acceptor& acceptor);
 
+  // Who has connected to [net] socket, and whom the monitor has named.
+  void admit(kj::AutoCloseFd program, uid_t user) { server_.admit(kj::mv(program), user); }
+  void rest(bool resting) { server_.rest(resting); }
+
   const RpcServer::Stats& rpcStats() const { return server_.stats(); }
 
  private:

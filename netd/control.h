@@ -34,7 +34,7 @@ enum class ControlKind : uint32_t {
   StatusReport,     // request; descriptor: sealed memfd with a StatusReport
   ReloadDone,       // request; value: 1 done, 0 refused; payload: text for people
   Drain,            // finish what is under way, take nothing new
-  Caller,           // target: id of a [[listen]] entry; value: the uid of who called; descriptor: what WhoCalls sent
+  Caller,           // target: as in WhoCalls; value: the uid of who called; descriptor: what WhoCalls sent
   // worker to monitor
   Ready = 64,     // payload: the sandbox report, one "name\tstate\tdetail\n" a layer; verdict as layer "verdict"
   Dial,           // request; target: id of an entry; value: how many addresses of it were tried before
@@ -42,8 +42,10 @@ enum class ControlKind : uint32_t {
   StatusRequest,  // request (worker 0 only)
   ReloadRequest,  // request (worker 0 only)
   Drained,        // nothing is left: the worker is about to exit
-  WhoCalls,       // target: id of a [[listen]] entry; descriptor: an accepted Unix socket, that comes back as Caller
+  WhoCalls,       // target: id of a [[listen]] entry, or NET_SOCKET; descriptor: accepted there, comes back as Caller
 };
+
+inline constexpr uint32_t NET_SOCKET = 0;  // as a target; ids of entries begin at 1
 
 struct ControlRecord {
   ControlKind kind{};

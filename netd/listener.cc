@@ -22,16 +22,10 @@ namespace {
 constexpr int ACCEPTS_A_TURN = 64;
 constexpr unsigned MAX_WOKEN_FOR_NOTHING = 16;
 constexpr uint32_t REST_MS = 100;
-
-bool isUnixSocket(int socket) {
-  sockaddr_storage address{};
-  socklen_t length = sizeof address;
-  return getsockname(socket, reinterpret_cast<sockaddr*>(&address), &length) == 0 && address.ss_family == AF_UNIX;
-}
 }  // namespace
 
 Listener::Listener(Worker& worker, Kind kind, uint32_t entryId, kj::AutoCloseFd socket)
-    : worker_(worker), kind_(kind), entryId_(entryId), socket_(kj::mv(socket)), local_(isUnixSocket(socket_)) {
+    : worker_(worker), kind_(kind), entryId_(entryId), socket_(kj::mv(socket)) {
   onConfig();
   // Exclusive: a Unix listener is shared by all workers, and one is to wake up.
   worker_.loop().add(socket_, EPOLLIN | EPOLLEXCLUSIVE, *this);

@@ -21,7 +21,6 @@ class Listener final : EventLoop::Watcher {
   void rest(bool resting);
   // Somebody who has connected to it, and where he comes from.
   void acceptFrom(kj::AutoCloseFd socket, const Origin& origin);
-  bool isLocal() const { return local_; }
 
  private:
   void onEvents(uint32_t events) override;
@@ -34,7 +33,6 @@ class Listener final : EventLoop::Watcher {
   Kind kind_;
   uint32_t entryId_;
   kj::AutoCloseFd socket_;
-  const bool local_;  // a Unix socket
   bool resting_ = false;
   unsigned wokenForNothing_ = 0;  // in a row
   kj::Promise<void> goingOn_ = nullptr;

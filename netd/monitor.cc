@@ -269,7 +269,7 @@ void Monitor::equip(WorkerProcess& worker) {
   worker.send({.kind = ControlKind::CookieKey}, cookieKey_->expose());
   if (draining_) return worker.send({.kind = ControlKind::Drain});
   if (worker.index() == 0) {
-    if (netListener_.get() >= 0) worker.sendFd(ControlKind::NetListener, 0, netListener_);
+    if (netListener_.get() >= 0) worker.sendFd(ControlKind::NetListener, NET_SOCKET, netListener_);
     if (metricsListener_.get() >= 0) worker.sendFd(ControlKind::MetricsListener, 0, metricsListener_);
   }
   for (const auto& [id, listening] : listeners_) sendListener(worker, id, listening);

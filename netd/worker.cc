@@ -236,23 +236,34 @@ void Worker::pauseAccepting() {
 void Worker::updateListeners() {
   for (auto& [id, listener] : listeners_) {
     listener->rest(paused_ || (listener->kind() == Listener::Kind::Plain && !mayStartOutgoing(id)) ||
-                   (listener->isLocal() && unnamed_ >= MAX_UNNAMED));
+                   !mayAskWhoCalls(id));
   }
+  if (channels_ != nullptr) channels_->rest(!mayAskWhoCalls(NET_SOCKET));
 }
 
-void Worker::askWhoCalls(uint32_t entryId, kj::AutoCloseFd socket) {
+bool Worker::mayAskWhoCalls(uint32_t target) const {
+  const auto found = unnamed_.find(target);
+  return found == unnamed_.end() || found->second < MAX_UNNAMED;
+}
+
+void Worker::askWhoCalls(uint32_t target, kj::AutoCloseFd socket) {
   std::vector<kj::AutoCloseFd> fds;
   fds.push_back(kj::mv(socket));
-  control_.send({.kind = ControlKind::WhoCalls, .target = entryId}, {}, kj::mv(fds));
-  if (++unnamed_ == MAX_UNNAMED) updateListeners();
+  control_.send({.kind = ControlKind::WhoCalls, .target = target}, {}, kj::mv(fds));
+  if (++unnamed_[target] == MAX_UNNAMED) updateListeners();
 }
 
 void Worker::onCaller(ControlChannel::Received& received) {
-  KJ_REQUIRE(unnamed_ > 0, "a caller that wasn't asked about");
-  if (unnamed_-- == MAX_UNNAMED) updateListeners();
-  const auto listener = listeners_.find(received.record.target);
-  if (listener == listeners_.end() || received.fds.empty()) return;  // nobody listens for him any more
-  listener->second->acceptFrom(kj::mv(received.fds[0]), LocalUser{static_cast<uid_t>(received.record.value)});
+  const uint32_t target = received.record.target;
+  const auto asked = unnamed_.find(target);
+  KJ_REQUIRE(asked != unnamed_.end() && asked->second > 0, "a caller that wasn't asked about");
+  if (asked->second-- == MAX_UNNAMED) updateListeners();
+  if (received.fds.empty()) return;
+  const LocalUser user{static_cast<uid_t>(received.record.value)};
+  if (target == NET_SOCKET) return channels_->admit(kj::mv(received.fds[0]), user.uid);
+  const auto listener = listeners_.find(target);
+  if (listener == listeners_.end()) return;  // nobody listens for him any more
+  listener->second->acceptFrom(kj::mv(received.fds[0]), user);
 }
 
 // --- asking the monitor ----------------------------------------------------------------------------------------------

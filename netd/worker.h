@@ -95,12 +95,15 @@ class Worker {
   void recheckBlocksSoon();
   // Out of descriptors: all listeners rest for a moment.
   void pauseAccepting();
-  // Somebody has connected to the entry's Unix listener whom only the monitor can name: accepted when it has.
-  void askWhoCalls(uint32_t entryId, kj::AutoCloseFd socket);
+  // Somebody has connected to a Unix socket, an entry's or NET_SOCKET, whom only the monitor can name: let in when it
+  // has.
+  void askWhoCalls(uint32_t target, kj::AutoCloseFd socket);
 
  private:
   static constexpr uint32_t MAX_OUTGOING = 256;
-  static constexpr uint32_t MAX_UNNAMED = 64;
+  // Of one socket, so that a crowd at it holds up no other; the monitor keeps 1,024 answers for a worker that doesn't
+  // read.
+  static constexpr uint32_t MAX_UNNAMED = 16;
 
   struct PendingRequest {
     ControlKind kind;
@@ -122,6 +125,7 @@ class Worker {
   void drain();
   void checkDrained();
   void updateListeners();
+  bool mayAskWhoCalls(uint32_t target) const;
 
   EventLoop& loop_;
   std::shared_ptr<bool> alive_;
@@ -158,8 +162,8 @@ class Worker {
   kj::Maybe<kj::Promise<void>> peerCheck_;
   std::unordered_map<uint32_t, uint32_t> outgoing_;  // handshakes under way, by entry
   int descriptorCeiling_;
-  uint32_t unnamed_ = 0;  // callers whom the monitor was asked about; while they are many, Unix listeners rest
-  bool paused_ = false;   // out of descriptors
+  std::unordered_map<uint32_t, uint32_t> unnamed_;  // callers whom the monitor was asked about, by target
+  bool paused_ = false;                             // out of descriptors
   kj::Promise<void> pause_ = nullptr;
   bool draining_ = false;
   uint64_t drainDeadlineMs_ = 0;

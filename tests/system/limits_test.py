@@ -3,12 +3,17 @@
 Method: real daemons with very small limits; one client more, one second longer, one handshake faster than allowed.
 """
 
+import contextlib
 import os
+import select
 import socket
+import struct
 import time
 import unittest
 
+import minicapnp
 from harness import SystemTest, ct, wait_until
+from minicapnp import NETWORK, Struct, call_message
 from peer_sites import WirePeer, add_block, peer_listen
 from traffic import Service, reset
 
@@ -100,10 +105,36 @@ class Limits(SystemTest):
 
 
 @unittest.skipUnless(os.geteuid() == 0, "needs root, to become other users")
-class UsersOfAUnixListener(SystemTest):
-    """Each user of the host is a source of its own, though the worker's user namespace knows none of them."""
+class UsersOfTheHost(SystemTest):
+    """What is for each of them alone is so although the user namespace of a worker knows none of them."""
 
     ANNA, BERT = 4001, 4002
+
+    @contextlib.contextmanager
+    def being(self, user):
+        os.seteuid(user)
+        try:
+            yield
+        finally:
+            os.seteuid(0)
+
+    def let_all_in(self, path):
+        for folder in (self.site_.dir, path.parent):
+            folder.chmod(0o711)
+        path.chmod(0o666)
+
+    def connect_as(self, user):
+        sock = socket.socket(socket.AF_UNIX)
+        self.addCleanup(sock.close)
+        with self.being(user):
+            sock.connect(str(self.path))
+        sock.settimeout(10)
+        return sock
+
+
+class UsersOfAUnixListener(UsersOfTheHost):
+    """Each is a source of its own."""
+
     WRONG = b"not of this block, not at all"
 
     def setUp(self):
@@ -116,22 +147,9 @@ class UsersOfAUnixListener(SystemTest):
     def start(self, **limits):
         self.site_.limits.update(limits)
         self.site_.start()
-        for folder in (self.site_.dir, self.path.parent):
-            folder.chmod(0o711)
-        self.path.chmod(0o666)
+        self.let_all_in(self.path)
         wait_until(lambda: self.site_.counter("connections") == 0, 5, "the start's own connections are gone")
         self.before = self.site_.drops()
-
-    def connect_as(self, user):
-        sock = socket.socket(socket.AF_UNIX)
-        self.addCleanup(sock.close)
-        os.seteuid(user)
-        try:
-            sock.connect(str(self.path))
-        finally:
-            os.seteuid(0)
-        sock.settimeout(10)
-        return sock
 
     def assert_served(self, sock):
         peer = WirePeer(sock, "A", self.block, mode="base")
@@ -159,6 +177,49 @@ class UsersOfAUnixListener(SystemTest):
         self.assert_dropped(self.site_, self.before, ["source_limit"])
         self.assert_served(self.connect_as(self.BERT))
         anna.close()
+
+
+class UsersOfTheNetSocket(UsersOfTheHost):
+    """Its places and what its clients may hold are shared by users, not by connections."""
+
+    PLACES, HELD_MIB = 256, 20  # netd/channel_service.cc
+
+    def setUp(self):
+        self.site_ = site = self.site("programs", workers=1)
+        self.path = site.dir / "run" / "net.sock"
+        site.peer("alice")
+        site.listen("echo", ["alice"], "echo")
+        site.start()
+        self.let_all_in(self.path)
+
+    def program_of(self, user):
+        with self.being(user):
+            program = minicapnp.Network(self.path)
+        self.addCleanup(program.close)
+        return program
+
+    def assert_served(self, program):
+        with self.assertRaises(minicapnp.Refused):
+            program.listen("nobody")
+
+    def test_who_has_all_places_loses_one_to_another_user(self):
+        crowd = [self.connect_as(self.ANNA) for _ in range(self.PLACES + 20)]
+        self.assertTrue(select.select(crowd, [], [], 10)[0], "hers are refused when all places are taken")
+        self.assert_served(self.program_of(self.BERT))
+        wait_until(lambda: f"cut off reason=crowded uid={self.ANNA}" in self.site_.log(), 5, "the log says whom it hit")
+
+    def test_who_holds_the_most_loses_it_and_not_who_sends_the_largest_message(self):
+        bert = self.program_of(self.BERT)
+        for _ in range(self.HELD_MIB + 4):
+            self.connect_as(self.ANNA).sendall(struct.pack("<IIQ", 0, (1 << 20) // 8, 0))
+        # One that doesn't fit beside the others, for what each connection costs.
+        wait_until(lambda: self.site_.counter("rpc_cut_off") == 5, 10, "she holds as much as she may")
+        large = call_message(1, ("cap", bert.rpc.root), NETWORK, 1, Struct(b"", ["x" * 1_900_000]))
+        bert.rpc.sock.sendall(large[:-8])
+        wait_until(lambda: self.site_.counter("rpc_cut_off") > 5, 10, "it is too much together")
+        bert.rpc.sock.sendall(large[-8:])
+        self.assertIsNotNone(bert.rpc.wait(1))
+        self.assert_served(bert)
 
 
 if __name__ == "__main__":

@@ -170,6 +170,17 @@ TEST_F(ALink, GivesItsMemoryBackWhenAllLinksHoldTooMuch) {
   link.reset();
 }
 
+TEST_F(ALink, CountsAMessageFromItsHeadOn) {
+  LinkBudget budget(loop, 1 << 20);
+  open();
+  link->countFor(budget, 1);
+  const auto reading = link->tryReadMessage(nullptr, {}, nullptr);
+  write(words32({0, 4096}) + Bytes(8));  // and nothing more for now
+  loop.turn(0);
+  EXPECT_GE(budget.held(), LinkBudget::LINK_BYTES + 4096 * sizeof(capnp::word));
+  link.reset();
+}
+
 TEST_F(ALink, CountsWhatAServiceKeepsForItsClient) {
   LinkBudget budget(loop, LinkBudget::LINK_BYTES + 16 * 1024);
   const auto charge = std::make_shared<LinkCharge>();

@@ -325,6 +325,32 @@ TEST_F(AnRpcServer, TellsItsClientOnceThatItIsGone) {
   EXPECT_EQ(client.disconnects, 1);
 }
 
+TEST_F(AnRpcServer, TakesClientsWhomOthersHaveNamed) {
+  serve();
+  int ends[2];
+  ASSERT_EQ(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, ends), 0);
+  server->admit(kj::AutoCloseFd(ends[0]), 4001);
+  EXPECT_EQ(seen.uid, 4001u);
+  EXPECT_EQ(seen.gid, getegid());
+  RpcClient client(loop, ends[1], LinkLimits{}, [] {});
+  auto request = client.bootstrap().typelessRequest(1, 0, nullptr);
+  EXPECT_STREQ(loop.await(request.send()).getAs<capnp::Text>().cStr(), "answer");
+}
+
+TEST_F(AnRpcServer, LetsThoseWaitWhoComeWhileItRests) {
+  serve();
+  Client before(loop, path);
+  EXPECT_EQ(ask(before, 0), "answer");
+  server->rest(true);
+  server->rest(true);
+  Client during(loop, path);
+  turns();
+  EXPECT_EQ(server->stats().accepted, 1u);
+  EXPECT_EQ(ask(before, 0), "answer");
+  server->rest(false);
+  EXPECT_EQ(ask(during, 0), "answer");
+}
+
 TEST_F(AnRpcServer, KeepsItsClientsWhenItStopsAccepting) {
   serve();
   Client client(loop, path);

@@ -260,7 +260,8 @@ class WorkerTest : public testing::Test {
   }
   void onRecord(ControlChannel::Received& received) {
     records.push_back(received.record);
-    if (received.record.kind == ControlKind::WhoCalls) return unnamed.push_back(kj::mv(received.fds[0]));
+    if (received.record.kind == ControlKind::WhoCalls)
+      return unnamed.push_back({received.record.target, kj::mv(received.fds[0])});
     if (received.record.kind != ControlKind::Dial || !answerDials) return;
     if (dialError) {
       return monitor->send({.kind = ControlKind::DialFailed,
@@ -373,7 +374,11 @@ class WorkerTest : public testing::Test {
   sallyport::test::TemporaryFolder temporary;
   const fs::path& folder = temporary.path();
   std::vector<ControlRecord> records;
-  std::vector<kj::AutoCloseFd> unnamed;  // of callers that the worker can't name, as they came
+  struct Unnamed {
+    uint32_t target;
+    kj::AutoCloseFd socket;
+  };
+  std::vector<Unnamed> unnamed;  // callers that the worker can't name, as they came
   kj::AutoCloseFd target;
   bool answerDials = true;
   std::optional<uint64_t> dialError;  // so many addresses fail, then there are no more
