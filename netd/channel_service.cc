@@ -29,7 +29,9 @@ ChannelService::ChannelService(Worker& worker, kj::AutoCloseFd listener)
       server_(
           worker.loop(), listener.release(),
           // Who may connect is decided by the socket file's owner and mode.
-          [&worker](const PeerCredentials&) -> kj::Maybe<capnp::Capability::Client> { return makeNetwork(worker); },
+          [&worker](const PeerCredentials& program) -> kj::Maybe<capnp::Capability::Client> {
+            return makeNetwork(worker, program.charge);
+          },
           NET_LINK_LIMITS, MAX_CLIENTS, &budget_) {
   server_.onCutOff = [&worker](CutOff) { worker.stats().add(Counter::RpcCutOff); };
   server_.onUnnamed = [&worker](kj::AutoCloseFd program) { worker.askWhoCalls(NET_SOCKET, kj::mv(program)); };

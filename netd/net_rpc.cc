@@ -110,7 +110,7 @@ class ListenerImpl final : public proto::Listener::Server {
       return kj::READY_NOW;
     };
     if (closed_) return refuseWith(NetRefusal::CLOSED);
-    if (*count_ >= MAX_OBJECTS) return refuseWith(NetRefusal::TOO_MANY_OBJECTS);
+    if (count_->count >= MAX_OBJECTS) return refuseWith(NetRefusal::TOO_MANY_OBJECTS);
     KJ_REQUIRE(waiting_.size() < MAX_CALLS_WAITING, "too many calls wait");
     context.allowCancellation();
     const uint32_t timeoutMs = context.getParams().getTimeoutMs();
@@ -191,8 +191,10 @@ class ListenerImpl final : public proto::Listener::Server {
 
 class NetworkImpl final : public proto::Network::Server {
  public:
-  explicit NetworkImpl(Worker& worker)
-      : worker_(worker), stats_(worker.stats()), objects_(std::make_shared<size_t>(0)) {
+  NetworkImpl(Worker& worker, std::shared_ptr<LinkCharge> charge)
+      : worker_(worker),
+        stats_(worker.stats()),
+        objects_(std::make_shared<LiveObjects>(LiveObjects{.charge = std::move(charge)})) {
     stats_.add(Counter::RpcClients);
   }
   // A call that waits may keep it longer than the worker.
@@ -217,7 +219,7 @@ class NetworkImpl final : public proto::Network::Server {
       const auto entry = worker_.entries().find(name, true);
       if (entry == nullptr) return outcome.setRefused(NetRefusal::UNKNOWN_NAME);
       if (entry->service != EntryService::Channel) return outcome.setRefused(NetRefusal::NOT_A_CHANNEL);
-      if (*objects_ >= MAX_OBJECTS) return outcome.setRefused(NetRefusal::TOO_MANY_OBJECTS);
+      if (objects_->count >= MAX_OBJECTS) return outcome.setRefused(NetRefusal::TOO_MANY_OBJECTS);
       outcome.setListener(kj::heap<ListenerImpl>(worker_, name, objects_));
     });
   }
@@ -252,7 +254,7 @@ class NetworkImpl final : public proto::Network::Server {
     };
     if (entry == nullptr) return refuseWith(NetRefusal::UNKNOWN_NAME);
     if (peerProtocol && !entry->framing) return refuseWith(NetRefusal::WRONG_PROTOCOL);
-    if (*objects_ >= MAX_OBJECTS || !worker_.mayStartOutgoing(entry->id))
+    if (objects_->count >= MAX_OBJECTS || !worker_.mayStartOutgoing(entry->id))
       return refuseWith(NetRefusal::TOO_MANY_OBJECTS);
     if (worker_.draining()) return refuseWith(NetRefusal::SHUTTING_DOWN);
     auto paf = kj::newPromiseAndFulfiller<void>();
@@ -276,7 +278,7 @@ class NetworkImpl final : public proto::Network::Server {
 
   template <typename Context, typename Write>
   kj::Promise<void> askMonitor(ControlKind kind, Context context, Write write) {
-    if (*questions_ >= MAX_QUESTIONS)
+    if (questions_->count >= MAX_QUESTIONS)
       return kj::Exception(kj::Exception::Type::OVERLOADED, __FILE__, 0, kj::str("too many calls wait"));
     auto paf = kj::newPromiseAndFulfiller<void>();
     struct State {
@@ -297,11 +299,13 @@ class NetworkImpl final : public proto::Network::Server {
   Worker& worker_;
   Stats& stats_;
   ObjectCount objects_;
-  ObjectCount questions_ = std::make_shared<size_t>(0);
+  ObjectCount questions_ = std::make_shared<LiveObjects>();
 };
 
 }  // namespace
 
-capnp::Capability::Client makeNetwork(Worker& worker) { return proto::Network::Client(kj::heap<NetworkImpl>(worker)); }
+capnp::Capability::Client makeNetwork(Worker& worker, std::shared_ptr<LinkCharge> charge) {
+  return proto::Network::Client(kj::heap<NetworkImpl>(worker, std::move(charge)));
+}
 
 }  // namespace sallyport::netd

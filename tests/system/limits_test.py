@@ -12,7 +12,7 @@ import time
 import unittest
 
 import minicapnp
-from harness import SystemTest, ct, wait_until
+from harness import SystemTest, ct, memory_limit, resident_kib, wait_until
 from minicapnp import NETWORK, Struct, call_message
 from peer_sites import WirePeer, add_block, peer_listen
 from traffic import Service, reset
@@ -189,6 +189,7 @@ class UsersOfTheNetSocket(UsersOfTheHost):
         self.path = site.dir / "run" / "net.sock"
         site.peer("alice")
         site.listen("echo", ["alice"], "echo")
+        site.listen("chat", ["alice"], "channel")
         site.start()
         self.let_all_in(self.path)
 
@@ -220,6 +221,19 @@ class UsersOfTheNetSocket(UsersOfTheHost):
         bert.rpc.sock.sendall(large[-8:])
         self.assertIsNotNone(bert.rpc.wait(1))
         self.assert_served(bert)
+
+
+    def test_objects_that_are_never_released_count_with_what_she_holds(self):
+        worker = self.site_.pids()["workers"][0]
+        before = resident_kib(worker)
+        for _ in range(30):
+            anna = self.program_of(self.ANNA)
+            with contextlib.suppress(OSError, EOFError):
+                for _ in range(1000):
+                    anna.listen("chat")
+        self.assertGreater(self.site_.counter("rpc_cut_off"), 0)
+        self.assertLess(resident_kib(worker) - before, memory_limit((self.HELD_MIB + 10) * 1024))
+        self.assert_served(self.program_of(self.BERT))
 
 
 if __name__ == "__main__":

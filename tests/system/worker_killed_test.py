@@ -96,6 +96,7 @@ class WorkerKilled(SystemTest):
         alice = site.peer("alice")
         port = site.listen("echo", ["alice"], "echo")
         site.start()
+        wait_until(lambda: site.log().count(" ready pid=") == 2, 10, "both workers have their listeners")
         for victim in site.pids()["workers"]:
             self.assertGreaterEqual(shut_down_listeners(victim), 1)
             os.kill(victim, signal.SIGKILL)
