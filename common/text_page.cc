@@ -18,8 +18,8 @@ constexpr uint32_t ACCEPT_PAUSE_MS = 100;
 
 class TextPageServer::Client final : EventLoop::Watcher {
  public:
-  Client(TextPageServer& server, uint64_t number, kj::AutoCloseFd socket)
-      : number(number),
+  Client(TextPageServer& server, uint64_t ownNumber, kj::AutoCloseFd socket)
+      : number(ownNumber),
         server_(server),
         socket_(kj::mv(socket)),
         timeout_(server.loop_.timer()
