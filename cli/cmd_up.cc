@@ -16,6 +16,7 @@
 #include "cli/config_view.h"
 #include "cli/daemon_client.h"
 #include "cli/load_config.h"
+#include "cli/start_patience.h"
 #include "cli/terminal.h"
 #include "common/find_program.h"
 
@@ -27,7 +28,6 @@ namespace fs = std::filesystem;
 constexpr uint32_t PROBE_TIMEOUT_MS = 1000;
 constexpr int PROBE_PERIOD_MS = 50;
 constexpr uint64_t SAME_WISH_MS = 500;
-constexpr uint64_t IMPATIENT_MS = 10000;
 constexpr uint64_t VAULT_STOP_MS = 5000;
 constexpr uint64_t NET_STOP_MARGIN_MS = 5000;  // after its drain time
 
@@ -42,8 +42,10 @@ class Supervisor {
         signals_(loop_, {SIGCHLD, SIGTERM, SIGINT, SIGHUP}, [this](int number) { onSignal(number); }) {}
 
   int run() {
+    // vaultd asks for passphrases where its standard input, which is ours, is a terminal.
     const bool started =
-        startFirst(vault_, [this] { return vaultAnswers(); }) && startFirst(net_, [this] { return netAnswers(); });
+        startFirst(vault_, ::isatty(STDIN_FILENO) == 1, [this](auto& patience) { return vaultAnswers(patience); }) &&
+        startFirst(net_, false, [this](auto& patience) { return netAnswers(patience); });
     if (started) {
       say("ready: " + describeListeners(config_));
       supervise();
@@ -60,36 +62,45 @@ class Supervisor {
     // SIGCHLD only wakes: reap() looks.
   }
 
-  // False: it ended, or could not be started, before it ever served; or we are to stop. The error has been printed.
+  // False: it ended, could not be started or never answered; or we are to stop. The error has been printed.
   template <typename Answers>
-  bool startFirst(Child& child, Answers&& answers) {
+  bool startFirst(Child& child, bool mayAsk, Answers&& answers) {
     if (stopping_ != 0) return false;
     if (const auto started = child.start(loop_.nowMs()); !started)
       return fail(child.name() + ": " + started.error()), false;
-    const auto started = loop_.nowMs();
-    bool told = false;
+    StartPatience patience(loop_.nowMs(), mayAsk);
     while (stopping_ == 0) {
       loop_.turn(PROBE_PERIOD_MS);
       reap(false);
       if (failed_) return false;
-      if (answers()) return true;
-      if (loop_.nowMs() - started >= IMPATIENT_MS && !std::exchange(told, true)) {
-        warn(child.name() + " runs but doesn't serve yet; still waiting");
+      if (answers(patience)) return true;
+      switch (patience.judge(loop_.nowMs())) {
+        case StartPatience::Verdict::Wait: break;
+        case StartPatience::Verdict::Note: warn(child.name() + " runs but doesn't serve yet; still waiting"); break;
+        case StartPatience::Verdict::GiveUp:
+          failed_ = true;
+          fail(child.name() + (patience.wasConnected() ? " takes connections, but doesn't answer: given up"
+                                                       : " runs, but hasn't got as far as its sockets: given up"),
+               &child == &vault_ ? "its own messages are above: `client refused` means that it doesn't know this user"
+                                 : "its own messages are above");
+          return false;
       }
     }
     return false;
   }
 
-  bool vaultAnswers() {
+  bool vaultAnswers(StartPatience& patience) {
     auto client = DaemonClient::connect(loop_, config_.vault.adminSocket);
-    return client &&
-           answerOf(loop_, (*client)->as<proto::Admin>().statusRequest().send(), PROBE_TIMEOUT_MS).has_value();
+    if (!client) return false;
+    patience.connected(loop_.nowMs());
+    return answerOf(loop_, (*client)->as<proto::Admin>().statusRequest().send(), PROBE_TIMEOUT_MS).has_value();
   }
 
-  bool netAnswers() {
+  bool netAnswers(StartPatience& patience) {
     auto client = DaemonClient::connect(loop_, config_.net.socket);
-    return client &&
-           answerOf(loop_, (*client)->as<proto::Network>().statusRequest().send(), PROBE_TIMEOUT_MS).has_value();
+    if (!client) return false;
+    patience.connected(loop_.nowMs());
+    return answerOf(loop_, (*client)->as<proto::Network>().statusRequest().send(), PROBE_TIMEOUT_MS).has_value();
   }
 
   void supervise() {

@@ -1,6 +1,7 @@
 // config_view.cc - see config_view.h.
 #include "cli/config_view.h"
 
+#include <pwd.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -144,6 +145,20 @@ void inspectGroups(const Config& config, Findings& findings) {
   }
 }
 
+// A daemon of root becomes another user, and refuses to serve as root.
+void inspectUsers(const Config& config, Findings& findings) {
+  const auto inspect = [&](const std::string& section, const std::string& user, SandboxRequirement requirement) {
+    if (requirement == SandboxRequirement::None) return;
+    const passwd* entry = ::getpwnam(user.c_str());
+    if (entry == nullptr || entry->pw_uid != 0) return;
+    findings.warnings.push_back(section + " user = \"" + user +
+                                "\" is root: started as root, the daemon refuses to serve. Name another, or none");
+  };
+  inspect("[vault]", config.vault.user, config.vault.requireSandbox);
+  inspect("[net]", config.net.user, config.net.requireSandbox);
+  for (const auto& [name, token] : config.tokens) inspect("[token." + name + "]", token.user, token.requireSandbox);
+}
+
 }  // namespace
 
 std::map<std::string, std::string> keysInUse(const Config& config) {
@@ -216,6 +231,7 @@ Findings inspectSurroundings(const Config& config) {
   inspectKeys(config, findings);
   inspectPassphrase(config, findings);
   inspectGroups(config, findings);
+  inspectUsers(config, findings);
   for (const auto& folder : socketFolders(config)) {
     std::error_code failure;
     if (!fs::exists(folder, failure)) {

@@ -24,6 +24,12 @@ Layer notHeld(std::string layerName, std::string_view call, int errorNumber, boo
 
 // privileges.cc
 Layer becomeUser(const Options& options);  // keeps just the capabilities that later layers need
+// Who the configuration wants root to become, whether it can or not.
+Identity configuredIdentity(const Options& options);
+// Why this root can't become `target`; empty if it can.
+std::string obstacleTo(const Identity& target);
+// Has the map, /proc/self/uid_map or gid_map, a number for this one?
+bool namesId(const char* mapFile, uint32_t id);
 bool hasCapability(unsigned capability);
 Layer dropCapabilities();
 Layer setNoNewPrivileges();
@@ -34,7 +40,14 @@ Layer forbidNewCode();
 Layer setLimits(const Options& options);
 
 // namespaces.cc
-Layer enterNamespaces(bool& ownMounts);
+// Of the users at the other ends of its sockets. An own user namespace maps one uid at most; SO_PEERCRED shows all
+// others as OVERFLOW_ID.
+enum class MustSee : uint8_t {
+  Nobody,     // the worker: its monitor tells it
+  Itself,     // a vault that isn't root's: all that belongs to it runs as the same user
+  Everybody,  // a vault of root: netd has a user of its own, and grants name others
+};
+Layer enterNamespaces(MustSee users, bool& ownMounts);
 Layer emptyRoot(bool ownMounts);
 
 // landlock.cc

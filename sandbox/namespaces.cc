@@ -2,8 +2,8 @@
 // monitor, which binds, dials and runs programs on the host).
 //
 // As root the capabilities that becomeUser() kept suffice. Without them an own user namespace provides them, with this
-// one uid mapped to itself; all other users then look like 65534 to SO_PEERCRED, which is enough to tell "me" from "not
-// me".
+// one uid mapped to itself; all other users then look like 65534 to SO_PEERCRED. That is enough to tell "me" from "not
+// me", and no more: who must tell others apart goes without.
 #include <fcntl.h>
 #include <linux/capability.h>
 #include <sched.h>
@@ -12,6 +12,8 @@
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
+
+#include <optional>
 
 #include "sandbox/layers.h"
 
@@ -27,20 +29,51 @@ bool writeText(const char* path, const std::string& text) {
   return written == static_cast<ssize_t>(text.size());
 }
 
-// 0, or the errno of unshare(). `detail` hears of a map that couldn't be written; the namespace holds all the same.
-int enterUserNamespace(std::string& detail) {
+// Runs `work` in a child that shares `what` with us. Its status, or -1.
+template <typename Work>
+int inHelper(unsigned long what, Work&& work) {
+  const long child = syscall(SYS_clone, what, 0, 0, 0, 0);  // no exit signal: the daemon's SIGCHLD handling sleeps on
+  if (child == 0) syscall(SYS_exit_group, work());
+  if (child < 0) return -1;
+  int status = 0;
+  pid_t ended;
+  do ended = waitpid(static_cast<pid_t>(child), &status, __WALL);
+  while (ended < 0 && errno == EINTR);
+  return ended == child && WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+}
+
+enum UserNamespace : int { MAPPED, REFUSED, UNMAPPED };
+
+UserNamespace enterUserNamespace() {
   const std::string uid = std::to_string(geteuid());
   const std::string gid = std::to_string(getegid());
   // A process that isn't dumpable doesn't own its files in /proc. No secret is loaded yet.
   prctl(PR_SET_DUMPABLE, 1, 0, 0, 0);
-  if (unshare(CLONE_NEWUSER) != 0) return errno;
+  if (unshare(CLONE_NEWUSER) != 0) return REFUSED;
   writeText("/proc/self/setgroups", "deny");
-  detail = "user";
-  if (!writeText("/proc/self/uid_map", uid + " " + uid + " 1") ||
-      !writeText("/proc/self/gid_map", gid + " " + gid + " 1")) {
-    detail += " (without a uid map)";
-  }
-  return 0;
+  return writeText("/proc/self/uid_map", uid + " " + uid + " 1") &&
+                 writeText("/proc/self/gid_map", gid + " " + gid + " 1")
+             ? MAPPED
+             : UNMAPPED;
+}
+
+// The capabilities for the other namespaces. Nothing, or why they aren't to be had; `held` hears of the own one.
+std::optional<Layer> makeCapable(MustSee users, std::string& held) {
+  if (hasCapability(CAP_SYS_ADMIN)) return std::nullopt;
+  const auto goWithout = [](const char* why) {
+    return Layer{.name = "namespaces", .state = LayerState::Unavailable, .detail = why};
+  };
+  if (users == MustSee::Everybody)
+    return goWithout("none: without CAP_SYS_ADMIN they need a user namespace, which would hide who connects");
+  // Tried by another first: there is no way back out of a namespace without a map. AppArmor, for one, lets an ordinary
+  // user make it, but not write the map.
+  if (users == MustSee::Itself && inHelper(0, enterUserNamespace) == UNMAPPED)
+    return goWithout(
+        "none: they need a user namespace, which can't be given a uid map here and would hide who connects");
+  const UserNamespace entered = enterUserNamespace();
+  if (entered == REFUSED) return notHeld("namespaces", "unshare(user)", errno == EINVAL ? ENOSYS : errno, false);
+  held = entered == MAPPED ? "user" : "user (without a uid map)";
+  return std::nullopt;
 }
 
 // A tmpfs without room for a file becomes the root, the old one is detached. False if the host doesn't allow it here.
@@ -61,29 +94,14 @@ bool pivotToEmpty() {
 // /proc/PID/fdinfo of a process that has ended is empty, and stays so. The child shares our root and working folder, so
 // its chroot is ours.
 bool chrootToEmpty() {
-  const long child =
-      syscall(SYS_clone, CLONE_FS, 0, 0, 0, 0);  // no exit signal: the daemon's SIGCHLD handling sleeps on
-  if (child == 0) {
-    const bool done = chroot("/proc/self/fdinfo") == 0 && chdir("/") == 0;
-    syscall(SYS_exit_group, done ? 0 : 1);
-  }
-  if (child < 0) return false;
-  int status = 0;
-  pid_t ended;
-  do ended = waitpid(static_cast<pid_t>(child), &status, __WALL);
-  while (ended < 0 && errno == EINTR);
-  return ended == child && WIFEXITED(status) && WEXITSTATUS(status) == 0;
+  return inHelper(CLONE_FS, [] { return chroot("/proc/self/fdinfo") == 0 && chdir("/") == 0 ? 0 : 1; }) == 0;
 }
 
 }  // namespace
 
-Layer enterNamespaces(bool& ownMounts) {
+Layer enterNamespaces(MustSee users, bool& ownMounts) {
   std::string held;
-  if (!hasCapability(CAP_SYS_ADMIN)) {
-    if (const int problem = enterUserNamespace(held); problem != 0) {
-      return notHeld("namespaces", "unshare(user)", problem == EINVAL ? ENOSYS : problem, false);
-    }
-  }
+  if (std::optional<Layer> without = makeCapable(users, held)) return *std::move(without);
   struct Kind {
     const char* what;
     int flag;

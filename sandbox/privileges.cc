@@ -7,6 +7,8 @@
 #include <unistd.h>
 
 #include <cstring>
+#include <fstream>
+#include <utility>
 
 #include "sandbox/layers.h"
 
@@ -85,16 +87,84 @@ bool hasCapability(unsigned capability) {
   return getCapabilities(now) && (now.effective & bit(capability)) != 0;
 }
 
-Layer becomeUser(const Options& options) {
-  if (geteuid() != 0) {
-    // A set-uid start would leave a way back.
-    if (setresgid(getegid(), getegid(), getegid()) != 0) return notHeld("user", "setresgid", errno, true);
-    if (setresuid(geteuid(), geteuid(), geteuid()) != 0) return notHeld("user", "setresuid", errno, true);
-    return offered("user", "uid " + std::to_string(geteuid()) + ", as started", true);
+bool namesId(const char* mapFile, uint32_t id) {
+  std::ifstream map(mapFile);
+  if (!map) return true;  // without /proc nothing is known; then the kernel says it
+  uint64_t inside = 0;
+  uint64_t outside = 0;
+  uint64_t count = 0;
+  while (map >> inside >> outside >> count) {
+    if (id >= inside && id - inside < count) return true;
   }
-  const Identity target = targetIdentity(options);
-  if (target.uid == 0)
-    return {.name = "user", .state = LayerState::Failed, .detail = target.name + " is root", .mandatory = true};
+  return false;
+}
+
+std::string obstacleTo(const Identity& target) {
+  // All three, so that the daemons of one start agree: the vault gives its socket to netd's user.
+  for (const auto& [capability, called] :
+       {std::pair(CAP_SETUID, "CAP_SETUID"), std::pair(CAP_SETGID, "CAP_SETGID"), std::pair(CAP_CHOWN, "CAP_CHOWN")}) {
+    if (!hasCapability(capability)) return std::string("without ") + called + " it can't become " + target.name;
+  }
+  if (!namesId("/proc/self/uid_map", target.uid)) return target.name + " isn't mapped in this user namespace";
+  if (!namesId("/proc/self/gid_map", target.gid))
+    return "gid " + std::to_string(target.gid) + " isn't mapped in this user namespace";
+  std::ifstream rule("/proc/self/setgroups");
+  std::string word;
+  if (rule >> word && word == "deny")
+    return "this user namespace keeps root's groups, so it can't become " + target.name;
+  return {};
+}
+
+namespace {
+
+// What uid 0 is outside of this user namespace; 0 if that can't be told.
+uint64_t rootOutside() {
+  std::ifstream map("/proc/self/uid_map");
+  uint64_t inside = 0;
+  uint64_t outside = 0;
+  uint64_t count = 0;
+  while (map >> inside >> outside >> count) {
+    if (inside == 0) return outside;
+  }
+  return 0;
+}
+
+// `held`, or what failed. A set-uid start would leave a way back.
+Layer forgetSavedIds(Layer held) {
+  const char* call = setresgid(getegid(), getegid(), getegid()) != 0   ? "setresgid"
+                     : setresuid(geteuid(), geteuid(), geteuid()) != 0 ? "setresuid"
+                                                                       : nullptr;
+  if (call == nullptr) return held;
+  const int problem = errno;
+  Layer layer = notHeld("user", call, problem, true);
+  if (problem == EINVAL && !namesId("/proc/self/uid_map", geteuid())) {
+    layer.detail = "this user namespace has no map for the user who started it";
+    layer.remedy = "start it with a map, e.g. `unshare --user --map-current-user`, or outside of that namespace";
+  }
+  return layer;
+}
+
+// Like an ordinary user's start; what root is without the right to become another depends on whose root it is.
+Layer stayRoot(const std::string& obstacle) {
+  if (const uint64_t outside = rootOutside(); outside != 0) {
+    return offered("user", "uid 0 of a user namespace, " + std::to_string(outside) + " outside, as started", true);
+  }
+  return {.name = "user", .state = LayerState::Unavailable, .detail = "uid 0, as started: " + obstacle};
+}
+
+}  // namespace
+
+Layer becomeUser(const Options& options) {
+  if (geteuid() != 0) return forgetSavedIds(offered("user", "uid " + std::to_string(geteuid()) + ", as started", true));
+  const Identity target = configuredIdentity(options);
+  if (const std::string obstacle = obstacleTo(target); !obstacle.empty()) return forgetSavedIds(stayRoot(obstacle));
+  if (target.uid == 0) {
+    return {.name = "user",
+            .state = LayerState::Failed,
+            .detail = target.name + " is root",
+            .mandatory = true,
+            .remedy = "`user` in [vault], [net] and [token] is for another user than root: name one, or leave it out"};
+  }
   auto failed = [&](const char* call) {
     Layer layer = notHeld("user", call, errno, true);
     layer.detail += " (becoming " + target.name + ")";

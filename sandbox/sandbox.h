@@ -13,9 +13,11 @@
 //
 // Both must be called with one thread. What was opened before stays open. Every layer says in the Report whether it
 // holds. A layer that the kernel or the container doesn't offer is Unavailable; one that it offers but that could not
-// be set up is Failed. What must hold whatever the kernel: seccomp, no_new_privs, no capabilities, not root, not
-// dumpable, no core dumps, and one of {empty root, Landlock}. The calls: sandbox/*.policy. Nothing here
-// reads a policy at run time.
+// be set up is Failed. What must hold whatever the kernel, also when "available" layers are enough: seccomp,
+// no_new_privs, no capabilities, not root, not dumpable, no core dumps, and for who holds keys or parses network bytes
+// one of {empty root, Landlock}. A root that has no right to become another user, or whose user namespace has no other,
+// stays uid 0; unless it is an ordinary user outside of that namespace, this needs one of {empty root, Landlock} in
+// every daemon. The calls: sandbox/*.policy. Nothing here reads a policy at run time.
 #pragma once
 
 #include <sys/types.h>
@@ -58,6 +60,7 @@ struct Layer {
   LayerState state = LayerState::Disabled;
   std::string detail;  // for people: what holds, or why it doesn't
   bool mandatory = false;
+  std::string remedy{};  // for a refusal's hint; may be empty
 };
 
 enum class Verdict : uint8_t {
@@ -98,8 +101,8 @@ struct PathRule {
 struct Options {
   Profile profile = Profile::Vaultd;
   SandboxRequirement requirement = SandboxRequirement::Full;
-  // Used when started as root: this user of passwd; if there is none, a fixed uid and gid (FALLBACK_VAULT_ID,
-  // FALLBACK_NET_ID, FALLBACK_HSM_ID).
+  // Used when started as root that may become others: this user of passwd; if there is none, a fixed uid and gid
+  // (FALLBACK_VAULT_ID, FALLBACK_NET_ID, FALLBACK_HSM_ID).
   std::string user;
   // Landlock, for Netd and modules only. Netd: the config file's folder (Read), the folders of its sockets (Sockets),
   // of the programs that it runs (Execute). System libraries, /etc and what a resolver reads are added by the profile.
@@ -123,13 +126,16 @@ struct Refusal {
   Report report;
 };
 
-// Who it will be: for chown of sockets and folders before the change. Not root already, or requirement None: as now.
+// Who it will be: for chown of sockets and folders before the change. As now: if it isn't root, can't become another,
+// or for the requirement None.
 struct Identity {
   uid_t uid = 0;
   gid_t gid = 0;
   std::string name;  // of passwd, or "uid 65201"
 };
 Identity targetIdentity(const Options& options);
+// Has this process's user namespace a number for the user? Else the kernel shows him as OVERFLOW_ID (common/config.h).
+bool namesUser(uid_t uid);
 
 class Sandbox {
  public:
@@ -144,6 +150,7 @@ class Sandbox {
 
  private:
   void add(Layer layer);
+  Refusal refusal(const std::vector<std::string>& problems);
 
   Options options_;
   Report report_;

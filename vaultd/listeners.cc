@@ -6,6 +6,7 @@
 #include <cerrno>
 #include <cstring>
 
+#include "common/log.h"
 #include "common/socket_group.h"
 #include "vaultd/app_service.h"
 
@@ -62,12 +63,33 @@ Result<int, Problem> openForPrograms(const VaultSocket& socket, const Accounts& 
 
 }  // namespace
 
+RefusalLog::RefusalLog(std::string_view socket, const std::set<uid_t>& users) : socket_(socket) {
+  for (const uid_t uid : users) users_ += (users_.empty() ? "" : ",") + std::to_string(uid);
+}
+
+void RefusalLog::note(const PeerCredentials& peer) {
+  constexpr auto LINE_PERIOD = std::chrono::seconds(1);
+  const auto now = std::chrono::steady_clock::now();
+  if (last_ && now < *last_ + LINE_PERIOD) {
+    ++unlogged_;
+    return;
+  }
+  logWarning("client refused socket=" + socket_ + " uid=" + std::to_string(peer.uid) +
+             " pid=" + std::to_string(peer.pid) + " allowed=" + users_ +
+             (unlogged_ == 0 ? "" : " unlogged=" + std::to_string(unlogged_)));
+  last_ = now;
+  unlogged_ = 0;
+}
+
 RpcServer::Bootstrap admitPrograms(VaultState& state, std::string socket, std::set<uid_t> users,
                                    std::optional<gid_t> group) {
-  return [&state, socket = std::move(socket), users = std::move(users),
-          group](const PeerCredentials& peer) -> kj::Maybe<capnp::Capability::Client> {
+  return [&state, refused = RefusalLog(socket, users), socket = std::move(socket), users = std::move(users),
+          group](const PeerCredentials& peer) mutable -> kj::Maybe<capnp::Capability::Client> {
     Caller caller{socket, peer.uid, peer.groups()};
-    if (!users.empty() && !users.contains(peer.uid) && !(group && caller.gids.contains(*group))) return nullptr;
+    if (!users.empty() && !users.contains(peer.uid) && !(group && caller.gids.contains(*group))) {
+      refused.note(peer);
+      return nullptr;
+    }
     caller.gid = peer.gid;
     return capnp::Capability::Client(kj::heap<AppService>(state, std::move(caller), peer.pid, peer.charge));
   };
@@ -91,10 +113,10 @@ Result<Listeners, Problem> openListeners(const Config& config, const sandbox::Op
     listeners.appGroup = *shared;
   }
   listeners.appUsers = {0, started, sandbox::targetIdentity(options).uid};
-  if (started != 0) {
-    // Without root everything runs as one user. In a namespace of our own that user may be the only one with a number:
-    // root then shows as the overflow uid. Nobody but this user, root and, at `app`, the group gets past the mode of
-    // the socket.
+  if (started != 0 || !sandbox::namesUser(OVERFLOW_ID)) {
+    // Without root everything runs as one user. In a namespace of our own, or in the one that we were started in, that
+    // user may be the only one with a number: root then shows as the overflow uid. Nobody but this user, root and, at
+    // `app`, the group gets past the mode of the socket.
     listeners.appUsers.insert(OVERFLOW_ID);
   }
   listeners.netUsers = listeners.appUsers;
@@ -106,7 +128,7 @@ Result<Listeners, Problem> openListeners(const Config& config, const sandbox::Op
     const sandbox::Identity identity = sandbox::targetIdentity(net);
     listeners.netUsers.insert(identity.uid);
     const fs::path& path = config.vault.netSocket;
-    if (::chown(path.c_str(), identity.uid, identity.gid) != 0) {
+    if (identity.uid != started && ::chown(path.c_str(), identity.uid, identity.gid) != 0) {
       return refuse(Problem{path.string() + ": can't give it to " + identity.name + ": " + std::strerror(errno), {}});
     }
   }

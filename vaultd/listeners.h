@@ -3,6 +3,7 @@
 // one gets.
 #pragma once
 
+#include <chrono>
 #include <optional>
 #include <set>
 
@@ -34,17 +35,35 @@ Result<Listeners, Problem> openListeners(const Config& config, const sandbox::Op
 // Whose key files this process accepts: its own, root's, and those of the user that it is going to be.
 FileOwners keyOwners(const sandbox::Options& options);
 
+// Tells the log who is turned away from a socket for his user: a daemon or a program that waits for us learns no
+// reason. A line a second; what was left out is counted in the next one.
+class RefusalLog {
+ public:
+  RefusalLog(std::string_view socket, const std::set<uid_t>& users);
+  void note(const PeerCredentials& peer);
+
+ private:
+  std::string socket_;
+  std::string users_;
+  std::optional<std::chrono::steady_clock::time_point> last_;
+  uint64_t unlogged_ = 0;
+};
+
 // An App for the program at the other end of a socket of this name; null if it is none of `users` (empty: anybody) and
 // no member of `group`.
 RpcServer::Bootstrap admitPrograms(VaultState& state, std::string socket, std::set<uid_t> users,
                                    std::optional<gid_t> group = std::nullopt);
 
-// A Bootstrap that gives `make()`, or `make(peer)`, to the users named, and null to others.
+// A Bootstrap that gives `make()`, or `make(peer)`, to the users named, and null to others. `socket`: its name, for the
+// log.
 template <typename Make>
-RpcServer::Bootstrap admit(std::set<uid_t> users, Make make) {
-  return [users = std::move(users),
-          make = std::move(make)](const PeerCredentials& peer) -> kj::Maybe<capnp::Capability::Client> {
-    if (!users.contains(peer.uid)) return nullptr;
+RpcServer::Bootstrap admit(std::string_view socket, std::set<uid_t> users, Make make) {
+  return [refused = RefusalLog(socket, users), users = std::move(users),
+          make = std::move(make)](const PeerCredentials& peer) mutable -> kj::Maybe<capnp::Capability::Client> {
+    if (!users.contains(peer.uid)) {
+      refused.note(peer);
+      return nullptr;
+    }
     if constexpr (std::is_invocable_v<Make, const PeerCredentials&>) {
       return capnp::Capability::Client(make(peer));
     } else {

@@ -230,18 +230,18 @@ int serve(const Config& config) {
   LinkLimits adminLimits;
   adminLimits.maxMessageBytes = MAX_ADMIN_MESSAGE_BYTES;
   LinkBudget budget(loop, MAX_LINK_BYTES);
-  RpcServer net(loop, sockets->net, admit(sockets->netUsers, [&] { return kj::heap<NetService>(state); }), limits,
-                MAX_CLIENTS, &budget);
+  RpcServer net(loop, sockets->net, admit("net", sockets->netUsers, [&] { return kj::heap<NetService>(state); }),
+                limits, MAX_CLIENTS, &budget);
   RpcServer app(loop, sockets->app,
                 admitPrograms(state, std::string(MAIN_SOCKET), sockets->appUsers, sockets->appGroup), limits,
                 MAX_CLIENTS, &budget);
   std::list<RpcServer> programs;
   for (const auto& [name, fd] : sockets->programs)
     programs.emplace_back(loop, fd, admitPrograms(state, name, {}), limits, MAX_CLIENTS, &budget);
-  RpcServer admin(
-      loop, sockets->admin,
-      admit(sockets->appUsers, [&](const PeerCredentials& peer) { return kj::heap<AdminService>(state, facts, peer); }),
-      adminLimits, MAX_CLIENTS, &budget);
+  RpcServer admin(loop, sockets->admin,
+                  admit("admin", sockets->appUsers,
+                        [&](const PeerCredentials& peer) { return kj::heap<AdminService>(state, facts, peer); }),
+                  adminLimits, MAX_CLIENTS, &budget);
   std::optional<TextPageServer> metrics;
   if (sockets->metrics >= 0)
     metrics.emplace(loop, kj::AutoCloseFd(sockets->metrics), [&state] { return metricsPage(state); });

@@ -1,7 +1,8 @@
 #!/usr/bin/python3
 """Goal: who has taken over a daemon can do its work and nothing else, whoever started it and wherever it runs.
 Method: sandbox_probe (see sandbox_probe.cc) locks down as each daemon does and tries every attack of its table; as root, without root,
-in a container, and in a container without root. What this machine doesn't permit to play is said and left out.
+in a container, in a container without root, as a root without rights, and as the root of a user namespace. What this machine doesn't
+permit to play is said and left out.
 """
 
 import os
@@ -27,8 +28,8 @@ class SandboxProbe(unittest.TestCase):
         shutil.copy(PROGRAM, cls.probe)
         cls.probe.chmod(0o755)
 
-    def run_probe(self, *options):
-        done = subprocess.run([self.probe, *options], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=TIMEOUT_S)
+    def run_probe(self, *options, by=()):
+        done = subprocess.run([*by, self.probe, *options], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=TIMEOUT_S)
         if done.returncode == 2:
             self.skipTest(f"this machine can't play {options}: {done.stderr.strip()}")
         text = done.stdout + done.stderr
@@ -49,6 +50,17 @@ class SandboxProbe(unittest.TestCase):
 
     def test_without_root_in_a_container(self):
         self.run_probe("--unprivileged", "--container")
+
+    @unittest.skipUnless(os.geteuid() == 0, "needs root")
+    def test_as_a_root_without_rights(self):
+        self.run_probe(by=("/usr/bin/setpriv", "--inh-caps=-all", "--bounding-set=-all"))
+
+    @unittest.skipUnless(os.geteuid() == 0, "needs root")
+    def test_as_the_root_of_a_user_namespace(self):
+        start = ("/usr/bin/setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "/usr/bin/unshare", "-r")
+        if subprocess.run([*start, "/bin/true"], capture_output=True).returncode != 0:
+            self.skipTest("this machine has no user namespaces")
+        self.run_probe(by=start)
 
 
 if __name__ == "__main__":

@@ -155,5 +155,21 @@ TEST_F(ConfigView, AMissingPassphraseFileIsAnError) {
   EXPECT_NE(findings.errors[0].message.find("passphrase_file"), std::string::npos);
 }
 
+TEST_F(ConfigView, WarnsOfRootAsADaemonsUser) {
+  std::filesystem::create_directory(folder_ / "run");
+  const auto warningsOf = [&](std::string_view text) {
+    auto warnings = inspectSurroundings(config(text)).warnings;
+    std::erase_if(warnings, [](const std::string& warning) { return warning.find("is root:") == std::string::npos; });
+    return warnings;
+  };
+  const auto both = warningsOf("[vault]\nuser = \"root\"\n[net]\nuser = \"root\"\n");
+  ASSERT_EQ(both.size(), 2u);
+  EXPECT_EQ(both[0].find("[vault] user = \"root\""), 0u) << both[0];
+  EXPECT_EQ(both[1].find("[net] user = \"root\""), 0u) << both[1];
+  EXPECT_TRUE(warningsOf("require_sandbox = \"none\"\n[vault]\nuser = \"root\"\n").empty());
+  EXPECT_TRUE(warningsOf("[vault]\nuser = \"nobody\"\n").empty());
+  EXPECT_TRUE(warningsOf("").empty());
+}
+
 }  // namespace
 }  // namespace sallyport::cli

@@ -1,10 +1,12 @@
-// Goal: the small parts of the CLI: tables, times, JSON, message frames, back-off. Method: values in, values out.
+// Goal: the small parts of the CLI: tables, times, JSON, message frames, back-off, patience. Method: values in, values
+// out.
 #include <gtest/gtest.h>
 
 #include "cli/child.h"
 #include "cli/json.h"
 #include "cli/message_frames.h"
 #include "cli/shown_text.h"
+#include "cli/start_patience.h"
 #include "cli/terminal.h"
 
 namespace sallyport::cli {
@@ -123,6 +125,34 @@ TEST(BackOff, DoublesUpToFiveSecondsAndBeginsAgainAfterAGoodRun) {
   EXPECT_EQ(backOff.next(999), 5000u);
   EXPECT_EQ(backOff.next(1000), 100u);
   EXPECT_EQ(backOff.next(0), 200u);
+}
+
+constexpr uint64_t START_MS = 5000;
+
+TEST(StartPatience, EndsAMinuteAfterConnectionsAreTaken) {
+  for (const bool mayAsk : {false, true}) {
+    StartPatience patience(START_MS, mayAsk);
+    const uint64_t taken = START_MS + 200'000;
+    EXPECT_EQ(patience.judge(taken), StartPatience::Verdict::Note);
+    patience.connected(taken);
+    patience.connected(taken + 59'999);  // a later one gives no further minute
+    EXPECT_EQ(patience.judge(taken + 59'999), StartPatience::Verdict::Wait);
+    EXPECT_EQ(patience.judge(taken + 60'000), StartPatience::Verdict::GiveUp);
+  }
+}
+
+TEST(StartPatience, HasNoEndWhileAPassphraseMayBeAskedFor) {
+  StartPatience patience(START_MS, true);
+  EXPECT_EQ(patience.judge(START_MS + 9'999), StartPatience::Verdict::Wait);
+  EXPECT_EQ(patience.judge(START_MS + 10'000), StartPatience::Verdict::Note);
+  EXPECT_EQ(patience.judge(START_MS + 86'400'000), StartPatience::Verdict::Wait) << "noted once";
+}
+
+TEST(StartPatience, EndsForWhoNeverTakesConnectionsWithNobodyToAsk) {
+  StartPatience patience(START_MS, false);
+  EXPECT_EQ(patience.judge(START_MS + 299'999), StartPatience::Verdict::Note);
+  EXPECT_FALSE(patience.wasConnected());
+  EXPECT_EQ(patience.judge(START_MS + 300'000), StartPatience::Verdict::GiveUp);
 }
 
 }  // namespace

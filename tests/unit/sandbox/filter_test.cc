@@ -98,6 +98,31 @@ TEST(LockDown, WithoutSeccompIsRefused) {
   EXPECT_NE(text.find("refused: the sandbox can't be put up: seccomp: "), std::string::npos) << text;
 }
 
+TEST(LockDown, AvailableRefusesWithoutWhatMustHold) {
+  const SandboxRequirement available = SandboxRequirement::Available;
+  const std::string filter = lockDownOn({{SCMP_SYS(seccomp), ENOSYS}}, Profile::Vaultd, "seccomp", available);
+  EXPECT_NE(filter.find("refused: the sandbox can't be put up: seccomp: "), std::string::npos) << filter;
+  EXPECT_EQ(lockDownOn({{SCMP_SYS(landlock_create_ruleset), EOPNOTSUPP},
+                        {SCMP_SYS(unshare), EPERM},
+                        {SCMP_SYS(mount), EPERM},
+                        {SCMP_SYS(chroot), EPERM}},
+                       Profile::NetdWorker, "landlock", available),
+            "unavailable: landlock_create_ruleset: Operation not supported; "
+            "refused: the sandbox can't be put up: neither an empty root nor landlock is to be had");
+}
+
+TEST(LockDown, RefusalWithoutWhatMustHoldDoesNotAdviseAvailable) {
+  for (SandboxRequirement requirement : {SandboxRequirement::Full, SandboxRequirement::Available}) {
+    const ChildEnd end = inChild([&] {
+      pretend({{SCMP_SYS(seccomp), ENOSYS}});
+      auto result = Sandbox(optionsFor(Profile::Vaultd, requirement)).lockDown();
+      return result ? "served" : result.error().hint;
+    });
+    EXPECT_EQ(end.text,
+              "no daemon serves without these layers, except with require_sandbox = \"none\", which is for debugging");
+  }
+}
+
 TEST(LockDown, AsRootThatMayNotChangeItsUserIsRefused) {
   if (geteuid() != 0) GTEST_SKIP() << "needs root";
   const std::string text = lockDownOn({{SCMP_SYS(setresuid), EPERM}}, Profile::Vaultd, "user");

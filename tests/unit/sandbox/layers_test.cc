@@ -4,6 +4,8 @@
 #include <grp.h>
 #include <linux/capability.h>
 #include <pwd.h>
+#include <sched.h>
+#include <sys/mount.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -13,6 +15,7 @@
 #include <cstring>
 #include <filesystem>
 #include <fstream>
+#include <utility>
 
 #include "sandbox/layers.h"
 #include "tests/unit/sandbox/in_child.h"
@@ -67,6 +70,18 @@ std::string join(std::initializer_list<std::string> words) {
 }
 
 void writeFile(const fs::path& path) { std::ofstream(path) << "text"; }
+
+// As somebody who was started without these capabilities.
+bool giveUp(std::initializer_list<unsigned> capabilities) {
+  __user_cap_header_struct head{.version = _LINUX_CAPABILITY_VERSION_3, .pid = 0};
+  __user_cap_data_struct data[2]{};
+  if (syscall(SYS_capget, &head, data) != 0) return false;
+  for (const unsigned capability : capabilities) {
+    data[capability / 32].effective &= ~(1U << capability % 32);
+    data[capability / 32].permitted &= ~(1U << capability % 32);
+  }
+  return syscall(SYS_capset, &head, data) == 0;
+}
 
 // Without the filter a test can look around; the layers are the same ones, in the same order, but for seccomp.
 std::string lockDownWithoutFilter(Options options) {
@@ -137,12 +152,132 @@ TEST(Enter, LeavesOwnUidVisibleToPeers) {
   EXPECT_EQ(end.text, "own");
 }
 
+// The kernel's answer, in this process's user namespace, to who made the pair.
+std::string makerOf(const int (&pair)[2]) {
+  ucred peer{};
+  socklen_t size = sizeof peer;
+  if (getsockopt(pair[0], SOL_SOCKET, SO_PEERCRED, &peer, &size) != 0) return "getsockopt";
+  return "uid " + std::to_string(peer.uid);
+}
+
+TEST(Enter, OfAVaultOfRootLeavesEverybodyVisible) {
+  if (geteuid() != 0) GTEST_SKIP() << "needs root";
+  const ChildEnd end = inChild([] {
+    if (!giveUp({CAP_SYS_ADMIN})) return std::string("capset");
+    int pair[2];
+    if (socketpair(AF_UNIX, SOCK_STREAM, 0, pair) != 0) return std::string("socketpair");
+    Sandbox sandbox(optionsFor(Profile::Vaultd));
+    sandbox.enter();
+    const std::string before = join({geteuid() != 0 ? "not root," : "root,", makerOf(pair)});
+    auto result = sandbox.lockDown();
+    if (!result) return outcomeOf(result);
+    const Layer* layer = result->find("namespaces");
+    return join({before + ";", std::string(name(layer->state)), layer->detail});
+  });
+  EXPECT_EQ(end.text,
+            "not root, uid 0; unavailable none: without CAP_SYS_ADMIN they need a user namespace, which would hide who "
+            "connects");
+}
+
+// AppArmor's doing on some hosts; here /proc that can't be written keeps the map away.
+TEST(Enter, OfAVaultThatCantBeMappedMakesNoUserNamespace) {
+  if (geteuid() != 0) GTEST_SKIP() << "needs root";
+  const ChildEnd end = inChild([] {
+    if (unshare(CLONE_NEWNS) != 0 || mount(nullptr, "/", nullptr, MS_REC | MS_PRIVATE, nullptr) != 0 ||
+        mount(nullptr, "/proc", nullptr, MS_REMOUNT | MS_BIND | MS_RDONLY, nullptr) != 0)
+      return std::string("can't play it");
+    if (setresgid(4321, 4321, 4321) != 0 || setresuid(4321, 4321, 4321) != 0) return std::string("setresuid");
+    Sandbox sandbox(optionsFor(Profile::Vaultd));
+    sandbox.enter();
+    int pair[2];
+    if (socketpair(AF_UNIX, SOCK_STREAM, 0, pair) != 0) return std::string("socketpair");
+    const std::string maker = makerOf(pair);
+    auto result = sandbox.lockDown();
+    if (!result) return outcomeOf(result);
+    return join({maker, std::string(name(result->find("namespaces")->state))});
+  });
+  if (end.text == "can't play it") GTEST_SKIP() << "this host doesn't let /proc be made read-only";
+  EXPECT_EQ(end.text, "uid 4321 unavailable");
+}
+
+TEST(LockDown, AsRootWithoutTheRightToBecomeAnotherStaysAndSaysSo) {
+  if (geteuid() != 0) GTEST_SKIP() << "needs root";
+  const std::pair<unsigned, const char*> rights[] = {
+      {CAP_SETUID, "CAP_SETUID"}, {CAP_SETGID, "CAP_SETGID"}, {CAP_CHOWN, "CAP_CHOWN"}};
+  for (const auto& right : rights) {
+    for (Profile profile : {Profile::Vaultd, Profile::Netd, Profile::NetdWorker, Profile::HsmKeeper}) {
+      const ChildEnd end = inChild([&] {
+        if (!giveUp({right.first})) return std::string("capset");
+        if (targetIdentity(optionsFor(profile)).uid != 0) return std::string("somebody else is announced");
+        auto result = Sandbox(optionsFor(profile)).lockDown();
+        if (!result) return outcomeOf(result);
+        const Layer* layer = result->find("user");
+        return join({std::string(name(layer->state)), layer->detail, std::string(name(result->verdict()))});
+      });
+      EXPECT_EQ(end.status, 0) << explainExit(end.status, 0);
+      EXPECT_TRUE(end.text.starts_with(std::string("unavailable uid 0, as started: without ") + right.second +
+                                       " it can't become ") &&
+                  end.text.ends_with(" degraded"))
+          << end.text;
+    }
+  }
+}
+
+TEST(LockDown, AsRootOfANamespaceWithOneUserIsThatUser) {
+  if (geteuid() != 0) GTEST_SKIP() << "needs root, to be another user first";
+  for (Profile profile : {Profile::Vaultd, Profile::Netd, Profile::NetdWorker, Profile::NetdResolver}) {
+    const ChildEnd end = inChild([&] {
+      if (setresgid(4321, 4321, 4321) != 0 || setresuid(4321, 4321, 4321) != 0) return std::string("setresuid");
+      prctl(PR_SET_DUMPABLE, 1, 0, 0, 0);
+      if (unshare(CLONE_NEWUSER) != 0) return std::string("can't play it");
+      std::ofstream("/proc/self/setgroups") << "deny";
+      std::ofstream("/proc/self/uid_map") << "0 4321 1";
+      std::ofstream("/proc/self/gid_map") << "0 4321 1";
+      if (geteuid() != 0) return std::string("can't play it");
+      if (targetIdentity(optionsFor(profile)).uid != 0) return std::string("somebody else is announced");
+      auto result = Sandbox(optionsFor(profile)).lockDown();
+      if (!result) return outcomeOf(result);
+      const Layer* layer = result->find("user");
+      return join({std::string(name(layer->state)), layer->detail});
+    });
+    if (end.text == "can't play it") GTEST_SKIP() << "this host offers no user namespaces";
+    EXPECT_EQ(end.text, "active uid 0 of a user namespace, 4321 outside, as started");
+  }
+}
+
+TEST(LockDown, InANamespaceWithoutAMapIsRefusedWithTheRemedy) {
+  const ChildEnd end = inChild([] {
+    if (unshare(CLONE_NEWUSER) != 0) return std::string("can't play it");
+    auto result = Sandbox(optionsFor(Profile::Netd)).lockDown();
+    return result ? "served" : result.error().message + "\n" + result.error().hint;
+  });
+  if (end.text == "can't play it") GTEST_SKIP() << "this host offers no user namespaces";
+  EXPECT_EQ(end.text,
+            "the sandbox can't be put up: user: this user namespace has no map for the user who started it\n"
+            "start it with a map, e.g. `unshare --user --map-current-user`, or outside of that namespace");
+}
+
+TEST(LockDown, AsAUserWhoIsRootIsRefusedWithTheRemedy) {
+  if (geteuid() != 0) GTEST_SKIP() << "needs root";
+  for (SandboxRequirement requirement : {SandboxRequirement::Full, SandboxRequirement::Available}) {
+    const ChildEnd end = inChild([&] {
+      Options options = optionsFor(Profile::Vaultd, requirement);
+      options.user = "root";
+      auto result = Sandbox(options).lockDown();
+      return result ? "served" : result.error().message + "\n" + result.error().hint;
+    });
+    EXPECT_EQ(end.text,
+              "the sandbox can't be put up: user: root is root\n"
+              "`user` in [vault], [net] and [token] is for another user than root: name one, or leave it out");
+  }
+}
+
 TEST(LockDown, EmptiesTheRoot) {
   const ChildEnd end = inChild([] {
     bool ownMounts = false;
     const Options options = optionsFor(Profile::Vaultd);
     becomeUser(options);
-    const Layer namespaces = enterNamespaces(ownMounts);
+    const Layer namespaces = enterNamespaces(MustSee::Nobody, ownMounts);
     const Layer root = emptyRoot(ownMounts);
     if (root.state != LayerState::Active) return std::string("unavailable");
     return join({root.detail, openingSays("/etc/passwd", O_RDONLY), openingSays("/file", O_CREAT | O_WRONLY),
@@ -159,7 +294,7 @@ TEST(LockDown, EmptiesTheRootByChrootWhereMountingIsRefused) {
   const ChildEnd end = inChild([] {
     bool ownMounts = false;
     becomeUser(optionsFor(Profile::NetdWorker));
-    enterNamespaces(ownMounts);
+    enterNamespaces(MustSee::Nobody, ownMounts);
     pretend({{SCMP_SYS(mount), EPERM}});
     const Layer root = emptyRoot(ownMounts);
     if (root.state != LayerState::Active) return "unavailable: " + root.detail;
@@ -175,7 +310,7 @@ TEST(LockDown, GivesTheVaultAnEmptyNetwork) {
   const ChildEnd end = inChild([] {
     bool ownMounts = false;
     becomeUser(optionsFor(Profile::Vaultd));
-    const Layer layer = enterNamespaces(ownMounts);
+    const Layer layer = enterNamespaces(MustSee::Nobody, ownMounts);
     if (layer.state != LayerState::Active) return std::string("unavailable");
     std::ifstream devices("/proc/net/dev");
     size_t lines = 0;

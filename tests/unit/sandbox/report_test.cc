@@ -1,5 +1,5 @@
 // report_test.cc - the judgement over layers. Part of: tests.
-// Goal: `full` serves with nothing less than the mandatory layers and without a failed one; people can read why.
+// Goal: nobody serves with less than the mandatory layers, and `full` not with a failed one; people can read why.
 // Method: reports made by hand; nothing is locked down.
 #include <signal.h>
 
@@ -86,9 +86,36 @@ TEST(Problems, KeysAndNetworkBytesNeedPathsShutOneWayOrTheOther) {
   EXPECT_TRUE(problems(monitor, SandboxRequirement::Full).empty());
 }
 
-TEST(Problems, AvailableAndNoneAcceptAnything) {
+TEST(Problems, AvailableRefusesTheSameButFailedLayersThatAreNotMandatory) {
+  const SandboxRequirement available = SandboxRequirement::Available;
+  const Layer landlock = layer("landlock", LayerState::Active);
+  for (LayerState state : {LayerState::Unavailable, LayerState::Failed}) {
+    const auto found = problems(reportOf(Profile::Vaultd, {landlock, layer("seccomp", state, true)}), available);
+    ASSERT_EQ(found.size(), 1u);
+    EXPECT_EQ(found[0], "seccomp: because");
+    EXPECT_TRUE(problems(reportOf(Profile::Vaultd, {landlock, layer("rlimits", state)}), available).empty());
+    for (Profile profile : {Profile::Vaultd, Profile::NetdWorker}) {
+      const auto open = problems(reportOf(profile, {layer("root", state), layer("landlock", state)}), available);
+      ASSERT_EQ(open.size(), 1u);
+      EXPECT_EQ(open[0], "neither an empty root nor landlock is to be had");
+    }
+    EXPECT_TRUE(problems(reportOf(Profile::Netd, {layer("landlock", state)}), available).empty());
+  }
+}
+
+TEST(Problems, ARootThatStaysNeedsPathsShutInEveryDaemon) {
+  const Layer user = layer("user", LayerState::Unavailable);
+  for (Profile profile : {Profile::Vaultd, Profile::Netd, Profile::NetdResolver, Profile::HsmKeeper}) {
+    for (SandboxRequirement requirement : {SandboxRequirement::Full, SandboxRequirement::Available}) {
+      EXPECT_EQ(problems(reportOf(profile, {user, layer("landlock", LayerState::Unavailable)}), requirement).size(),
+                1u);
+      EXPECT_TRUE(problems(reportOf(profile, {user, layer("landlock", LayerState::Active)}), requirement).empty());
+    }
+  }
+}
+
+TEST(Problems, NoneAcceptsAnything) {
   const Report report = reportOf(Profile::Vaultd, {layer("seccomp", LayerState::Failed, true)});
-  EXPECT_TRUE(problems(report, SandboxRequirement::Available).empty());
   EXPECT_TRUE(problems(report, SandboxRequirement::None).empty());
 }
 

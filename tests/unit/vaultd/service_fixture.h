@@ -37,11 +37,11 @@ class ServiceTest : public testing::Test {
   }
   void serve() {
     const std::set<uid_t> us = {geteuid()};
-    netServer.emplace(loop, listenUnix(path("net"), 0600), admit(us, [this] { return kj::heap<NetService>(*state); }),
-                      LinkLimits());
+    netServer.emplace(loop, listenUnix(path("net"), 0600),
+                      admit("net", us, [this] { return kj::heap<NetService>(*state); }), LinkLimits());
     appServer.emplace(loop, listenUnix(path("app"), 0600), admitPrograms(*state, "main", us), LinkLimits());
     adminServer.emplace(loop, listenUnix(path("admin"), 0600),
-                        admit(us, [this] { return kj::heap<AdminService>(*state, facts); }), LinkLimits());
+                        admit("admin", us, [this] { return kj::heap<AdminService>(*state, facts); }), LinkLimits());
     facts.servers = {&*netServer, &*appServer, &*adminServer};
     netClient.emplace(loop, connectUnix(path("net")), LinkLimits(), [] {});
     appClient.emplace(loop, connectUnix(path("app")), LinkLimits(), [] {});

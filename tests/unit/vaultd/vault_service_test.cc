@@ -301,7 +301,7 @@ TEST_F(Services, PingTestsTheBoxAtMostOnceASecond) {
 
 TEST_F(Services, AnotherUserIsTurnedAway) {
   RpcServer strict(loop, listenUnix(path("strict"), 0600),
-                   admit({geteuid() + 1}, [this] { return kj::heap<NetService>(*state); }), LinkLimits());
+                   admit("strict", {geteuid() + 1}, [this] { return kj::heap<NetService>(*state); }), LinkLimits());
   bool gone = false;
   RpcClient client(loop, connectUnix(path("strict")), LinkLimits(), [&] { gone = true; });
   EXPECT_ANY_THROW(loop.await(client.bootstrap().castAs<proto::Net>().pingRequest().send()));
