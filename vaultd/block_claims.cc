@@ -35,6 +35,61 @@ bool isWhole(const std::array<std::byte, N>& bytes, std::string_view domain) {
   return std::ranges::equal(hash, ByteSpan(bytes).last(HASH_BYTES));
 }
 
+// When the vault wrote last: an older copy that is put back in place has the file's inode and birth, but its change
+// came later. In a sector of its own, and zero in the header's hash.
+constexpr size_t STAMP_AT = 512;
+using Stamp = std::array<std::byte, 8 + HASH_BYTES>;
+constexpr std::string_view STAMP_DOMAIN = "sallyport claims stamp";
+constexpr int64_t STAMP_OFF_NS = 100'000'000;  // between clock and file system
+constexpr int64_t NO_CLOCK = INT64_MAX;        // the file system's changes have times of another clock
+
+int64_t nanoseconds(const timespec& time) { return time.tv_sec * 1'000'000'000 + time.tv_nsec; }
+
+int64_t clockNs() {
+  timespec now{};
+  ::clock_gettime(CLOCK_REALTIME, &now);
+  return nanoseconds(now);
+}
+
+Stamp stampOf(int64_t ns) {
+  Stamp stamp;
+  for (size_t i = 0; i < 8; ++i) stamp[i] = static_cast<std::byte>(static_cast<uint64_t>(ns) >> (56 - 8 * i));
+  seal(stamp, STAMP_DOMAIN);
+  return stamp;
+}
+
+bool isNear(int64_t a, int64_t b) { return a - b <= STAMP_OFF_NS && b - a <= STAMP_OFF_NS; }
+
+int64_t changedNs(int fd) {
+  struct stat status {};
+  return ::fstat(fd, &status) == 0 ? nanoseconds(status.st_ctim) : 0;
+}
+
+// Nobody has changed the file since its vault did.
+bool isAsItWasLeft(int fd) {
+  Stamp stamp;
+  if (::pread(fd, stamp.data(), stamp.size(), STAMP_AT) != static_cast<ssize_t>(stamp.size())) return false;
+  if (!isWhole(stamp, STAMP_DOMAIN)) return false;
+  if (stamp == stampOf(NO_CLOCK)) return true;
+  uint64_t ns = 0;
+  for (size_t i = 0; i < 8; ++i) ns = ns << 8 | static_cast<uint64_t>(stamp[i]);
+  return isNear(changedNs(fd), static_cast<int64_t>(ns));
+}
+
+// False: errno says why.
+bool stampFile(int fd) {
+  const auto write = [fd](int64_t ns) {
+    const Stamp stamp = stampOf(ns);
+    return ::pwrite(fd, stamp.data(), stamp.size(), STAMP_AT) == static_cast<ssize_t>(stamp.size());
+  };
+  for (int tries = 0; tries < 5; ++tries) {
+    const int64_t now = clockNs();
+    if (!write(now)) return false;
+    if (isNear(changedNs(fd), now)) return ::fsync(fd) == 0;
+  }
+  return write(NO_CLOCK) && ::fsync(fd) == 0;
+}
+
 constexpr std::string_view HEADER_DOMAIN = "sallyport claims";
 constexpr std::string_view RECORD_DOMAIN = "sallyport claim";
 
@@ -121,6 +176,7 @@ Result<std::unique_ptr<BlockClaims>, Problem> BlockClaims::open(std::unique_ptr<
   Header header;
   if (fileBytes < HEADER_BYTES || (fileBytes - HEADER_BYTES) % RECORD_BYTES != 0 || !readWhole(*disk, 0, header))
     return unfit("cut off or can't be read");
+  std::fill_n(header.begin() + STAMP_AT, sizeof(Stamp), std::byte{});
   if (std::memcmp(header.data(), MAGIC.data(), MAGIC.size()) != 0 || !isWhole(header, HEADER_DOMAIN))
     return unfit("damaged");
   if (!std::ranges::equal(place, ByteSpan(header).subspan(PLACE_AT, place.size())))
@@ -162,7 +218,15 @@ Result<void, ClaimRefusal> BlockClaims::claim(const PublicKey& fingerprint, int6
   // From here on it counts as used, whatever the disk says.
   claimed_.insert(fingerprint);
   const Record record = recordOf(fingerprint, nowUnix);
-  const ssize_t written = disk_->write(HEADER_BYTES + next_ * RECORD_BYTES, record);
+  const int64_t began = clockNs();
+  const Stamp stamp = stampOf(began);
+  ssize_t written = disk_->write(STAMP_AT, stamp);
+  if (written == static_cast<ssize_t>(stamp.size()))
+    written = disk_->write(HEADER_BYTES + next_ * RECORD_BYTES, record);
+  else if (written >= 0)
+    written = 0;
+  // It was stopped in between.
+  if (!isNear(clockNs(), began)) disk_->write(STAMP_AT, stampOf(clockNs()));
   if (written != static_cast<ssize_t>(record.size())) {
     why_ = "can't be written: " + std::string(std::strerror(written < 0 ? static_cast<int>(-written) : ENOSPC));
     return refuse(ClaimRefusal::Unavailable);
@@ -184,6 +248,9 @@ Result<void, Problem> ensureClaims(const fs::path& folder) {
   Creation creation;
   const auto made = makeClaims(folder, creation);
   if (!made && !creation.exists) return refuse(made.error());
+  // Behind its last change, which gave it its name.
+  if (made && !stampFile(made->get()))
+    return refuse(Problem{claimsPath(folder).string() + ": can't be written: " + std::strerror(errno), {}});
   return {};
 }
 
@@ -197,6 +264,7 @@ Result<std::unique_ptr<BlockClaims>, ClaimsProblem> openClaims(const fs::path& f
   if (!fd && missing) {
     Creation creation;
     fd = makeClaims(folder, creation);
+    if (fd && !stampFile(fd->get())) return failed("can't be written");
   }
   if (!fd) return refuse(ClaimsProblem{false, fd.error()});
   if (!lockFile(fd->get())) {
@@ -211,7 +279,9 @@ Result<std::unique_ptr<BlockClaims>, ClaimsProblem> openClaims(const fs::path& f
   if (bytes > BlockClaims::HEADER_BYTES + BlockClaims::MAX_RECORDS * BlockClaims::RECORD_BYTES)
     return refuse(ClaimsProblem{false, {path.string() + ": too long", {}}});
   const int number = fd->get();
+  const bool asItWasLeft = isAsItWasLeft(number);
   auto claims = BlockClaims::open(diskOf(kj::mv(*fd)), placeOfFile(number), bytes);
+  if (claims && !asItWasLeft) claims = unfit("changed since the vault wrote it, as when an older copy is put back");
   if (!claims) {
     return refuse(ClaimsProblem{false, {path.string() + ": " + claims.error().message, claims.error().hint}});
   }
@@ -224,6 +294,7 @@ Result<std::unique_ptr<BlockClaims>, ClaimsProblem> openClaims(const fs::path& f
       return failed("no room for further claims");
     (*claims)->hasRoomFor((wanted - BlockClaims::HEADER_BYTES) / BlockClaims::RECORD_BYTES);
   }
+  if (!stampFile(number)) return failed("can't be written");
   return kj::mv(*claims);
 }
 

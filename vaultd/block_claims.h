@@ -5,7 +5,8 @@
 // lies within one sector, is written into room that was allocated at the start, and is durable before the block is
 // used. So a record that is neither whole nor zero is damage, not a crash: then nothing is believed.
 //
-// What must never happen here: a block that is usable because the file is missing, an older copy, or somebody else's.
+// What must never happen here: a block that is usable because the file is missing, an older copy (also one that was put
+// back in place: its last change is then later than the vault's own last word in it), or somebody else's.
 // Then every block that is there counts as used. A failed write or fdatasync ends all claims for the life of the
 // process.
 #pragma once

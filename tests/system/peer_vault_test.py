@@ -10,6 +10,7 @@ import os
 import shutil
 import signal
 import struct
+import time
 import unittest
 
 from harness import SANITIZED, SystemTest, is_alive
@@ -231,6 +232,21 @@ class PeerVault(SystemTest):
                 self.assertEqual(self.refused(self.net().session, "base"), "blockUsed")
                 self.assertIn("every block counts as used", self.host.log())
                 self.assertEqual(self.net().salt("hard")[0], "B")
+
+    def test_an_older_copy_put_back_in_place_is_not_believed(self):
+        claims = self.host.dir / "keys/block-claims"
+        older = claims.read_bytes()
+        self.use()
+        for put_back in (False, True):
+            with self.subTest(put_back=put_back):
+                self.vault.kill()
+                self.vault.wait(30)
+                time.sleep(0.2)
+                if put_back:
+                    claims.write_bytes(older)  # into the same inode, as cp does
+                self.vault = self.host.start_vaultd()
+                self.assertEqual(self.refused(self.net().session, "base"), "blockUsed")
+                self.assertEqual("put back: every block counts as used" in self.host.log(), put_back)
 
     def test_a_restored_block_is_not_for_base_mode(self):
         passphrase = self.host.dir / "pass"
