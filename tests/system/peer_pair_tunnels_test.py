@@ -9,6 +9,7 @@ import os
 import random
 import signal
 import socket
+import threading
 import subprocess
 import time
 import unittest
@@ -117,13 +118,14 @@ class Tunnels(SystemTest):
 
     def test_a_fin_that_is_injected_behind_the_last_byte(self):
         # All that was said has arrived, and still: without the authenticated end it is no end.
-        # Preamble 40, the opening frame 24, the text's frame 36: strikes in place of what follows them.
-        self.mitms["swallow"].attack = lambda way, offset, data: "fin" if way == "up" and offset >= 100 else data
+        arrived = threading.Event()
+        self.mitms["swallow"].attack = lambda way, offset, data: "fin" if way == "up" and arrived.is_set() else data
         count = len(self.services["swallow"].arrivals)
         with plain(self.ports["swallow"]) as sock:
             sock.sendall(b"all there is")
             arrival = self.services["swallow"].arrival(count)
             wait_until(lambda: bytes(arrival.data) == b"all there is", 10, "it arrives")
+            arrived.set()
             sock.shutdown(socket.SHUT_WR)
             self.assertEqual(self.services["swallow"].ended(count).end, "reset")
 

@@ -413,7 +413,7 @@ TEST(AnEndpointInHardMode, LendsTheReservedCodeToNobody) {
     EXPECT_EQ(wire.a.send(textBlock("x"), wire::PEER_CODE_CONTROL - 1, 0).status, Status::Ok);
     // From a peer that sends anything else under it.
     FrameSealer sealer = wire.keys.sealer(PeerMode::Hard, PeerParty::A, 0);
-    sealFrame(sealer, wire.cipher, textBlock("x"), 1);
+    sealFrame(sealer, wire.cipher, textBlock("x"), wire::PEER_CODE_CONTROL - 1);
     const Block frame = sealFrame(sealer, wire.cipher, textBlock(word), wire::PEER_CODE_CONTROL);
     wire.aToB.bytes.insert(wire.aToB.bytes.end(), frame.begin(), frame.end());
     Block in(100);
