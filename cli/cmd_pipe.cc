@@ -1,6 +1,7 @@
 // cmd_pipe.cc - sallyport pipe NAME: a channel on standard input and output, as `ssh -W` does. Part of: cli.
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <charconv>
 
@@ -86,6 +87,8 @@ int pipeChannel(const Arguments& arguments) {
     return fail("[[connect]] `" + name + "` speaks " + (peer ? "the peer protocol" : "curve_tun"),
                 "leave --protocol out, or set `protocol` in the entry");
   }
+
+  if (peer) options.maxMessageBytes = std::min<size_t>(entry->framing.maxFrameBytes, MAX_FRAMED_BYTES);
 
   EventLoop loop;
   auto client = DaemonClient::connect(loop, config->net.socket);
