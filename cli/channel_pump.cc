@@ -7,19 +7,30 @@
 #include "cli/daemon_client.h"
 #include "cli/terminal.h"
 #include "common/log.h"
-#include "proto/wire/limits.h"
 
 namespace sallyport::cli {
 namespace {
 
 constexpr size_t MAX_BATCH_MESSAGES = 1024;
 constexpr size_t MAX_BATCH_BYTES = 16 * wire::MAX_MESSAGE_BYTES;  // under the 2 MiB of a call
-constexpr unsigned MAX_SENDING = 4;                               // calls without an answer: 4 MiB at most
+constexpr unsigned MAX_SENDING = 4;                               // calls without an answer,
+constexpr size_t MAX_SENDING_BYTES = 4 << 20;                     // and so much in them
 constexpr unsigned MAX_RECEIVING = 2;
 constexpr unsigned MAX_PEER_RECEIVING = 1;    // what the interface allows
 constexpr size_t MAX_OUTPUT_BYTES = 4 << 20;  // more than that queued: nothing more is asked for
 
 constexpr uint32_t CLOSE_TIMEOUT_MS = 2000;
+
+// Why netd took no message. `maxBytes`: the longest that the pump gives it.
+std::string refusedWords(proto::NetRefusal refusal, size_t maxBytes) {
+  switch (refusal) {
+    case proto::NetRefusal::TOO_BIG:
+      return "netd refused to send: a message is longer than its entry's `max_frame_bytes`, which is below the " +
+             std::to_string(maxBytes) + " of the configuration here";
+    case proto::NetRefusal::CLOSED: return "netd refused to send: the channel is closed";
+    default: return "netd refused to send, code " + std::to_string(static_cast<unsigned>(refusal));
+  }
+}
 
 }  // namespace
 
@@ -43,6 +54,7 @@ ChannelPump::ChannelPump(EventLoop& loop, PumpOptions options)
       output_(
           loop, options.outputFd, [this] { onOutputProgress(); },
           [this](int error) { finish(std::string("can't write to standard output: ") + std::strerror(error)); }),
+      frames_(options.maxMessageBytes),
       failureHandler_(*this),
       tasks_(failureHandler_) {}
 
@@ -74,16 +86,24 @@ void ChannelPump::onInput(ByteSpan bytes) {
       sendEnd();
     }
   }
-  if (sending_ >= MAX_SENDING) input_.pause();
+  if (!maySend()) input_.pause();
   settle();
 }
 
-void ChannelPump::sendEnd() {
+bool ChannelPump::maySend() const { return sending_ < MAX_SENDING && sendingBytes_ < MAX_SENDING_BYTES; }
+
+template <typename Answer>
+void ChannelPump::awaitSent(Answer&& asked, size_t bytes, bool isEnd) {
   ++sending_;
+  sendingBytes_ += bytes;
+  tasks_.add(asked.then([this, bytes, isEnd](auto&& answer) { onSent(answer.getOutcome(), bytes, isEnd); }));
+}
+
+void ChannelPump::sendEnd() {
   if (isPeer_)
-    tasks_.add(peerChannel_.finishRequest().send().then([this](auto&& answer) { onSent(answer.getOutcome(), true); }));
+    awaitSent(peerChannel_.finishRequest().send(), 0, true);
   else
-    tasks_.add(channel_.finishRequest().send().then([this](auto&& answer) { onSent(answer.getOutcome(), true); }));
+    awaitSent(channel_.finishRequest().send(), 0, true);
 }
 
 void ChannelPump::sendStream(ByteSpan bytes) {
@@ -91,8 +111,7 @@ void ChannelPump::sendStream(ByteSpan bytes) {
     auto request = peerChannel_.sendRequest(capnp::MessageSize{64 + bytes.size() / sizeof(capnp::word), 0});
     std::ranges::copy(bytes,
                       reinterpret_cast<std::byte*>(request.initData(static_cast<unsigned>(bytes.size())).begin()));
-    ++sending_;
-    tasks_.add(request.send().then([this](auto&& answer) { onSent(answer.getOutcome(), false); }));
+    awaitSent(request.send(), bytes.size(), false);
     return;
   }
   std::vector<ByteSpan> messages;
@@ -117,30 +136,39 @@ void ChannelPump::sendFrames() {
   }
   if (!messages.empty()) send(messages);
   if (frames_.tooLong() != 0) {
-    finish("standard input: a message of " + std::to_string(frames_.tooLong()) + " bytes, where 65503 are the most");
+    finish("standard input: a message of " + std::to_string(frames_.tooLong()) + " bytes, where " +
+           std::to_string(options_.maxMessageBytes) + " are the most");
   }
 }
 
 void ChannelPump::send(const std::vector<ByteSpan>& messages) {
   // One segment for all: the other side takes few.
   uint64_t words = 64;
-  for (const auto& message : messages) words += 4 + message.size() / sizeof(capnp::word);
+  size_t bytes = 0;
+  for (const auto& message : messages) {
+    words += 4 + message.size() / sizeof(capnp::word);
+    bytes += message.size();
+  }
   auto request = channel_.sendRequest(capnp::MessageSize{words, 0});
   auto list = request.initMessages(static_cast<unsigned>(messages.size()));
   for (unsigned i = 0; i < messages.size(); ++i) {
     auto data = list[i].initData(static_cast<unsigned>(messages[i].size()));
     if (!messages[i].empty()) std::memcpy(data.begin(), messages[i].data(), messages[i].size());
   }
-  ++sending_;
-  tasks_.add(request.send().then([this](auto&& answer) { onSent(answer.getOutcome(), false); }));
+  awaitSent(request.send(), bytes, false);
 }
 
-void ChannelPump::onSent(proto::SendOutcome::Reader outcome, bool isEnd) {
+void ChannelPump::onSent(proto::SendOutcome::Reader outcome, size_t bytes, bool isEnd) {
   --sending_;
+  sendingBytes_ -= bytes;
+  if (done_) {
+    if (sending_ == 0) fulfiller_->fulfill(std::string(problem_));
+    return;
+  }
   switch (outcome.which()) {
     case proto::SendOutcome::SENT:
       if (isEnd) endSent_ = true;
-      if (sending_ < MAX_SENDING && !done_ && problem_.empty()) input_.resume();
+      if (maySend() && problem_.empty()) input_.resume();
       if (options_.messages && inputEnded_) restartIdleTimer();
       break;
     case proto::SendOutcome::BROKEN:
@@ -149,9 +177,8 @@ void ChannelPump::onSent(proto::SendOutcome::Reader outcome, bool isEnd) {
       input_.pause();
       break;
     case proto::SendOutcome::REFUSED:
-      if (problem_.empty()) problem_ = "netd refused to send: the channel is closed";
-      input_.pause();
-      break;
+      // What the input gave is lost: nothing that comes after it may look as if all of it had been sent.
+      return finish(problem_.empty() ? refusedWords(outcome.getRefused(), options_.maxMessageBytes) : problem_);
   }
   settle();
 }
@@ -271,16 +298,27 @@ void ChannelPump::finish(std::string problem) {
   done_ = true;
   input_.pause();
   problem_ = std::move(problem);
-  // Closed in so many words: netd need not find out by our disappearance. But a netd that doesn't answer can't keep us.
-  // A stream of the peer protocol that went wrong gets no end: the peer is to see that.
-  if (isPeer_ && !problem_.empty()) return fulfiller_->fulfill(std::string(problem_));
-  auto closing =
-      isPeer_ ? peerChannel_.closeRequest().send().ignoreResult() : channel_.closeRequest().send().ignoreResult();
-  tasks_.add(within(loop_, CLOSE_TIMEOUT_MS, kj::mv(closing))
+  // What went wrong gets no end, where the protocol has one: the peer is to see that, and netd tells it when this
+  // program is gone. What was given to netd before is to be taken, but a peer that doesn't read can't keep us.
+  kj::Promise<void> last = kj::READY_NOW;
+  if (!problem_.empty() && sending_ == 0) return fulfiller_->fulfill(std::string(problem_));
+  if (!problem_.empty()) {
+    last = kj::NEVER_DONE;
+  } else {
+    // Closed in so many words: netd need not find out by our disappearance. But a netd that doesn't answer can't keep
+    // us.
+    last = isPeer_ ? peerChannel_.closeRequest().send().ignoreResult() : channel_.closeRequest().send().ignoreResult();
+  }
+  tasks_.add(within(loop_, CLOSE_TIMEOUT_MS, kj::mv(last))
                  .then([this] { fulfiller_->fulfill(std::string(problem_)); },
                        [this](kj::Exception&&) { fulfiller_->fulfill(std::string(problem_)); }));
 }
 
-void ChannelPump::onFailure(kj::Exception&& failure) { finish("netd " + describeFailure(failure)); }
+void ChannelPump::onFailure(kj::Exception&& failure) {
+  if (!done_) problem_ = "netd " + describeFailure(failure);
+  done_ = true;
+  input_.pause();
+  fulfiller_->fulfill(std::string(problem_));  // nothing that is still asked will be answered
+}
 
 }  // namespace sallyport::cli

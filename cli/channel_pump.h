@@ -10,13 +10,15 @@
 #include "cli/message_frames.h"
 #include "cli/standard_io.h"
 #include "proto/net.capnp.h"
+#include "proto/wire/limits.h"
 
 namespace sallyport::cli {
 
 struct PumpOptions {
   bool messages = false;  // be32 frames on standard input and output; else a stream
   uint32_t waitS = 5;     // messages: how long to go on after the end of the input without a message; 0: for ever
-  int inputFd = 0;        // standard input and output, but in tests
+  size_t maxMessageBytes = wire::MAX_MESSAGE_BYTES;  // messages: the longest that the input may hold
+  int inputFd = 0;                                   // standard input and output, but in tests
   int outputFd = 1;
 };
 
@@ -34,7 +36,11 @@ class ChannelPump {
   void sendStream(ByteSpan bytes);
   void sendFrames();
   void send(const std::vector<ByteSpan>& messages);
-  void onSent(proto::SendOutcome::Reader outcome, bool isEnd);
+  bool maySend() const;
+  // `asked` is a call that sends so many bytes.
+  template <typename Answer>
+  void awaitSent(Answer&& asked, size_t bytes, bool isEnd);
+  void onSent(proto::SendOutcome::Reader outcome, size_t bytes, bool isEnd);
   void receiveMore();
   void onReceived(proto::Received::Reader received);
   void onPeerReceived(proto::PeerReceived::Reader received);
@@ -57,7 +63,8 @@ class ChannelPump {
   InputReader input_;
   OutputWriter output_;
   FrameReader frames_;
-  unsigned sending_ = 0;
+  unsigned sending_ = 0;  // calls without an answer
+  size_t sendingBytes_ = 0;
   unsigned receiving_ = 0;
   bool inputEnded_ = false;
   bool endSent_ = false;    // our direction's end is on its way, or all messages are

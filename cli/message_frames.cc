@@ -1,12 +1,12 @@
 // message_frames.cc - see message_frames.h.
 #include "cli/message_frames.h"
 
-#include "proto/wire/limits.h"
+#include <cstdint>
 
 namespace sallyport::cli {
 
 std::array<std::byte, FRAME_LENGTH_BYTES> frameHeader(size_t messageBytes) {
-  CHECK(messageBytes <= wire::MAX_MESSAGE_BYTES);
+  CHECK(messageBytes <= UINT32_MAX);
   std::array<std::byte, FRAME_LENGTH_BYTES> header{};
   for (size_t i = 0; i < header.size(); ++i) header[i] = static_cast<std::byte>(messageBytes >> (8 * (3 - i)));
   return header;
@@ -23,7 +23,7 @@ std::optional<ByteSpan> FrameReader::next() {
   if (tooLong_ != 0 || rest.size() < FRAME_LENGTH_BYTES) return std::nullopt;
   size_t length = 0;
   for (const auto byte : rest.first(FRAME_LENGTH_BYTES)) length = length << 8 | static_cast<size_t>(byte);
-  if (length > wire::MAX_MESSAGE_BYTES) {
+  if (length > maxMessageBytes_) {
     tooLong_ = length;
     return std::nullopt;
   }

@@ -20,6 +20,8 @@ from __future__ import annotations
 
 import ctypes
 import enum
+import math
+import operator
 import os
 from typing import Callable, Iterable, NamedTuple, Optional, Sequence, Type, TypeVar, Union
 
@@ -166,7 +168,10 @@ class _Memory:
         self.kept: list[object] = []
 
     def read(self, data: Data) -> tuple[Optional[int], int]:
-        copy = bytes(data)
+        try:
+            copy = memoryview(data).tobytes()  # not bytes(): of a number that would be so many zeros
+        except TypeError:
+            raise _error(264) from None
         pointer = ctypes.cast(ctypes.c_char_p(copy), ctypes.c_void_p)
         self.kept.append(copy)
         # An empty text needs an address too: NULL is for what isn't there.
@@ -184,11 +189,59 @@ class _Memory:
             item.peer_key, item.peer_key_size = self.read(peer)
 
 
+# ctypes cuts a number to the size of its C type in silence. So every value of a caller's is checked before it gets there.
+
+
 def _text(value: str) -> bytes:
-    encoded = value.encode()
+    if not isinstance(value, str):
+        raise _error(264)
+    try:
+        encoded = value.encode()
+    except UnicodeEncodeError:
+        raise _error(264) from None
     if b"\0" in encoded:
         raise _error(264)
     return encoded
+
+
+def _path(value: Union[str, os.PathLike]) -> bytes:
+    try:
+        encoded = os.fsencode(value)
+    except (TypeError, UnicodeEncodeError):
+        raise _error(264) from None
+    if b"\0" in encoded:
+        raise _error(264)
+    return encoded
+
+
+def _number(value: int, bits: int) -> int:
+    """A whole number that an unsigned C type of so many bits holds."""
+    try:
+        value = operator.index(value)
+    except TypeError:
+        raise _error(264) from None
+    if not 0 <= value < 2**bits:
+        raise _error(264)
+    return value
+
+
+def _milliseconds(seconds: float, bits: int = 63) -> int:
+    if not isinstance(seconds, (int, float)) or not math.isfinite(seconds) or seconds < 0:
+        raise _error(264)
+    return _number(int(seconds * 1000), bits)
+
+
+def _timeout(seconds: float) -> int:
+    """Of a call; 0 would be the library's own."""
+    value = _milliseconds(seconds, 32)
+    if value == 0:
+        raise _error(264)
+    return value
+
+
+def _patience(seconds: Optional[float]) -> int:
+    """Of what waits for the peer. For the library 0 is for ever, so no time at all is a moment."""
+    return 0 if seconds is None else max(_milliseconds(seconds, 32), 1)
 
 
 # --- what programs use -----------------------------------------------------------------------------------------------------------
@@ -282,10 +335,7 @@ def connect(path: Union[str, os.PathLike], timeout: float = 10.0) -> Vault:
 class Vault(_Handle):
     def __init__(self, path: Union[str, os.PathLike], timeout: float = 10.0):
         pointer = ctypes.c_void_p()
-        milliseconds = int(timeout * 1000)
-        if not 0 < milliseconds < 2**32:
-            raise _error(264)
-        _check(_lib.sallyport_connect(_text(os.fspath(path)), milliseconds, ctypes.byref(pointer)))
+        _check(_lib.sallyport_connect(_path(path), _timeout(timeout), ctypes.byref(pointer)))
         super().__init__(pointer, _lib.sallyport_disconnect)
 
     def ping(self) -> None:
@@ -343,7 +393,7 @@ class Key(_Handle):
 
     def __init__(self, vault: Vault, name: str, verbs: Verb, lease: float):
         pointer = ctypes.c_void_p()
-        _check(_lib.sallyport_key_open(vault._live(), _text(name), int(verbs), _milliseconds(lease), ctypes.byref(pointer)))
+        _check(_lib.sallyport_key_open(vault._live(), _text(name), _number(verbs, 32), _milliseconds(lease), ctypes.byref(pointer)))
         super().__init__(pointer, _lib.sallyport_key_close)
         self.name = name
         self._vault = vault  # lives as long as its keys, unless it is closed
@@ -426,18 +476,10 @@ class Key(_Handle):
 
     def fresh_nonces(self, domain: str, count: int = 1) -> list[bytes]:
         """Values of 16 bytes that were never given out before under this key and domain. At most 64."""
-        if not 0 <= count < 2**32:
-            raise _error(264)
+        count = _number(count, 32)
         room = (ctypes.c_uint8 * (16 * min(count, 64) or 1))()
         _check(_lib.sallyport_fresh_nonces(self._live(), _text(domain), count, room))
         return [bytes(room[16 * i:16 * i + 16]) for i in range(count)]
-
-
-def _milliseconds(seconds: float) -> int:
-    value = int(seconds * 1000)
-    if not 0 <= value < 2**63:
-        raise _error(264)
-    return value
 
 
 # --- channels of the peer protocol, through this host's netd -----------------------------------------------------------------------
@@ -462,7 +504,7 @@ class PeerReceived(NamedTuple):
 def connect_peer(path: Union[str, os.PathLike], name: str, timeout: float = 10.0) -> PeerChannel:
     """A channel through the [[connect]] entry `name` of the netd behind a socket. `timeout`: for each answer of netd."""
     pointer = ctypes.c_void_p()
-    _check(_lib.sallyport_peer_connect(_text(os.fspath(path)), _text(name), _timeout(timeout), ctypes.byref(pointer)))
+    _check(_lib.sallyport_peer_connect(_path(path), _text(name), _timeout(timeout), ctypes.byref(pointer)))
     return PeerChannel(pointer)
 
 
@@ -474,7 +516,7 @@ def listen_peer(path: Union[str, os.PathLike], name: str, timeout: float = 10.0)
 class PeerListener(_Handle):
     def __init__(self, path: Union[str, os.PathLike], name: str, timeout: float = 10.0):
         pointer = ctypes.c_void_p()
-        _check(_lib.sallyport_peer_listen(_text(os.fspath(path)), _text(name), _timeout(timeout), ctypes.byref(pointer)))
+        _check(_lib.sallyport_peer_listen(_path(path), _text(name), _timeout(timeout), ctypes.byref(pointer)))
         super().__init__(pointer, _lib.sallyport_peer_unlisten)
 
     def accept(self, timeout: Optional[float] = None) -> PeerChannel:
@@ -494,12 +536,13 @@ class PeerChannel(_Handle):
         """Any size, in frames of one code; nothing is one empty frame. Raises Broken, NetReservedCode, NetClosed."""
         memory = _Memory()
         pointer, size = memory.read(data)
-        _check(_lib.sallyport_peer_send(self._live(), pointer, size, code))
+        _check(_lib.sallyport_peer_send(self._live(), pointer, size, _number(code, 32)))
 
     def receive(self, size: int, timeout: Optional[float] = None) -> PeerReceived:
         """Up to `size` bytes, from whole frames of one code; None waits for ever."""
+        size, time = _number(size, 63), _patience(timeout)
         room, got = (ctypes.c_uint8 * max(size, 1))(), _PeerReceived()
-        _check(_lib.sallyport_peer_receive(self._live(), room, size, _patience(timeout), ctypes.byref(got)))
+        _check(_lib.sallyport_peer_receive(self._live(), room, size, time, ctypes.byref(got)))
         return PeerReceived(bytes(memoryview(room)[:got.size]), got.code, PeerStatus(got.status), got.needed, got.reason.decode())
 
     def finish(self) -> None:
@@ -516,14 +559,3 @@ class PeerChannel(_Handle):
     def __del__(self) -> None:
         if getattr(self, "_pointer", None):
             self.abandon()
-
-
-def _timeout(seconds: float) -> int:
-    value = int(seconds * 1000)
-    if not 0 < value < 2**32:
-        raise _error(264)
-    return value
-
-
-def _patience(seconds: Optional[float]) -> int:
-    return 0 if seconds is None else _timeout(max(seconds, 0.001))

@@ -79,6 +79,25 @@ async function verbs(): Promise<void> {
   await assert.rejects(key.freshNonces("minute-k", 65), coded("tooMany"));
   await assert.rejects(key.freshNonces("minute-k", -1), coded("badArgument"));
   await assert.rejects(vault.key("backup", { leaseMs: -1 }), coded("badArgument"));
+  await assert.rejects(vault.key("backup", { leaseMs: 2 ** 64 }), coded("badArgument"));
+  await assert.rejects(key.renew(1e30), coded("badArgument"));
+  for (const timeoutMs of [0, -1, NaN, 2 ** 31, Infinity]) await assert.rejects(connect(path, { timeoutMs }), coded("badArgument"));
+  // What a program without a compiler may give.
+  for (const wrong of ["text", 5, null, undefined, [1, 2], new Uint16Array(2), new ArrayBuffer(2)]) {
+    const data = wrong as unknown as Uint8Array;
+    await assert.rejects(key.box("alice", data), coded("badArgument"));
+    await assert.rejects(key.open("alice", data, boxed.box), coded("badArgument"));
+    await assert.rejects(key.open("alice", boxed.nonce, data), coded("badArgument"));
+    await assert.rejects(key.openSealed(data), coded("badArgument"));
+    await assert.rejects(signing.sign(data), coded("badArgument"));
+    await assert.rejects(vault.verify(publicKey, data, randomBytes(64)), coded("badArgument"));
+    if (typeof wrong !== "string") {
+      await assert.rejects(key.box(data, bytes("text")), coded("badArgument"));
+      await assert.rejects(vault.key(data as unknown as string), coded("badArgument"));
+      await assert.rejects(vault.publicKey(data as unknown as string), coded("badArgument"));
+      await assert.rejects(key.freshNonces(data as unknown as string), coded("badArgument"));
+    }
+  }
   const judgedEach = await key.boxEach([{ to: "alice", text: bytes("a") }, { to: "mallory", text: bytes("b") }]);
   assert(!(judgedEach[0] instanceof SallyportError));
   assert(judgedEach[1] instanceof SallyportError && judgedEach[1].code === "peerNotAllowed");
@@ -221,8 +240,11 @@ async function peer(): Promise<void> {
     await ours.send(bytes("x"), code);
     assert.equal((await theirs.receive(1, 10_000)).code, code);
   }
-  for (const code of [0xffff_ffff]) await assert.rejects(ours.send(bytes("x"), code), coded("netReservedCode"));
-  for (const code of [-1, 2 ** 32, 0.5]) await assert.rejects(ours.send(bytes("x"), code), coded("badArgument"));
+  await assert.rejects(ours.send(bytes("x"), 0xffff_ffff), coded("netReservedCode"));
+  for (const code of [-1, 2 ** 32, 2 ** 32 + 7, 0.5, NaN, null as unknown as number]) await assert.rejects(ours.send(bytes("x"), code), coded("badArgument"));
+  for (const wrong of ["text", 5, null]) await assert.rejects(ours.send(wrong as unknown as Uint8Array), coded("badArgument"));
+  for (const size of [-1, 2 ** 53, 0.5, NaN]) await assert.rejects(ours.receive(size, 1), coded("badArgument"));
+  for (const time of [-1, 2 ** 31, 0.5, NaN]) await assert.rejects(ours.receive(1, time), coded("badArgument"));
   // A call gathers frames of one code; one that ends inside a frame gets whole ones, and the rest is kept.
   for (const [text, code] of [["one", 1], ["uno", 1], ["three", 3]] as const) await ours.send(bytes(text), code);
   await new Promise((resolve) => setTimeout(resolve, 300));

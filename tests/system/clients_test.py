@@ -297,6 +297,40 @@ class Verbs(SystemTest):
             with self.assertRaises(sallyport.BadArgument):
                 call()
 
+    def assert_bad(self, call, *wrong):
+        for value in wrong:
+            with self.subTest(value=value), self.assertRaises(sallyport.BadArgument):
+                call(value)
+
+    def test_no_number_is_cut_to_the_size_of_its_c_type(self):
+        boxed = self.key.box("alice", TEXT)
+        self.assert_bad(lambda time: sallyport.connect(self.site_.socket, time),
+                        -1, 0, 2**32, 2**64, float("nan"), float("inf"), None, "1")
+        self.assert_bad(lambda lease: self.vault.key("backup", lease=lease), -1, 2**61, 2**64, float("nan"), None, "1")
+        self.assert_bad(self.key.renew, -1, 2**61, 2**64, float("inf"), "1")
+        self.assert_bad(lambda verbs: self.vault.key("backup", verbs), -1, 2**32 + 1, 2**64, None, "BOX", 1.0)
+        self.assert_bad(lambda count: self.key.fresh_nonces("minute-k", count), -1, 2**32, 2**32 + 1, 2**64, None, 1.0, "1")
+        self.assertEqual(self.key.open("alice", boxed.nonce, boxed.box).text, TEXT)  # nothing was asked
+
+    def test_no_text_is_taken_for_bytes_nor_a_number_for_their_count(self):
+        boxed, signature = self.key.box("alice", TEXT), bytes(64)
+        wrong = ("text", 5, None, [1, 2], 1.5)
+        self.assert_bad(lambda data: self.key.box("alice", data), *wrong)
+        self.assert_bad(lambda data: self.key.box(data, TEXT), *wrong[1:])
+        self.assert_bad(lambda data: self.key.open("alice", data, boxed.box), *wrong)
+        self.assert_bad(lambda data: self.key.open("alice", boxed.nonce, data), *wrong)
+        self.assert_bad(lambda data: self.key.open(data, boxed.nonce, boxed.box), *wrong[1:])
+        self.assert_bad(self.key.open_sealed, *wrong)
+        self.assert_bad(self.key.sign, *wrong)
+        for place in range(3):
+            self.assert_bad(lambda data: self.vault.verify(*[bytes(32), TEXT, signature][:place], data,
+                                                           *[bytes(32), TEXT, signature][place + 1:]), *wrong)
+        for call in (self.vault.key, self.vault.public_key, self.vault.public_keys, self.key.fresh_nonces):
+            self.assert_bad(call, b"backup", 5, None, "back\0up", "\udcff")
+        self.assert_bad(sallyport.connect, 5, None, "sock\0et")
+        for data in (bytearray(TEXT), memoryview(TEXT), memoryview(TEXT * 2)[::2]):
+            self.assertTrue(self.key.box("alice", data).box)
+
 
 class RotatedKeys(SystemTest):
     def test_all_that_open_are_told_the_active_one_first(self):

@@ -107,6 +107,35 @@ class Api(SystemTest):
         for end in (ours, theirs):
             self.assertEqual(end.receive(len(data), 30), (data, 0, PeerStatus.COMPLETE, 0, ""))
 
+    def test_no_number_is_cut_to_the_size_of_its_c_type(self):
+        channel, peer = self.accepted()
+        nan = float("nan")
+        for call, wrong in ((lambda code: channel.send(b"x", code), (-1, 2**32, 2**32 + 7, 2**64, None, "1", 1.0)),
+                            (channel.send, ("text", 5, None)),
+                            (lambda size: channel.receive(size, 1), (-1, 2**63, 2**64, None, "1", 1.0)),
+                            (lambda time: channel.receive(1, time), (-1, 2**32, 2**64, nan, "1")),
+                            (lambda time: sallyport.connect_peer(self.socket, "loop", time), (-1, 0, 2**32, nan, None, "1")),
+                            (lambda name: sallyport.connect_peer(self.socket, name), (b"loop", 5, None, "lo\0op")),
+                            (lambda path: sallyport.connect_peer(path, "loop"), (5, None)),
+                            (lambda time: sallyport.listen_peer(self.socket, "loop", time), (-1, 0, 2**32, nan, None)),
+                            (lambda name: sallyport.listen_peer(self.socket, name), (b"loop", 5, None)),
+                            (sallyport.listen_peer(self.socket, "loop").accept, (-1, 2**32, nan, "1"))):
+            for value in wrong:
+                with self.subTest(value=value), self.assertRaises(sallyport.BadArgument):
+                    call(value)
+        channel.send(b"the first", 1)
+        self.assertEqual(peer.receive(), (1, b"the first"))
+
+    def test_a_peer_that_doesnt_read_is_told_as_that(self):
+        listener = sallyport.listen_peer(self.socket, "chat", timeout=1)
+        peer = WirePeer(("127.0.0.1", self.port), "A", self.blocks["in"])
+        self.addCleanup(peer.close)
+        channel = listener.accept(10)
+        self.addCleanup(channel.abandon)
+        with self.assertRaisesRegex(sallyport.TimedOut, "the peer doesn't read"):
+            for _ in range(20):
+                channel.send(bytes(2 << 20))
+
     # -- receive
 
     def test_receive_fills_a_large_buffer_from_several_frames(self):

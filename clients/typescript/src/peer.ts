@@ -1,6 +1,7 @@
 // peer.ts - channels of the peer protocol, through this host's netd. Part of: @sallyport/client. The contract:
 // docs/protocol.md §13.4 and PeerChannel of proto/net.capnp. Each object has a connection of its own, which ends with it.
 // What must never happen here: bytes of two codes in one answer, or an end that netd didn't tell.
+import { checkedBytes, checkedNumber, checkedPatience, checkedText, checkedTime } from "./arguments.js";
 import { Connection, bytesOf } from "./connection.js";
 import { SallyportError, netRefusalOf } from "./errors.js";
 import { type Listener$Client, type PeerChannel$Client, type SendOutcome } from "./schema/net.js";
@@ -26,10 +27,10 @@ export interface PeerReceived {
 
 const SEND_BYTES = 512 * 1024; // in one call
 const SENDS_AHEAD = 4;
-const MAX_TIME_MS = 2 ** 31 - 1;
 
 /** A channel through the [[connect]] entry `name` of the netd behind a socket. */
 export async function connectPeer(path: string, name: string, options: Options = {}): Promise<PeerChannel> {
+  checkedText(name, "name");
   const connection = await Connection.open(path, patience(options));
   try {
     const { outcome } = await connection.answer(() => connection.network.connectPeer((params) => void (params.name = name)), Infinity);
@@ -43,7 +44,7 @@ export async function connectPeer(path: string, name: string, options: Options =
 
 /** Takes part in accepting the channels of the [[listen]] entry `name`. */
 export async function listenPeer(path: string, name: string, options: Options = {}): Promise<PeerListener> {
-  const listener = new PeerListener(path, name, patience(options));
+  const listener = new PeerListener(path, checkedText(name, "name"), patience(options));
   await listener.begin();
   return listener;
 }
@@ -129,7 +130,8 @@ export class PeerChannel {
    * `broken`, netReservedCode, or netClosed after finish().
    */
   async send(data: Uint8Array, code = 0): Promise<void> {
-    if (!Number.isInteger(code) || code < 0 || code > 0xffff_ffff) throw new SallyportError("badArgument", "code");
+    checkedNumber(code, 0xffff_ffff, "code");
+    checkedBytes(data, "data");
     await this.#alone("send", async () => {
       const failures: SallyportError[] = [];
       let at = 0;
@@ -157,7 +159,7 @@ export class PeerChannel {
 
   /** Up to `size` bytes from whole frames of one code. `timeoutMs` 0 waits for ever. */
   async receive(size: number, timeoutMs = 0): Promise<PeerReceived> {
-    if (!Number.isSafeInteger(size) || size < 0) throw new SallyportError("badArgument", "size");
+    checkedNumber(size, Number.MAX_SAFE_INTEGER, "size");
     const time = checkedTime(timeoutMs);
     return this.#alone("receive", async () => {
       const deadline = performance.now() + time;
@@ -251,12 +253,5 @@ function joined(parts: Uint8Array[], bytes: number): Uint8Array {
 }
 
 function patience(options: Options): number {
-  const timeoutMs = options.timeoutMs ?? DEFAULT_TIMEOUT_MS;
-  if (!(timeoutMs > 0)) throw new SallyportError("badArgument", "timeoutMs");
-  return timeoutMs;
-}
-
-function checkedTime(timeoutMs: number): number {
-  if (!Number.isInteger(timeoutMs) || timeoutMs < 0 || timeoutMs > MAX_TIME_MS) throw new SallyportError("badArgument", "timeoutMs");
-  return timeoutMs;
+  return checkedPatience(options.timeoutMs ?? DEFAULT_TIMEOUT_MS);
 }

@@ -1,6 +1,7 @@
 // vault.ts - Vault and Key, what programs use. Part of: @sallyport/client. The contract: docs/api.md.
 import { Message, type Data, type List } from "capnp-es";
 
+import { checkedBytes, checkedNumber, checkedPatience, checkedText } from "./arguments.js";
 import { type Batch, inBatches } from "./batches.js";
 import { Connection, bytesOf } from "./connection.js";
 import { SallyportError, refusalOf } from "./errors.js";
@@ -77,8 +78,7 @@ export class Vault {
   /** Use connect(). */
   constructor(path: string, options: Options) {
     this.#path = path;
-    this.#timeoutMs = options.timeoutMs ?? DEFAULT_TIMEOUT_MS;
-    if (!(this.#timeoutMs > 0)) throw new SallyportError("badArgument", "timeoutMs");
+    this.#timeoutMs = checkedPatience(options.timeoutMs ?? DEFAULT_TIMEOUT_MS);
   }
 
   /** The connection, a new one if the last has ended. Not for programs. */
@@ -113,6 +113,7 @@ export class Vault {
 
   /** With the number of the version, and the public halves of what still opens: to whom something may be boxed. */
   async publicKeys(name: string): Promise<PublicKeys> {
+    checkedText(name, "name");
     const connection = await this.connection();
     const { outcome } = await connection.answer(() => connection.app.publicKey((params) => void (params.key = name)));
     if (outcome._isRefused) throw refusalOf(outcome.refused);
@@ -148,7 +149,7 @@ export class Vault {
   /** notPermitted: no such key, or nothing of it is granted. Close it when it has served. */
   async key(name: string, options: KeyOptions = {}): Promise<Key> {
     const leaseMs = checkedLease(options.leaseMs ?? 0);
-    const key = new Key(this, name, options.verbs ?? [], leaseMs);
+    const key = new Key(this, checkedText(name, "name"), options.verbs ?? [], leaseMs);
     await key.acquire(await this.connection(), leaseMs);
     return key;
   }
@@ -161,6 +162,11 @@ export class Vault {
   async verifyEach(
     items: readonly { publicKey: Uint8Array; message: Uint8Array; signature: Uint8Array }[],
   ): Promise<Outcome<true>[]> {
+    for (const item of items) {
+      checkedBytes(item.publicKey, "publicKey");
+      checkedBytes(item.message, "message");
+      checkedBytes(item.signature, "signature");
+    }
     const connection = await this.connection();
     return inBatches(items, (item) => item.publicKey.length + item.message.length + item.signature.length, async (batch) => {
       const { outcomes } = await connection.answer(() =>
@@ -252,6 +258,10 @@ export class Key {
   }
 
   async boxEach(items: readonly { to: Peer; text: Uint8Array }[]): Promise<Outcome<Boxed>[]> {
+    for (const item of items) {
+      checkedPeer(item.to, "to");
+      checkedBytes(item.text, "text");
+    }
     const { connection, client } = await this.#capability();
     return inBatches(items, (item) => peerBytes(item.to) + item.text.length, async (batch) => {
       const { outcomes } = await connection.answer(() =>
@@ -277,6 +287,11 @@ export class Key {
   }
 
   async openEach(items: readonly { from: Peer; nonce: Uint8Array; box: Uint8Array }[]): Promise<Outcome<Opened>[]> {
+    for (const item of items) {
+      checkedPeer(item.from, "from");
+      checkedBytes(item.nonce, "nonce");
+      checkedBytes(item.box, "box");
+    }
     const { connection, client } = await this.#capability();
     return inBatches(items, (item) => peerBytes(item.from) + item.nonce.length + item.box.length, async (batch) => {
       const { outcomes } = await connection.answer(() =>
@@ -300,6 +315,7 @@ export class Key {
   }
 
   async openSealedEach(boxes: readonly Uint8Array[]): Promise<Outcome<Opened>[]> {
+    for (const box of boxes) checkedBytes(box, "box");
     const { connection, client } = await this.#capability();
     return inBatches(boxes, (box) => box.length, async (batch) => {
       const { outcomes } = await connection.answer(() =>
@@ -314,6 +330,7 @@ export class Key {
   }
 
   async signEach(messages: readonly Uint8Array[]): Promise<Outcome<Signed>[]> {
+    for (const message of messages) checkedBytes(message, "message");
     const { connection, client } = await this.#capability();
     return inBatches(messages, (message) => message.length, async (batch) => {
       const { outcomes } = await connection.answer(() =>
@@ -328,8 +345,8 @@ export class Key {
 
   /** Values of 16 bytes that were never given out before under this key and domain. At most 64. */
   async freshNonces(domain: string, count = 1): Promise<Uint8Array[]> {
-    if (!Number.isInteger(count) || count < 0) throw new SallyportError("badArgument", "count");
-    if (count > MAX_NONCES) throw new SallyportError("tooMany");
+    checkedText(domain, "domain");
+    if (checkedNumber(count, Number.MAX_SAFE_INTEGER, "count") > MAX_NONCES) throw new SallyportError("tooMany");
     const { connection, client } = await this.#capability();
     const { outcome } = await connection.answer(() =>
       client.freshNonces((params) => {
@@ -370,8 +387,7 @@ export class Key {
 // --- values ---
 
 function checkedLease(leaseMs: number): number {
-  if (!Number.isInteger(leaseMs) || leaseMs < 0) throw new SallyportError("badArgument", "leaseMs");
-  return leaseMs;
+  return checkedNumber(leaseMs, Number.MAX_SAFE_INTEGER, "leaseMs");
 }
 
 function schemaVerb(verb: Verb): SchemaVerb {
@@ -382,6 +398,11 @@ function schemaVerb(verb: Verb): SchemaVerb {
 
 function verbsOf(list: List<SchemaVerb>): Verb[] {
   return list.toArray().flatMap((verb) => VERBS[verb] ?? []);
+}
+
+function checkedPeer(peer: Peer, what: string): void {
+  if (typeof peer === "string") checkedText(peer, what);
+  else checkedBytes(peer, what);
 }
 
 function peerBytes(peer: Peer): number {

@@ -27,7 +27,8 @@ class FakeChannel final : public proto::Channel::Server {
     bool echo = true;
     bool closed = false;
     bool sendBreaks = false;
-    size_t endAfter = SIZE_MAX;  // messages delivered before `then`
+    kj::Maybe<proto::NetRefusal> refusal;  // of each send
+    size_t endAfter = SIZE_MAX;            // messages delivered before `then`
     proto::ChannelEnd then = proto::ChannelEnd::ENDED;
     std::vector<std::string> got;
     std::vector<kj::Own<kj::PromiseFulfiller<void>>> waiting;
@@ -49,6 +50,10 @@ class FakeChannel final : public proto::Channel::Server {
     auto outcome = context.getResults().initOutcome();
     if (state_->sendBreaks) {
       outcome.setBroken("transport_error");
+      return kj::READY_NOW;
+    }
+    KJ_IF_MAYBE (refusal, state_->refusal) {
+      outcome.setRefused(*refusal);
       return kj::READY_NOW;
     }
     for (const auto message : context.getParams().getMessages()) {
@@ -214,6 +219,30 @@ TEST(ChannelPump, BytesThatCannotBeSentAreAnError) {
   EXPECT_FALSE(run.problem.empty());  // told by the send or by the end, whichever comes first
 }
 
+TEST(ChannelPump, AMessageThatIsRefusedIsAnErrorAtOnceAndNoEnd) {
+  for (const bool messages : {true, false}) {
+    auto state = std::make_shared<FakeChannel::State>();
+    state->refusal = proto::NetRefusal::TOO_BIG;
+    int in[2];
+    int out[2];
+    ASSERT_EQ(::pipe2(in, O_CLOEXEC), 0);
+    ASSERT_EQ(::pipe2(out, O_CLOEXEC), 0);
+    const auto input = frame("too long for netd");
+    ASSERT_EQ(::write(in[1], input.data(), input.size()), static_cast<ssize_t>(input.size()));
+    {
+      EventLoop loop;  // the input stays open, and the peer says nothing
+      ChannelPump pump(loop, kj::heap<FakeChannel>(state),
+                       {.messages = messages, .maxMessageBytes = 1000, .inputFd = in[0], .outputFd = out[1]});
+      const auto problem = loop.await(pump.run());
+      EXPECT_NE(problem.find("`max_frame_bytes`"), std::string::npos) << problem;
+      EXPECT_NE(problem.find("1000"), std::string::npos) << problem;
+    }
+    EXPECT_FALSE(state->closed);  // that would be an end
+    EXPECT_TRUE(state->got.empty());
+    for (const int fd : {in[0], in[1], out[0], out[1]}) ::close(fd);
+  }
+}
+
 TEST(ChannelPump, AClosedChannelIsNoEndOfAStreamThatWeHaveNotEnded) {
   std::signal(SIGPIPE, SIG_IGN);
   auto state = std::make_shared<FakeChannel::State>();
@@ -242,6 +271,23 @@ TEST(ChannelPump, KeepsMessagesWhole) {
   EXPECT_TRUE(state->closed);
 }
 
+TEST(ChannelPump, MessagesMayBeLongerThanThoseOfCurveTun) {
+  auto state = std::make_shared<FakeChannel::State>();
+  const auto input = frame(noise(65504)) + frame(noise(MAX_FRAMED_BYTES)) + frame("");
+  const auto run = pump(state, input, {.messages = true, .waitS = 1, .maxMessageBytes = MAX_FRAMED_BYTES});
+  EXPECT_EQ(run.problem, "");
+  EXPECT_TRUE(run.output == input);
+}
+
+TEST(ChannelPump, TakesLongMessagesWhateverTheInputMayHold) {
+  auto state = std::make_shared<FakeChannel::State>();
+  state->queue = {noise(100'000), ""};
+  state->endAfter = 2;
+  const auto run = pump(state, "", {.messages = true, .maxMessageBytes = 1000});
+  EXPECT_EQ(run.problem, "");
+  EXPECT_TRUE(run.output == frame(noise(100'000)) + frame(""));
+}
+
 TEST(ChannelPump, MessagesEndWhenThePeerCloses) {
   auto state = std::make_shared<FakeChannel::State>();
   state->endAfter = 2;
@@ -250,14 +296,19 @@ TEST(ChannelPump, MessagesEndWhenThePeerCloses) {
   EXPECT_EQ(run.output, frame("a") + frame("b"));
 }
 
-TEST(ChannelPump, RefusesFramesThatNoMessageHas) {
+TEST(ChannelPump, RefusesFramesThatTheChannelDoesNotTake) {
   auto state = std::make_shared<FakeChannel::State>();
+  const auto run =
+      pump(state, frame("whole") + frame(std::string(1001, 'x')), {.messages = true, .maxMessageBytes = 1000});
+  EXPECT_EQ(run.problem, "standard input: a message of 1001 bytes, where 1000 are the most");
+  EXPECT_EQ(state->got, std::vector<std::string>{"whole"});
   EXPECT_NE(pump(state, std::string("\x00\x01\x00\x00", 4), {.messages = true}).problem.find("65503 are the most"),
             std::string::npos);
   EXPECT_NE(pump(state, frame("whole") + std::string(1, '\0'), {.messages = true}).problem.find("inside a message"),
             std::string::npos);
   EXPECT_NE(pump(state, frame("cut").substr(0, 6), {.messages = true}).problem.find("inside a message"),
             std::string::npos);
+  EXPECT_FALSE(state->closed);  // that would be an end, where the protocol has one
 }
 
 TEST(ChannelPump, TakesFilesWhichEpollRefuses) {

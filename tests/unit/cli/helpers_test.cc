@@ -77,6 +77,7 @@ TEST(MessageFrames, HeadersAreBigEndian) {
   EXPECT_EQ(toHex(frameHeader(0)), "00000000");
   EXPECT_EQ(toHex(frameHeader(258)), "00000102");
   EXPECT_EQ(toHex(frameHeader(65503)), "0000ffdf");
+  EXPECT_EQ(toHex(frameHeader(MAX_FRAMED_BYTES)), "001ff000");
 }
 
 TEST(MessageFrames, ComeBackWholeHoweverTheyAreCut) {
@@ -84,7 +85,7 @@ TEST(MessageFrames, ComeBackWholeHoweverTheyAreCut) {
   std::vector<std::string> messages = {"", "a", std::string(65503, 'm'), "", "bc"};
   for (const auto& message : messages) wire += text(frameHeader(message.size())) + message;
   for (const size_t step : {size_t{1}, size_t{3}, size_t{4}, size_t{5}, size_t{1000}, wire.size()}) {
-    FrameReader reader;
+    FrameReader reader(65503);
     std::vector<std::string> got;
     for (size_t at = 0; at < wire.size(); at += step) {
       reader.append(asBytes(std::string_view(wire).substr(at, step)));
@@ -99,7 +100,7 @@ TEST(MessageFrames, ComeBackWholeHoweverTheyAreCut) {
 TEST(MessageFrames, AFrameThatNoMessageHasStopsTheReader) {
   for (const std::string_view header :
        {std::string_view("\x00\x00\xff\xe0", 4), std::string_view("\xff\xff\xff\xff", 4)}) {
-    FrameReader reader;
+    FrameReader reader(65503);
     reader.append(asBytes(std::string_view("\x00\x00\x00\x01x", 5)));
     reader.append(asBytes(header));
     ASSERT_TRUE(reader.next());
@@ -111,7 +112,7 @@ TEST(MessageFrames, AFrameThatNoMessageHasStopsTheReader) {
 }
 
 TEST(MessageFrames, TellAPartThatIsLeft) {
-  FrameReader reader;
+  FrameReader reader(65503);
   reader.append(asBytes(std::string_view("\x00\x00\x00\x02x", 5)));
   EXPECT_FALSE(reader.next());
   EXPECT_EQ(reader.pending(), 5u);

@@ -1,0 +1,174 @@
+#!/usr/bin/python3
+"""Goal: `sallyport pipe` over the peer protocol loses nothing in silence, and nothing that a peer sends stops it.
+Method: real daemons; the peer is peerframe.py behind a listening socket, so that it sees frames and ends as they are.
+"""
+
+import os
+import socket
+import subprocess
+import unittest
+
+from harness import SystemTest, binary
+from peer_sites import END, OPEN, WirePeer, add_block, peer_connect, peer_listen
+from traffic import patterned
+
+LARGEST = (2 << 20) - 4096  # that goes through [net] socket
+SMALL = 1000
+
+
+def framed(message):
+    return len(message).to_bytes(4, "big") + message
+
+
+class Pipe(SystemTest):
+    @classmethod
+    def setUpClass(cls):
+        cls.site_ = site = cls.class_site("pipe")
+        cls.block = os.urandom(128)
+        add_block(site, "link", cls.block, "A")
+        cls.listener = socket.create_server(("127.0.0.1", 0))
+        cls.listener.settimeout(30)
+        cls.addClassCleanup(cls.listener.close)
+        port = cls.listener.getsockname()[1]
+        peer_connect(site, "any", port, listen=False)
+        peer_connect(site, "small", port, listen=False, max_frame_bytes=SMALL)
+        add_block(site, "once", cls.block, "A")
+        peer_connect(site, "base", port, key="once", listen=False, mode="base")
+        add_block(site, "back", cls.block, "B")
+        peer_connect(site, "echo", peer_listen(site, "echo", "echo", key="back"), listen=False)
+        site.start()
+
+    def pipe(self, *words):
+        """The command with open standard input, and the peer that it leads to."""
+        command = subprocess.Popen([binary("sallyport"), "pipe", *words, "-c", str(self.site_.config)], stdin=subprocess.PIPE,
+                                   stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        self.addCleanup(command.communicate)
+        self.addCleanup(command.kill)
+        peer = WirePeer(self.listener.accept()[0], "B", self.block, opening=False)
+        self.addCleanup(peer.close)
+        self.assertEqual(peer.receive(), (OPEN, b""))
+        return command, peer
+
+    def assert_no_end(self, peer):
+        with self.assertRaises((EOFError, ConnectionResetError)):
+            code, _ = peer.receive()
+            self.assertNotEqual(code, END)
+
+    def assert_failed(self, command, *words):
+        """It ends while its standard input is open."""
+        self.assertEqual(command.wait(30), 1)
+        (line,) = command.stderr.read().decode().splitlines()
+        self.assertTrue(line.startswith("sallyport: error: "), line)
+        for word in words:
+            self.assertIn(word, line)
+
+    def test_a_message_that_is_too_long_for_the_entry_is_an_error_at_once_and_no_end(self):
+        command, peer = self.pipe("small", "--messages")
+        command.stdin.write(framed(b"first") + framed(bytes(SMALL)) + framed(bytes(SMALL + 1)) + framed(b"never"))
+        command.stdin.flush()
+        self.assert_failed(command, "1001 bytes", "1000")
+        self.assertEqual(peer.receive(), (0, b"first"))
+        self.assertEqual(peer.receive(), (0, bytes(SMALL)))
+        self.assert_no_end(peer)
+
+    def test_a_message_that_only_netd_refuses_is_an_error_at_once_and_no_end(self):
+        # The command reads another file than netd did: as after an edit without a reload.
+        edited = self.site_.dir / "edited.toml"
+        edited.write_text(self.site_.config.read_text().replace(f"max_frame_bytes = {SMALL}", "max_frame_bytes = 9000"))
+        command = subprocess.Popen([binary("sallyport"), "pipe", "small", "--messages", "-c", str(edited)], stdin=subprocess.PIPE,
+                                   stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        self.addCleanup(command.communicate)
+        self.addCleanup(command.kill)
+        peer = WirePeer(self.listener.accept()[0], "B", self.block, opening=False)
+        self.addCleanup(peer.close)
+        self.assertEqual(peer.receive(), (OPEN, b""))
+        command.stdin.write(framed(bytes(5000)))
+        command.stdin.flush()
+        self.assert_failed(command, "max_frame_bytes", "9000")
+        self.assert_no_end(peer)
+
+    def start(self, name):
+        """The command, and the connection that it made."""
+        command = subprocess.Popen([binary("sallyport"), "pipe", name, "-c", str(self.site_.config)], stdin=subprocess.PIPE,
+                                   stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        self.addCleanup(command.communicate)
+        self.addCleanup(command.kill)
+        return command, self.listener.accept()[0]
+
+    def test_a_refused_handshake_has_the_hint_of_its_protocol(self):
+        command, peer = self.start("any")
+        peer.close()
+        self.assertEqual(command.wait(30), 1)
+        said = command.stderr.read().decode()
+        self.assertIn("closed during the handshake", said)
+        self.assertIn("sallyport key show link", said)
+        self.assertNotIn("allow", said)
+
+    def test_a_block_that_was_used_is_told_as_that(self):
+        command, peer = self.start("base")
+        command.stdin.write(b"a frame of it")
+        command.stdin.flush()
+        self.assertTrue(peer.recv(100))
+        peer.close()
+        self.assertEqual(command.wait(30), 1)
+        command, peer = self.start("base")
+        self.addCleanup(peer.close)
+        self.assertEqual(command.wait(30), 1)
+        said = command.stderr.read().decode()
+        self.assertIn("the vault gave no keys of the block `once`", said)
+        self.assertIn("a block serves one connection", said)
+        self.assertNotIn("vouch", said)
+
+    def test_a_stream_is_cut_to_the_entrys_frames(self):
+        command, peer = self.pipe("small")
+        data = patterned(5000)
+        command.stdin.write(data)
+        command.stdin.close()
+        self.assertEqual(peer.receive_bytes(len(data)), data)
+        self.assertEqual(peer.receive(), (END, b""))
+        peer.send(b"", END)
+        self.assertEqual(command.wait(30), 0)
+        command.stdin = None
+
+    def test_a_message_that_is_cut_off_is_no_end_for_the_peer(self):
+        command, peer = self.pipe("any", "--messages")
+        command.stdin.write(framed(b"whole") + framed(b"half")[:6])
+        command.stdin.close()
+        command.stdin = None
+        self.assert_failed(command, "inside a message")
+        self.assertEqual(peer.receive(), (0, b"whole"))
+        self.assert_no_end(peer)
+
+    def test_messages_are_as_long_as_frames_both_ways(self):
+        command, peer = self.pipe("any", "--messages", "--wait", "1")
+        messages = [patterned(size, size) for size in (65503, 65504, 130_000, 0)]
+        for message in messages:
+            peer.send(message)
+            self.assertTrue(command.stdout.read(4 + len(message)) == framed(message), len(message))
+        for message in messages:
+            command.stdin.write(framed(message))
+            command.stdin.flush()
+            self.assertTrue(peer.receive() == (0, message), len(message))
+        command.stdin.close()
+        command.stdin = None
+        self.assertEqual(peer.receive(), (END, b""))
+        self.assertEqual(command.wait(30), 0)
+
+    def test_the_longest_message_comes_back_and_one_more_byte_is_refused(self):
+        messages = b"".join(framed(patterned(size, size)) for size in (LARGEST, 1, LARGEST, LARGEST, 0))
+        done = self.site_.cli("pipe", "echo", "--messages", "--wait", "3", stdin=messages)
+        self.assertTrue(done.stdout == messages)
+        done = self.site_.cli("pipe", "echo", "--messages", stdin=framed(bytes(LARGEST + 1)), check=False)
+        self.assertEqual(done.returncode, 1)
+        self.assertIn(str(LARGEST).encode(), done.stderr)
+
+    def test_a_frame_that_the_entry_doesnt_take_is_an_error_after_what_came_before(self):
+        command, peer = self.pipe("small", "--messages")
+        peer.send(b"before")
+        peer.sock.sendall(peer.party.frame(bytes(SMALL + 1))[:16])
+        self.assertEqual(command.stdout.read(), framed(b"before"))
+        self.assert_failed(command, "frame_too_large")
+
+
+if __name__ == "__main__":
+    unittest.main()
