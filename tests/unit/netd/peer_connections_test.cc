@@ -21,7 +21,7 @@ TEST_F(PeerConnections, AnEchoGivesTheEndBackAndBothSidesClose) {
   start();
   Party party = connectedParty(PEER_ECHO_ENTRY);
   say(party, "last", 7);
-  say(party, "", PEER_CODE_END);
+  say(party, "", PEER_CODE_CONTROL);
   EXPECT_EQ(hear(party), "7:last");
   EXPECT_EQ(hear(party), END);
   EXPECT_TRUE(closed(party.socket));  // though the party has closed nothing
@@ -34,7 +34,7 @@ TEST_F(PeerConnections, AnEchoToASlowReaderEndsWhenAllIsGivenBack) {
   Party party = connectedParty(PEER_ECHO_ENTRY);
   const std::string text(600'000, 'x');  // more than the sockets hold
   say(party, text);
-  say(party, "", PEER_CODE_END);
+  say(party, "", PEER_CODE_CONTROL);
   shutdown(party.socket, SHUT_WR);
   turns();
   EXPECT_EQ(stats.get(Counter::Echoes), 1u);
@@ -49,7 +49,7 @@ TEST_F(PeerConnections, AnEchoGivesBackWhatIsAroundAnOpenInOneRead) {
   Party party = connectedParty(PEER_ECHO_ENTRY);
   std::vector<std::byte> bytes;
   const std::vector<std::pair<const char*, uint32_t>> frames = {
-      {"one", 1}, {"", PEER_CODE_OPEN}, {"three", 3}, {"", PEER_CODE_END}};
+      {"one", 1}, {"open", PEER_CODE_CONTROL}, {"three", 3}, {"", PEER_CODE_CONTROL}};
   for (const auto& [said, code] : frames) {
     const auto next = frame(party, said, code);
     bytes.insert(bytes.end(), next.begin(), next.end());
@@ -302,9 +302,9 @@ TEST_F(PeerConnections, RefuseWhatComesAfterTheEnd) {
 
 TEST_F(PeerConnections, AnEchoRefusesWhatComesAfterTheEnd) {
   start();
-  for (const uint32_t code : {0u, PEER_CODE_END}) {
+  for (const uint32_t code : {0u, PEER_CODE_CONTROL}) {
     Party party = connectedParty(PEER_ECHO_ENTRY);
-    auto bytes = frame(party, "", PEER_CODE_END);
+    auto bytes = frame(party, "", PEER_CODE_CONTROL);
     const auto after = frame(party, "", code);
     bytes.insert(bytes.end(), after.begin(), after.end());
     writeTo(party, bytes);
@@ -318,7 +318,8 @@ TEST_F(PeerConnections, AnEchoSeesWhatComesAfterTheEndHoweverItIsRead) {
   start();
   Party party = connectedParty(PEER_ECHO_ENTRY);
   auto bytes = frame(party, std::string(500'000, 'x'));  // a read of its own
-  for (const auto& next : {frame(party, "", PEER_CODE_END), frame(party, std::string(20'000, 'y')), frame(party, "z")})
+  for (const auto& next :
+       {frame(party, "", PEER_CODE_CONTROL), frame(party, std::string(20'000, 'y')), frame(party, "z")})
     bytes.insert(bytes.end(), next.begin(), next.end());
   writeTo(party, bytes);
   static_cast<void>(hear(party));
