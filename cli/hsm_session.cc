@@ -37,6 +37,10 @@ Problem refused(const std::string& token, Status status, uint32_t ckr) {
   return {"token " + token + ": " + std::string(hsm::describe(status)) + codeText(ckr), hint};
 }
 
+Problem unanswered(const std::string& token, hsmlink::Failure failure) {
+  return {"token " + token + ": " + std::string(hsmlink::describe(failure)), {}};
+}
+
 bool wantsOperator(Status login) {
   return login == Status::NotLoggedIn || login == Status::PinLowRefused || login == Status::PinFinalTryRefused ||
          login == Status::PinWrong;
@@ -86,7 +90,7 @@ HsmSession::OrProblem<std::unique_ptr<HsmSession>> HsmSession::open(const Argume
   auto loop = std::make_unique<EventLoop>();
   std::unique_ptr<HsmSession> session(new HsmSession(*loop, std::move(*ends), token));
   session->ownLoop_ = std::move(loop);
-  if (auto came = session->waitForWorker(); !came) return refuse(came.error());
+  if (auto came = session->waitForWorker(0); !came) return refuse(came.error());
   if (auto in = session->logIn(arguments); !in) return refuse(in.error());
   auto hello = session->ask<hsm::HelloReply>(hsm::Hello{});
   if (!hello) return refuse(hello.error());
@@ -97,16 +101,18 @@ HsmSession::OrProblem<std::unique_ptr<HsmSession>> HsmSession::open(const Argume
 void HsmSession::onControl(const hsm::Control& control) {
   if (const auto* up = std::get_if<hsm::WorkerUp>(&control)) up_ = *up;
   if (const auto* died = std::get_if<hsm::WorkerDied>(&control)) {
-    died_ = *died;
     up_.reset();
+    // Ok: it was to end, and another one follows.
+    if (died->status != Status::Ok) died_ = *died;
   }
   if (const auto* layer = std::get_if<hsm::WorkerLayer>(&control)) layers_.push_back(sanitized(layer->layer.text()));
 }
 
-Result<void, Problem> HsmSession::waitForWorker() {
+Result<void, Problem> HsmSession::waitForWorker(uint32_t before) {
   const uint64_t until = loop_.nowMs() + START_MS;
-  while (!up_ && !died_ && !ended_ && loop_.nowMs() < until) loop_.turn(100);
-  if (up_) return {};
+  const auto isUp = [&] { return up_ && up_->epoch != before; };
+  while (!isUp() && !died_ && !ended_ && loop_.nowMs() < until) loop_.turn(100);
+  if (isUp()) return {};
   if (died_ && died_->status != Status::Starting) return refuse(refused(token_, died_->status, 0));
   if (died_)
     return refuse(Problem{"token " + token_ + ": its module's process ended while it started",
@@ -123,13 +129,17 @@ Result<void, Problem> HsmSession::logIn(const Arguments& arguments) {
   if (up_->login == Status::PinFinalTryRefused && !force) return refuse(refused(token_, up_->login, 0));
   const auto pin = askPin(arguments, token_);
   if (!pin) return refuse(pin.error());
-  const hsm::Login login{0, static_cast<uint16_t>(pin->size()), force};
-  auto done = ask<hsm::Done>(login, asBytes(pin->expose()));
-  if (!done) return refuse(done.error());
+  const uint32_t locked = up_->epoch;
+  const auto done = exchange(hsm::Login{0, static_cast<uint16_t>(pin->size()), force}, asBytes(pin->expose()), nullptr);
+  if (done && done->status != Status::Ok) return refuse(refused(token_, done->status, done->ckr));
+  // Who has taken a PIN ends, and the next one finds and proves the keys: its end may be seen before its answer.
+  if (!done && done.error() != hsmlink::Failure::WorkerGone) return refuse(unanswered(token_, done.error()));
+  if (auto came = waitForWorker(locked); !came) return came;
+  if (up_->login != Status::Ok) return refuse(refused(token_, up_->login, 0));
   return {};
 }
 
-HsmSession::OrProblem<hsm::Reply> HsmSession::exchange(hsm::Ask ask, ByteSpan in, SlotCopy* out) {
+hsmlink::Outcome HsmSession::exchange(hsm::Ask ask, ByteSpan in, SlotCopy* out) {
   std::optional<uint16_t> slot;
   if (!in.empty() || out != nullptr) {
     slot = link_->takeSlot();
@@ -147,15 +157,14 @@ HsmSession::OrProblem<hsm::Reply> HsmSession::exchange(hsm::Ask ask, ByteSpan in
     answer = outcome;
   });
   while (!answer) loop_.turn(100);
-  if (!*answer) return refuse(Problem{"token " + token_ + ": " + std::string(hsmlink::describe(answer->error())), {}});
-  return **answer;
+  return std::move(*answer);
 }
 
 HsmSession::OrProblem<hsm::Reply> HsmSession::send(hsm::Ask ask, ByteSpan in, SlotCopy* out) {
   auto reply = exchange(std::move(ask), in, out);
-  if (!reply) return reply;
+  if (!reply) return refuse(unanswered(token_, reply.error()));
   if (reply->status != Status::Ok) return refuse(refused(token_, reply->status, reply->ckr));
-  return reply;
+  return std::move(*reply);
 }
 
 HsmSession::OrProblem<std::vector<hsm::KeyInfo>> HsmSession::keys() {

@@ -50,8 +50,9 @@ class HsmSession final : private hsmlink::HsmLink::Events {
   void onEnd() override { ended_ = true; }
   OrProblem<hsm::Reply> send(hsm::Ask ask, ByteSpan in, SlotCopy* out);
   // As the token answered it, a refusal too.
-  OrProblem<hsm::Reply> exchange(hsm::Ask ask, ByteSpan in, SlotCopy* out);
-  Result<void, vaultd::Problem> waitForWorker();
+  hsmlink::Outcome exchange(hsm::Ask ask, ByteSpan in, SlotCopy* out);
+  // One that is up, of another epoch than `before`; 0: the first.
+  Result<void, vaultd::Problem> waitForWorker(uint32_t before);
   Result<void, vaultd::Problem> logIn(const Arguments& arguments);
 
   std::unique_ptr<EventLoop> ownLoop_;
