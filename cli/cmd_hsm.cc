@@ -304,6 +304,16 @@ int hsmSeal(const Arguments& arguments) {
   if (token.empty()) return failUsage("--token names the [token.NAME] to seal it by", "sallyport hsm seal --help");
   const auto folder = keyFolder(arguments);
   if (!folder) return EXIT_FAILED;
+  if (const auto sealed = vaultd::readKeyFile(folder->path, name)) {
+    // A second one would open no more than the first, and nobody could tell them apart.
+    for (const vaultd::Slot& slot : sealed->header.slots) {
+      if (slot.kind != SealKind::Token || slot.token != token) continue;
+      const std::string number = std::to_string(slot.number);
+      return fail(
+          "`" + name + "` is sealed by token " + token + " already, in slot " + number,
+          "to seal it anew: `sallyport key slot remove " + name + " " + number + "` first, with another way in");
+    }
+  }
   // `--token` names the new slot here, not the one to open the file by.
   Arguments opening = arguments;
   opening.options.erase("--token");

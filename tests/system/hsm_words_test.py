@@ -323,6 +323,22 @@ class Unlock(WordsTest):
             self.assert_refused(site, "the vault ", words=words)
 
 
+class Seal(WordsTest):
+    def test_a_second_slot_of_the_same_token_is_refused_by_name(self):
+        site = self.mock()
+        site.key("server")
+        site.cli("hsm", "seal", "server", "--token", "hsm")
+        path = site.dir / "keys" / "server.key"
+        before = path.read_text()
+        self.assert_refused(site, "`server` is sealed by token hsm already, in slot 1", "sallyport key slot remove server 1",
+                            words=("seal", "server", "--token", "hsm"))
+        self.assertEqual(path.read_text(), before)
+        # What the hint says works, with another way in.
+        site.cli("key", "slot", "add", "server", "recovery")
+        site.cli("key", "slot", "remove", "server", "1", "--token", "hsm")
+        self.assertNotIn(" token ", path.read_text())
+
+
 if __name__ == "__main__":
     if tokens.missing():
         print("not installed:", ", ".join(tokens.missing()), file=sys.stderr)
