@@ -92,6 +92,11 @@ Outcome<void> Token::attempt(Line& line, std::optional<size_t> key, const Operat
   generation = generation_;
   if (lost_.load() != Status::Ok) return failed(lost_.load());
   if (!loggedIn_) return failed(Status::NotLoggedIn);
+  // A new process is what looks for them, and its module opens what it finds.
+  if (!files_.areThere()) {
+    lost_ = Status::DeviceRemoved;
+    return failed(Status::DeviceRemoved);
+  }
   static const TokenKey NONE;
   if (key && (*key >= keys_.size() || keys_[*key].use == 0)) return failed(Status::NoKey);
   if (line.generation != generation_) line = {.session = 0, .generation = generation_};

@@ -158,6 +158,7 @@ void answerCalls(const Requests& requests, Service& service, const Birth& birth,
   if (!ready && login == Status::Ok) birth.die(ready.error().status, detailOf(ready.error()));
   if (ready) {
     if (auto found = token.findKeys(); !found) birth.die(found.error().status, detailOf(found.error()));
+    if (settings.profile == ModuleProfile::Nss) token.watch(DatabaseFiles::ofNss(nssFolder(settings.initArguments)));
   }
   // A locked one waits for its PIN and nothing else; keys are made by one at a time.
   const bool single = !ready || settings.operatorMode || !module.threadSafe();
