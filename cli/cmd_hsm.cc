@@ -9,6 +9,7 @@
 #include "cli/commands.h"
 #include "cli/daemon_client.h"
 #include "cli/hsm_session.h"
+#include "cli/hsm_words.h"
 #include "cli/passphrase_prompt.h"
 #include "cli/status_view.h"
 #include "cli/terminal.h"
@@ -102,7 +103,7 @@ Result<Kek, Problem> findOrMakeKek(HsmSession& session, const std::string& token
     if (kek && (!best || kek->cipher < best->cipher)) best = kek;
   }
   if (best) return *best;
-  std::optional<Problem> last;
+  std::string refusals;
   for (const auto kind : {hsm::KeyKind::Aes, hsm::KeyKind::Rsa}) {
     std::array<std::byte, 16> id;
     fillRandom(id);
@@ -110,15 +111,18 @@ Result<Kek, Problem> findOrMakeKek(HsmSession& session, const std::string& token
     generate.kind = kind;
     generate.id = *hsm::KeyId::of(id);
     generate.label = hsm::KeyLabel::cut(KEK_LABEL);
-    const auto info = session.ask<hsm::KeyInfo>(generate);
-    if (!info) {
-      last = info.error();
-      continue;
-    }
-    if (const auto kek = kekOf(*info)) return *kek;
-    last = Problem{"token " + token + ": its new key wraps by no cipher that we know", {}};
+    const auto reply = session.answerTo(generate);
+    if (!reply) return refuse(reply.error());
+    const bool made = reply->status == hsm::Status::Ok;
+    const auto kek = made ? kekOf(std::get<hsm::KeyInfo>(reply->answer)) : std::nullopt;
+    if (kek) return *kek;
+    refusals += std::string(refusals.empty() ? "" : ", ") + (kind == hsm::KeyKind::Aes ? "AES-GCM: " : "RSA-OAEP: ");
+    refusals += made              ? "its new key can't wrap by it"
+                : reply->ckr != 0 ? hsm::ckrName(reply->ckr)
+                                  : std::string(hsm::describe(reply->status));
   }
-  return refuse(std::move(*last));
+  return refuse(Problem{"token " + token + " can't wrap a key: " + refusals,
+                        "`sallyport hsm probe " + token + "` shows what it can do"});
 }
 
 struct WrappedByToken {
@@ -150,7 +154,8 @@ Result<WrappedByToken, Problem> wrapByToken(HsmSession& session, const std::stri
   const auto blob = wrapped->blob.span();
   if (id.empty() || id.size() > vaultd::MAX_TOKEN_ID_BYTES || blob.empty() ||
       blob.size() > vaultd::MAX_TOKEN_BLOB_BYTES)
-    return refuse(Problem{"token " + token + ": its id or blob is of a size that a key file doesn't take", {}});
+    return refuse(Problem{"token " + token + ": its id or blob is of a size that a key file doesn't take",
+                          "don't seal with this module"});
   WrappedByToken made{{kek->cipher, {id.begin(), id.end()}, {blob.begin(), blob.end()}}, {}};
   CHECK(made.secret.append({reinterpret_cast<const char*>(secret.exposeData()), vaultd::TokenSecret::SIZE}));
   return made;
@@ -175,23 +180,56 @@ std::string advice(const Found& found) {
   return "none: it neither derives by X25519 nor wraps by AES-GCM or RSA-OAEP";
 }
 
+// --- a running vault ---
+
+int failVault(const std::string& why) {
+  return fail("the vault " + why, "`sallyport status` tells how it is; `sallyport up` starts one");
+}
+
+struct TokenState {
+  std::string state;
+  std::string why;
+};
+// As the running vault has it; none: it has no token of this name.
+Result<std::optional<TokenState>, std::string> stateOf(EventLoop& loop, DaemonClient& client,
+                                                       const std::string& token) {
+  auto answer = answerOf(loop, client.as<proto::Admin>().statusRequest().send());
+  if (!answer) return refuse(answer.error());
+  for (const auto each : answer->getStatus().getTokens()) {
+    if (token == each.getName().cStr())
+      return std::optional(TokenState{sanitized(each.getState().cStr()), sanitized(each.getWhy().cStr())});
+  }
+  return std::optional<TokenState>();
+}
+
+int failState(const std::string& token, const TokenState& is) {
+  return fail("token " + token + " is " + is.state + (is.why.empty() ? "" : ": " + is.why), nextStep(token, is.state));
+}
+
 // The module's process begins anew with its PIN, and proves its keys: who waits for them wants to know when.
 int waitUntilUp(EventLoop& loop, DaemonClient& client, const std::string& token) {
   constexpr int TRIES = 150;
   constexpr int PAUSE_MS = 100;
-  std::string last = "its vault doesn't know it";
+  TokenState last;
   for (int i = 0; i < TRIES; ++i) {
-    auto answer = answerOf(loop, client.as<proto::Admin>().statusRequest().send());
-    if (!answer) return fail("the vault " + answer.error());
-    for (const auto each : answer->getStatus().getTokens()) {
-      if (token != each.getName().cStr()) continue;
-      const std::string state = each.getState().cStr();
-      if (state == "up") return EXIT_DONE;
-      last = sanitized(state) + ": " + sanitized(each.getWhy().cStr());
-    }
+    const auto is = stateOf(loop, client, token);
+    if (!is) return failVault(is.error());
+    if (*is && (*is)->state == "up") return EXIT_DONE;
+    if (*is) last = **is;
     loop.await(loop.timer().afterDelay(PAUSE_MS * kj::MILLISECONDS));
   }
-  return fail("token " + token + " isn't up yet, but " + last, "sallyport hsm status");
+  return fail("token " + token + " isn't up yet, but " + last.state + ": " + last.why, nextStep(token, last.state));
+}
+
+std::unique_ptr<DaemonClient> connectVault(EventLoop& loop, const KeyFolder& folder) {
+  if (folder.adminSocket.empty()) {
+    fail("no configuration names the vault's admin socket", "name one with -c FILE");
+    return nullptr;
+  }
+  auto client = DaemonClient::connect(loop, folder.adminSocket);
+  if (client) return std::move(*client);
+  failVault(client.error());
+  return nullptr;
 }
 
 }  // namespace
@@ -202,23 +240,20 @@ int hsmProbe(const Arguments& arguments) {
   if (!folder) return EXIT_FAILED;
   auto session = HsmSession::open(arguments, *folder, token, true);
   if (!session) return failProblem(session.error());
+  const auto trials = (*session)->trials();
+  if (!trials) return failProblem(trials.error());
   const auto& hello = (*session)->hello();
   putLine("token  " + sanitized(hello.label.text()) + ", " + sanitized(hello.manufacturer.text()) + " " +
           sanitized(hello.model.text()) + ", serial " + sanitized(hello.serial.text()));
   putLine("module " + sanitized(hello.module.text()));
-  Table table({"WHAT", "RESULT", "CKR", "ONE TAKES"});
+  Table table({"WHAT", "RESULT", "WHERE AND WHY", "ONE TAKES"});
   Found found;
-  for (uint16_t index = 0, count = 1; index < count; ++index) {
-    const auto line = (*session)->ask<hsm::ProbeReply>(hsm::Probe{index});
-    if (!line) return failProblem(line.error());
-    count = line->count;
-    const auto what = line->what.text();
-    const bool works = line->trial == hsm::Trial::Works;
+  for (const hsm::ProbeReply& line : *trials) {
+    const auto what = line.what.text();
+    const bool works = line.trial == hsm::Trial::Works;
     found.derive |= works && what.starts_with("x25519");
     found.seal |= works && what.starts_with("seal");
-    char code[16] = "-";
-    if (line->ckr != 0) std::snprintf(code, sizeof code, "0x%x", line->ckr);
-    table.add({what, std::string(hsm::name(line->trial)), code, latencyText(line->microseconds)});
+    table.add({what, std::string(hsm::name(line.trial)), whyOf(line), latencyText(line.microseconds)});
   }
   if (!table.empty()) put("\n" + table.render());
   putLine("\nmode   " + advice(found));
@@ -238,6 +273,8 @@ int hsmInitKey(const Arguments& arguments) {
 int hsmImport(const Arguments& arguments) {
   const auto made = prepare(arguments);
   if (!made) return EXIT_FAILED;
+  if (arguments.get("--pin-fd") == "0")
+    return fail("the secret comes from standard input, so the PIN can't", "--pin-fd 3 3< FILE, or --pin-file FILE");
   const auto text = readSecretFromInput("secret of `" + made->name + "` in base64 or hex");
   if (!text) return failProblem(text.error());
   const auto secret = vaultd::parseGivenSecret(text->expose());
@@ -251,7 +288,7 @@ int hsmImport(const Arguments& arguments) {
   import.kind = made->kind == KeyKind::X25519 ? hsm::KeyKind::X25519 : hsm::KeyKind::Ed25519;
   import.id = *hsm::KeyId::of(id);
   import.label = hsm::KeyLabel::cut(made->name);
-  const auto info = (*session)->ask<hsm::KeyInfo>(import, secret->expose());
+  const auto info = makeOrTake(**session, import, secret->expose());
   if (!info) return failProblem(info.error());
   const auto key = usableKey(*info, made->kind);
   if (!key) return failProblem(key.error());
@@ -267,6 +304,16 @@ int hsmSeal(const Arguments& arguments) {
   if (token.empty()) return failUsage("--token names the [token.NAME] to seal it by", "sallyport hsm seal --help");
   const auto folder = keyFolder(arguments);
   if (!folder) return EXIT_FAILED;
+  if (const auto sealed = vaultd::readKeyFile(folder->path, name)) {
+    // A second one would open no more than the first, and nobody could tell them apart.
+    for (const vaultd::Slot& slot : sealed->header.slots) {
+      if (slot.kind != SealKind::Token || slot.token != token) continue;
+      const std::string number = std::to_string(slot.number);
+      return fail(
+          "`" + name + "` is sealed by token " + token + " already, in slot " + number,
+          "to seal it anew: `sallyport key slot remove " + name + " " + number + "` first, with another way in");
+    }
+  }
   // `--token` names the new slot here, not the one to open the file by.
   Arguments opening = arguments;
   opening.options.erase("--token");
@@ -297,21 +344,18 @@ int hsmSeal(const Arguments& arguments) {
 int hsmStatus(const Arguments& arguments) {
   const auto folder = keyFolder(arguments);
   if (!folder) return EXIT_FAILED;
-  if (folder->adminSocket.empty())
-    return fail("no configuration names the vault's admin socket", "name one with -c FILE");
   EventLoop loop;
-  auto client = DaemonClient::connect(loop, folder->adminSocket);
-  if (!client) return fail("the vault " + client.error());
-  auto answer = answerOf(loop, (*client)->as<proto::Admin>().statusRequest().send());
-  if (!answer) return fail("the vault " + answer.error());
+  const auto client = connectVault(loop, *folder);
+  if (!client) return EXIT_FAILED;
+  auto answer = answerOf(loop, client->as<proto::Admin>().statusRequest().send());
+  if (!answer) return failVault(answer.error());
   const auto status = answer->getStatus();
   if (status.getTokens().size() == 0) say("the vault was started without a token");
   put(tokensText(status));
   const int written = finishOutput();
   for (const auto token : status.getTokens()) {
-    if (std::string_view(token.getState().cStr()) != "up")
-      return fail("token " + sanitized(token.getName().cStr()) + " is " + sanitized(token.getState().cStr()) + ": " +
-                  sanitized(token.getWhy().cStr()));
+    const TokenState is{sanitized(token.getState().cStr()), sanitized(token.getWhy().cStr())};
+    if (is.state != "up") return failState(sanitized(token.getName().cStr()), is);
   }
   return written;
 }
@@ -320,25 +364,40 @@ int hsmUnlock(const Arguments& arguments) {
   const auto& token = arguments.words[0];
   const auto folder = keyFolder(arguments);
   if (!folder) return EXIT_FAILED;
-  if (folder->adminSocket.empty())
-    return fail("no configuration names the vault's admin socket", "name one with -c FILE");
+  EventLoop loop;
+  const auto client = connectVault(loop, *folder);
+  if (!client) return EXIT_FAILED;
+  const auto is = stateOf(loop, *client, token);
+  if (!is) return failVault(is.error());
+  if (!*is)
+    return fail("vaultd was not started with a token `" + token + "`",
+                "what [token.NAME] says is taken when vaultd starts: `sallyport hsm status`");
+  // With its PIN it looks at no other one: nobody is to believe that it was right.
+  if ((*is)->state == "up" || (*is)->state == "proving") {
+    say("token " + token + " is unlocked already; no PIN was tried");
+    return waitUntilUp(loop, *client, token);
+  }
+  if ((*is)->state == "ended") return failState(token, **is);
+  if ((*is)->state == "resting") {
+    say("token " + token + " is unlocked already; no PIN was tried");
+    return failState(token, **is);
+  }
   const auto pin = askPin(arguments, token);
   if (!pin) return failProblem(pin.error());
-  EventLoop loop;
-  auto client = DaemonClient::connect(loop, folder->adminSocket);
-  if (!client) return fail("the vault " + client.error());
-  auto request = (*client)->as<proto::Admin>().unlockTokenRequest();
+  auto request = client->as<proto::Admin>().unlockTokenRequest();
   request.setToken(token.c_str());
   request.setForce(arguments.has("--force"));
   auto into = request.initPin(static_cast<unsigned>(pin->size()));
   std::ranges::copy(pin->expose(), into.begin());
   constexpr uint32_t SLOW_TOKEN_MS = 60'000;
   auto answer = answerOf(loop, request.send(), SLOW_TOKEN_MS);
-  if (!answer) return fail("the vault " + answer.error());
+  if (!answer) return failVault(answer.error());
   const auto outcome = answer->getOutcome();
-  if (!outcome.isDone()) return fail(sanitized(outcome.getRefused().getProblem().cStr()));
+  if (!outcome.isDone())
+    return fail(sanitized(outcome.getRefused().getProblem().cStr()),
+                "`sallyport hsm status` tells how it is; a PIN that was refused isn't tried again by itself");
   say(sanitized(outcome.getDone().cStr()));
-  return waitUntilUp(loop, **client, token);
+  return waitUntilUp(loop, *client, token);
 }
 
 }  // namespace sallyport::cli

@@ -39,24 +39,30 @@ class HsmSession final : private hsmlink::HsmLink::Events {
     if (!reply) return refuse(reply.error());
     return std::get<Answer>(reply->answer);
   }
+  // As the token answered it, a refusal too.
+  OrProblem<hsm::Reply> answerTo(hsm::Ask ask, ByteSpan in = {}, SlotCopy* out = nullptr);
   OrProblem<std::vector<hsm::KeyInfo>> keys();
+  // What an operator's module was tried with.
+  OrProblem<std::vector<hsm::ProbeReply>> trials();
   const hsm::HelloReply& hello() const { return hello_; }
   const std::vector<std::string>& layers() const { return layers_; }
+  const std::string& token() const { return token_; }
 
  private:
-  HsmSession(EventLoop& loop, hsmlink::KeeperEnds ends, std::string token);
+  HsmSession(EventLoop& loop, hsmlink::KeeperEnds ends, const TokenConfig& config);
   void onControl(const hsm::Control& control) override;
   void onKill(hsm::KillReason) override {}  // who asked hears why
   void onEnd() override { ended_ = true; }
   OrProblem<hsm::Reply> send(hsm::Ask ask, ByteSpan in, SlotCopy* out);
-  // As the token answered it, a refusal too.
-  OrProblem<hsm::Reply> exchange(hsm::Ask ask, ByteSpan in, SlotCopy* out);
-  Result<void, vaultd::Problem> waitForWorker();
+  hsmlink::Outcome exchange(hsm::Ask ask, ByteSpan in, SlotCopy* out, uint64_t deadlineMs);
+  // One that is up, of another epoch than `before`; 0: the first.
+  Result<void, vaultd::Problem> waitForWorker(uint32_t before);
   Result<void, vaultd::Problem> logIn(const Arguments& arguments);
 
   std::unique_ptr<EventLoop> ownLoop_;
   EventLoop& loop_;
   std::string token_;
+  uint64_t stepMs_;
   hsm::HelloReply hello_;
   std::vector<std::string> layers_;
   std::optional<hsm::WorkerUp> up_;
@@ -65,6 +71,9 @@ class HsmSession final : private hsmlink::HsmLink::Events {
   std::optional<hsmlink::HsmLink> link_;
 };
 
+// Has the token make a key, or take one: `ask` is a Generate or an Import, whose secret is `in`. Says by its trials why
+// it can't.
+Result<hsm::KeyInfo, vaultd::Problem> makeOrTake(HsmSession& session, const hsm::Ask& ask, ByteSpan in = {});
 // A new key for `kind` in the token, proved there.
 Result<vaultd::TokenKey, vaultd::Problem> makeTokenKey(HsmSession& session, vaultd::KeyKind kind,
                                                        const std::string& label);

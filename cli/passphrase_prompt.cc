@@ -71,6 +71,8 @@ SecretOrProblem readSecret(int fd, bool oneLine, const std::string& from) {
   return text;
 }
 
+kj::AutoCloseFd openTerminal() { return kj::AutoCloseFd(::open("/dev/tty", O_RDWR | O_CLOEXEC | O_NOCTTY)); }
+
 SecretOrProblem askOn(int fd, const std::string& question) {
   const NoEcho quiet(fd);
   if (!quiet.ok()) return refuse(Problem{"the terminal can't be asked without echo", {}});
@@ -81,8 +83,10 @@ SecretOrProblem askOn(int fd, const std::string& question) {
 
 }  // namespace
 
+bool hasTerminal() { return openTerminal().get() >= 0; }
+
 SecretOrProblem askSecret(const std::string& question, const std::string& withoutTerminal) {
-  kj::AutoCloseFd terminal(::open("/dev/tty", O_RDWR | O_CLOEXEC | O_NOCTTY));
+  const kj::AutoCloseFd terminal = openTerminal();
   if (terminal.get() < 0) return refuse(Problem{"there is no terminal to ask for the " + question, withoutTerminal});
   return askOn(terminal, question);
 }

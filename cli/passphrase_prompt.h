@@ -13,6 +13,8 @@ namespace sallyport::cli {
 
 using SecretOrProblem = Result<vaultd::SecretText, vaultd::Problem>;
 
+// Is there one to ask at?
+bool hasTerminal();
 // Asks on the terminal without echo. Without a terminal: a problem whose hint is `withoutTerminal`.
 SecretOrProblem askSecret(const std::string& question, const std::string& withoutTerminal);
 // Asks twice, until both are the same; not empty.

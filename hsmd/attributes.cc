@@ -1,6 +1,8 @@
 // attributes.cc - see attributes.h. Part of: hsmd (worker and probe).
 #include "hsmd/attributes.h"
 
+#include "hsmd/last_call.h"
+
 namespace sallyport::hsmd {
 
 void Template::add(CK_ATTRIBUTE_TYPE type, const void* value, size_t length) {
@@ -53,6 +55,7 @@ std::optional<bool> flagAttribute(const Module& module, CK_SESSION_HANDLE sessio
 
 Outcome<std::vector<CK_OBJECT_HANDLE>> findObjects(const Module& module, CK_SESSION_HANDLE session, Template& filter,
                                                    size_t most) {
+  noteCall("C_FindObjectsInit");
   if (const CK_RV rv = module->C_FindObjectsInit(session, filter.data(), filter.size()); rv != CKR_OK)
     return failed(rv);
   std::vector<CK_OBJECT_HANDLE> found;
@@ -60,6 +63,7 @@ Outcome<std::vector<CK_OBJECT_HANDLE>> findObjects(const Module& module, CK_SESS
   CK_RV rv = CKR_OK;
   while (found.size() < most) {
     CK_ULONG count = 0;
+    noteCall("C_FindObjects");
     rv = module->C_FindObjects(session, some.data(), some.size(), &count);
     if (rv != CKR_OK || count == 0 || count > some.size()) break;
     for (CK_ULONG i = 0; i < count && found.size() < most; ++i) found.push_back(some[i]);

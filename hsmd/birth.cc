@@ -30,8 +30,9 @@ void Birth::send(const hsm::Control& control, int fd) const {
   (void)!sendmsg(socket_, &message, MSG_NOSIGNAL);
 }
 
-void Birth::up(hsm::Status login) const {
-  send(hsm::WorkerUp{.epoch = epoch_, .pid = static_cast<uint32_t>(getpid()), .login = login});
+void Birth::up(hsm::Status login, std::string_view detail) const {
+  send(hsm::WorkerUp{
+      .epoch = epoch_, .pid = static_cast<uint32_t>(getpid()), .login = login, .detail = hsm::Detail::cut(detail)});
 }
 
 void Birth::layer(std::string_view name, uint8_t state, std::string_view detail) const {
@@ -41,8 +42,9 @@ void Birth::layer(std::string_view name, uint8_t state, std::string_view detail)
 
 void Birth::listener(int fd) const { send(hsm::Denials{.epoch = epoch_}, fd); }
 
-void Birth::die(hsm::Status status) const {
-  send(hsm::WorkerDied{.epoch = epoch_, .pid = static_cast<uint32_t>(getpid()), .status = status});
+void Birth::die(hsm::Status status, std::string_view detail) const {
+  send(hsm::WorkerDied{
+      .epoch = epoch_, .pid = static_cast<uint32_t>(getpid()), .status = status, .detail = hsm::Detail::cut(detail)});
   _exit(status == hsm::Status::Ok ? 0 : 1);
 }
 

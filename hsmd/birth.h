@@ -12,11 +12,12 @@ class Birth {
   Birth(int socket, uint32_t epoch) : socket_(socket), epoch_(epoch) {}
 
   uint32_t epoch() const { return epoch_; }
-  void up(hsm::Status login) const;
+  // `detail`: why it isn't logged in.
+  void up(hsm::Status login, std::string_view detail = {}) const;
   void layer(std::string_view name, uint8_t state, std::string_view detail) const;
   void listener(int fd) const;
   // Tells why, and ends the process without another line of the module's code.
-  [[noreturn]] void die(hsm::Status status) const;
+  [[noreturn]] void die(hsm::Status status, std::string_view detail = {}) const;
 
  private:
   void send(const hsm::Control& control, int fd = -1) const;

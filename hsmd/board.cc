@@ -7,9 +7,12 @@ namespace sallyport::hsmd {
 
 namespace {
 
-std::string nameOf(const TrialEntry& entry) {
-  return {entry.name.begin(), std::find(entry.name.begin(), entry.name.end(), '\0')};
+template <size_t N>
+std::string textOf(const std::array<char, N>& field) {
+  return {field.begin(), std::find(field.begin(), field.end(), '\0')};
 }
+
+std::string nameOf(const TrialEntry& entry) { return textOf(entry.name); }
 
 TrialEntry* entryOf(Board& board, std::string_view name) {
   for (size_t i = 0; i < board.size(); ++i) {
@@ -20,7 +23,7 @@ TrialEntry* entryOf(Board& board, std::string_view name) {
 
 }  // namespace
 
-bool Board::begin(std::string_view name) {
+bool Board::begin(std::string_view name, Pace pace) {
   CHECK(name.size() <= std::tuple_size_v<decltype(TrialEntry::name)>);
   TrialEntry* entry = entryOf(*this, name);
   if (entry == nullptr) {
@@ -32,7 +35,7 @@ bool Board::begin(std::string_view name) {
   } else if (static_cast<hsm::Trial>(entry->trial) != hsm::Trial::Untried) {
     return false;
   }
-  entry->running = 1;
+  entry->running = static_cast<uint32_t>(pace) + 1;
   ++steps;
   return true;
 }
@@ -43,6 +46,7 @@ void Board::end(std::string_view name, hsm::Trial outcome, uint32_t ckr, uint32_
   entry->trial = static_cast<uint32_t>(outcome);
   entry->ckr = ckr;
   entry->microseconds = microseconds;
+  entry->call = outcome == hsm::Trial::Works ? CallName{} : lastCall;
   entry->running = 0;
   ++steps;
 }
@@ -53,9 +57,33 @@ bool Board::abandon(hsm::Trial outcome) {
     if (entries[i].running == 0) continue;
     entries[i].running = 0;
     entries[i].trial = static_cast<uint32_t>(outcome);
+    entries[i].call = lastCall;
     any = true;
   }
   return any;
+}
+
+std::string Board::running() const {
+  for (size_t i = 0; i < size(); ++i) {
+    if (entries[i].running != 0) return nameOf(entries[i]);
+  }
+  return "";
+}
+
+bool Board::mayBeSlow() const {
+  if (hasHung("")) return false;
+  for (size_t i = 0; i < size(); ++i) {
+    if (entries[i].running == static_cast<uint32_t>(Pace::Slow) + 1) return true;
+  }
+  return false;
+}
+
+bool Board::hasHung(std::string_view prefix) const {
+  for (size_t i = 0; i < size(); ++i) {
+    if (static_cast<hsm::Trial>(entries[i].trial) == hsm::Trial::TimedOut && nameOf(entries[i]).starts_with(prefix))
+      return true;
+  }
+  return false;
 }
 
 void Board::retryTimedOut() {
@@ -72,7 +100,8 @@ Board::Seen Board::at(size_t index) const {
   return {.name = nameOf(entry),
           .trial = known ? static_cast<hsm::Trial>(entry.trial) : hsm::Trial::Crashed,
           .ckr = entry.ckr,
-          .microseconds = entry.microseconds};
+          .microseconds = entry.microseconds,
+          .call = textOf(entry.call)};
 }
 
 std::optional<Board::Seen> Board::find(std::string_view name) const {
@@ -81,6 +110,14 @@ std::optional<Board::Seen> Board::find(std::string_view name) const {
   }
   return std::nullopt;
 }
+
+void Board::setCall(std::string_view function) {
+  CHECK(function.size() <= lastCall.size());
+  std::ranges::fill(lastCall, '\0');
+  std::ranges::copy(function, lastCall.begin());
+}
+
+std::string Board::call() const { return textOf(lastCall); }
 
 bool Board::works(std::string_view name) const {
   const auto seen = find(name);

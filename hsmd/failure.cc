@@ -1,6 +1,8 @@
 // failure.cc - see failure.h. Part of: hsmd (worker).
 #include "hsmd/failure.h"
 
+#include "hsmd/last_call.h"
+
 namespace sallyport::hsmd {
 
 Status statusOf(CK_RV rv) {
@@ -32,6 +34,12 @@ Status statusOf(CK_RV rv) {
     case CKR_DOMAIN_PARAMS_INVALID: return Status::Unsupported;
     default: return Status::ModuleFailed;
   }
+}
+
+std::string detailOf(const Failure& failure) {
+  if (!failure.text.empty() || failure.rv == CKR_OK) return failure.text;
+  const std::string function = lastCall();
+  return (function.empty() ? "it" : function) + " answered " + hsm::ckrName(static_cast<uint32_t>(failure.rv));
 }
 
 bool needsRecovery(CK_RV rv) {

@@ -120,13 +120,22 @@ void Keeper::checkTime() {
     const uint32_t steps = board_.as<Board>().steps;
     if (steps != boardSteps_) {
       boardSteps_ = steps;
-      dueMs_ = now + stepMs_;
+      dueMs_ = now + patienceMs();
     }
   }
   if (state_ == State::Serving || now < dueMs_) return;
   if (state_ == State::Waiting) return begin();
   if (gaveUp_) return;
-  logWarning("token=" + token_ + " its module doesn't come back: ending it");
+  const auto& board = board_.as<Board>();
+  const std::string trial = sanitized(board.running());
+  const std::string call = sanitized(board.call());
+  const std::string where = trial.empty() || call.empty() ? trial + call : trial + ", in " + call;
+  logWarning("token=" + token_ + " its module doesn't come back" + (where.empty() ? "" : " from " + where) +
+             ": ending it");
+  if (state_ == State::Probing && !trial.empty()) {
+    tell(hsm::TrialHung{
+        .epoch = epoch_, .afterMs = static_cast<uint32_t>(patienceMs()), .what = hsm::Detail::cut(where)});
+  }
   gaveUp_ = true;
   dueMs_ = now + stepMs_;
   order(Order::Kill);
@@ -151,8 +160,10 @@ void Keeper::start(State state, Order what) {
   pid_ = 0;
   words_ = 0;
   lastWords_.reset();
+  lastDetail_.clear();
   killedFor_.reset();
   gaveUp_ = false;
+  board_.as<Board>().setCall({});
   state_ = state;
   dueMs_ = nowMs() + stepMs_;
   order(what);
@@ -171,7 +182,9 @@ bool Keeper::hearLauncher() {
   switch (event.event) {
     case Event::Started: pid_ = static_cast<uint32_t>(event.value); return true;
     case Event::NotStarted:
-      logError("token=" + token_ + " no process for its module: " + std::strerror(event.value));
+      lastDetail_ = std::string("no process for its module: ") + std::strerror(event.value);
+      lastWords_ = Status::Starting;
+      logError("token=" + token_ + " " + lastDetail_);
       workerDied(Status::Starting, 0, false);
       return true;
     case Event::Ended:
@@ -194,7 +207,9 @@ void Keeper::childEnded(int waitStatus) {
   if (state_ != State::Probing) {
     const bool faulty = killedFor_ == hsm::KillReason::Deadline || killedFor_ == hsm::KillReason::Garbage;
     const bool wanted = (words == Status::Ok && WIFEXITED(waitStatus)) || (killedFor_ && !faulty);
-    const Status fault = state_ == State::Starting ? Status::Starting : Status::ModuleFailed;
+    const Status fault = state_ != State::Starting ? Status::ModuleFailed
+                         : gaveUp_                 ? Status::ModuleHangs
+                                                   : Status::Starting;
     return workerDied(words.value_or(fault), waitStatus, wanted);
   }
   // Killed, and not by us: somebody else's doing says nothing of the trial.
@@ -204,20 +219,47 @@ void Keeper::childEnded(int waitStatus) {
                                                         : hsm::Trial::Crashed);
   if (words == Status::Ok && !cut) return start(State::Starting, Order::Serve);
   if (words && *words != Status::Ok) return workerDied(*words, waitStatus, false);
-  if (!cut || bystander) return workerDied(Status::Starting, waitStatus, false);
+  if (!cut || bystander) return workerDied(gaveUp_ ? Status::ModuleHangs : Status::Starting, waitStatus, false);
   logWarning("token=" + token_ + " its module " + ended(waitStatus) + " on a trial that is not repeated");
   // The next one goes on behind it. The board is finite, so this ends.
   probe();
 }
 
+uint64_t Keeper::patienceMs() { return board_.as<Board>().mayBeSlow() ? std::max(stepMs_, SLOW_STEP_MS) : stepMs_; }
+
+// What it has said itself; else what it was in the middle of, as far as the board knows.
+std::string Keeper::detailOf(Status status, int waitStatus) {
+  if (lastWords_ && !lastDetail_.empty()) return lastDetail_;
+  const std::string call = sanitized(board_.as<Board>().call());
+  const std::string where = call.empty() ? "" : " in " + call;
+  switch (status) {
+    case Status::ModuleHangs: {
+      const std::string seconds = std::to_string(patienceMs() / 1000) + " s";
+      return call.empty() ? "nothing for " + seconds : "no end of " + call + " after " + seconds;
+    }
+    case Status::Starting:
+    case Status::ModuleFailed:
+      if (killedFor_) return std::string(hsm::describe(*killedFor_));
+      return "it " + ended(waitStatus) + where;
+    default: return "";
+  }
+}
+
 void Keeper::workerDied(Status status, int waitStatus, bool wanted) {
   const uint64_t now = nowMs();
+  const std::string detail = detailOf(status, waitStatus);
   const uint32_t delay = plan_.ended(now, wanted);
   if (!wanted) {
     logWarning("token=" + token_ + " its module's process " + ended(waitStatus) +
-               " status=" + std::string(hsm::name(status)) + " restart_ms=" + std::to_string(delay));
+               " status=" + std::string(hsm::name(status)) + " restart_ms=" + std::to_string(delay) +
+               (lastDetail_.empty() ? "" : ": " + sanitized(lastDetail_)));
   }
-  tell(hsm::WorkerDied{.epoch = epoch_, .pid = pid_, .status = status, .waitStatus = waitStatus, .restartInMs = delay});
+  tell(hsm::WorkerDied{.epoch = epoch_,
+                       .pid = pid_,
+                       .status = status,
+                       .waitStatus = waitStatus,
+                       .restartInMs = delay,
+                       .detail = hsm::Detail::cut(detail)});
   state_ = State::Waiting;
   dueMs_ = now + delay;
 }
@@ -252,11 +294,14 @@ bool Keeper::takeWord(const hsm::Control& word, int fd) {
     plan_.cameUp(nowMs());
     denials_ = denialsTold_ = 0;
     denialsLogged_ = {};
-    tell(hsm::WorkerUp{.epoch = epoch_, .pid = pid_, .login = up->login});
+    tell(hsm::WorkerUp{.epoch = epoch_, .pid = pid_, .login = up->login, .detail = up->detail});
   } else if (const auto* layer = std::get_if<hsm::WorkerLayer>(&word)) {
     if (layer->epoch == epoch_ && state_ == State::Serving) tell(*layer);
   } else if (const auto* died = std::get_if<hsm::WorkerDied>(&word)) {
-    if (died->epoch == epoch_) lastWords_ = died->status;
+    if (died->epoch == epoch_) {
+      lastWords_ = died->status;
+      lastDetail_ = died->detail.text();
+    }
   } else if (const auto* denials = std::get_if<hsm::Denials>(&word)) {
     if (denials->epoch != epoch_ || fd < 0 || listener_ >= 0) return false;
     listener_ = fd;

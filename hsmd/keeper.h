@@ -25,6 +25,8 @@ class Keeper {
     int launcher = -1;  // orders and events
     int birth = -1;     // what children tell
   };
+  // Longer than `stepMs` a step of a child may take if it makes an RSA key.
+  static constexpr uint64_t SLOW_STEP_MS = 120'000;
   // `stepMs`: how long a child may take for its next step on the board, or to come up, before it is ended. `lastEpoch`:
   // where the keeper before this one was when it died; 0: there was none.
   Keeper(Sockets sockets, SharedMemory board, std::string token, uint64_t stepMs, uint32_t lastEpoch);
@@ -36,6 +38,7 @@ class Keeper {
   enum class State : uint8_t { Waiting, Probing, Starting, Serving };
 
   static uint64_t nowMs();
+  uint64_t patienceMs();
   int timeoutMs() const;
   void checkTime();
   void begin();
@@ -50,6 +53,7 @@ class Keeper {
   bool takeWord(const hsm::Control& word, int fd);
   void childEnded(int waitStatus);
   void workerDied(hsm::Status status, int waitStatus, bool wanted);
+  std::string detailOf(hsm::Status status, int waitStatus);
   void hearDenial();
   void reportDenials();
   void closeListener();
@@ -66,6 +70,7 @@ class Keeper {
   uint32_t pid_ = 0;
   unsigned words_ = 0;  // of this child
   std::optional<hsm::Status> lastWords_;
+  std::string lastDetail_;            // of them
   std::optional<hsm::Control> owed_;  // how the worker is, if there was no room to say so
   bool gaveUp_ = false;               // killed by us for its time
   std::optional<hsm::KillReason> killedFor_;

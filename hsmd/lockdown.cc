@@ -110,12 +110,13 @@ std::vector<PathRule> pathsOf(const WorkerSettings& settings) {
   return rules;
 }
 
-bool lockDown(const Birth& birth, const WorkerSettings& settings, hsm::Status login, bool restricted) {
+bool lockDown(const Birth& birth, const WorkerSettings& settings, hsm::Status login, bool restricted,
+              std::string_view why) {
   if (!restricted) {
-    birth.up(login);
+    birth.up(login, why);
     const auto state = static_cast<uint8_t>(sandbox::LayerState::Disabled);
-    const char* why = settings.operatorMode ? "off while an operator makes keys" : "off until the token is logged in";
-    for (const char* layer : {"landlock", "seccomp"}) birth.layer(layer, state, why);
+    const char* off = settings.operatorMode ? "off while an operator makes keys" : "off until the token is logged in";
+    for (const char* layer : {"landlock", "seccomp"}) birth.layer(layer, state, off);
     return true;
   }
   sandbox::Options options;

@@ -9,7 +9,8 @@ namespace sallyport::hsmd {
 
 // Tells the keeper that the worker is up, and each layer. `restricted`: with Landlock and the module's filter. False:
 // the sandbox that the configuration demands can't be had; the log says why.
-bool lockDown(const Birth& birth, const WorkerSettings& settings, hsm::Status login, bool restricted);
+bool lockDown(const Birth& birth, const WorkerSettings& settings, hsm::Status login, bool restricted,
+              std::string_view why = {});
 
 // What the module may still touch: its profile's paths, and those of the configuration.
 std::vector<sandbox::PathRule> pathsOf(const WorkerSettings& settings);

@@ -1,6 +1,8 @@
 // login.cc - see login.h. Part of: hsmd (worker and probe).
 #include "hsmd/login.h"
 
+#include "hsmd/last_call.h"
+
 namespace sallyport::hsmd {
 
 Status mayTry(CK_FLAGS flags, PinState state, LoginMode mode) {
@@ -30,7 +32,12 @@ Outcome<void> logIn(const Module& module, CK_SLOT_ID slot, CK_SESSION_HANDLE ses
   const bool wasGood = pin.state == PinState::Good;
   if (!wasGood) pin.state = PinState::Trying;  // before the call: it may not come back
   const ByteSpan bytes = pin.pin();
+  noteCall("C_Login");
   const CK_RV rv = module->C_Login(session, CKU_USER, const_cast<unsigned char*>(uchars(bytes)), bytes.size());
+  const auto forget = [&](PinState next) {
+    pin.forget(next);
+    pin.explain("C_Login answered " + hsm::ckrName(static_cast<uint32_t>(rv)));
+  };
   switch (rv) {
     case CKR_OK: pin.state = PinState::Good; return {};
     case CKR_USER_ALREADY_LOGGED_IN:
@@ -40,8 +47,8 @@ Outcome<void> logIn(const Module& module, CK_SLOT_ID slot, CK_SESSION_HANDLE ses
     case CKR_PIN_INCORRECT:
     case CKR_PIN_INVALID:
     case CKR_PIN_LEN_RANGE:
-    case CKR_PIN_EXPIRED: pin.forget(PinState::Wrong); return failed(Status::PinWrong, rv);
-    case CKR_PIN_LOCKED: pin.forget(PinState::Locked); return failed(Status::PinLocked, rv);
+    case CKR_PIN_EXPIRED: forget(PinState::Wrong); return failed(Status::PinWrong, rv);
+    case CKR_PIN_LOCKED: forget(PinState::Locked); return failed(Status::PinLocked, rv);
     case CKR_DEVICE_REMOVED:
     case CKR_TOKEN_NOT_PRESENT:
     case CKR_TOKEN_NOT_RECOGNIZED:
@@ -52,7 +59,7 @@ Outcome<void> logIn(const Module& module, CK_SLOT_ID slot, CK_SESSION_HANDLE ses
       return failed(rv);
     default:
       // Whether that cost a try isn't known, so a PIN that was never right isn't tried again.
-      if (!wasGood) pin.forget(PinState::Missing);
+      if (!wasGood) forget(PinState::Missing);
       return failed(statusOf(rv) == Status::Ok ? Status::ModuleFailed : statusOf(rv), rv);
   }
 }

@@ -180,12 +180,8 @@ int pinPage(const TokenConfig& token, uid_t user) {
   return fd;
 }
 
-// Making an RSA key takes a card a minute; else a step is a few calls, each within the deadline.
-uint64_t stepMs(const TokenConfig& token, bool operatorMode) {
-  constexpr uint64_t LEAST_MS = 15'000;
-  constexpr uint64_t KEY_MS = 120'000;
-  return std::max<uint64_t>(operatorMode ? KEY_MS : LEAST_MS, uint64_t{3} * token.deadlineMs);
-}
+// A step is a few calls, each within the deadline.
+uint64_t stepMs(const TokenConfig& token) { return std::max(hsm::LEAST_STEP_MS, uint64_t{3} * token.deadlineMs); }
 
 // Standard input, output and error stay as well. The PIN, the client's page and its calls are no keeper's.
 void closeAllBut(std::array<int, 3> kept) {
@@ -311,7 +307,7 @@ int serve(const Arguments& arguments, const TokenConfig& token) {
       if (layer.state != sandbox::LayerState::Active) return fail("hsmd: " + layer.name + ": " + layer.detail);
     }
   }
-  return Processes(sandbox, token, stepMs(token, arguments.operatorMode), control, std::move(launcher)).run();
+  return Processes(sandbox, token, stepMs(token), control, std::move(launcher)).run();
 }
 
 int run(int argc, char** argv) {

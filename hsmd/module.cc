@@ -2,11 +2,13 @@
 #include "hsmd/module.h"
 
 #include <dlfcn.h>
+#include <sys/stat.h>
 
 #include <algorithm>
 #include <array>
 
 #include "common/log.h"
+#include "hsmd/last_call.h"
 
 namespace sallyport::hsmd {
 
@@ -46,27 +48,35 @@ bool isComplete(const CK_FUNCTION_LIST& list) {
 
 }  // namespace
 
+namespace {
+
+Unexpected<Failure> noModule(std::string why) {
+  logError("module can't be used: " + why);
+  return {Failure{Status::NoModule, CKR_OK, std::move(why)}};
+}
+
+}  // namespace
+
 Outcome<Module> Module::load(const std::filesystem::path& path, const std::string& initArguments) {
-  if (!path.is_absolute()) return failed(Status::NoModule);
+  if (!path.is_absolute()) return noModule("its path isn't absolute");
+  // The loader would wait for ever for somebody to write into a pipe.
+  struct stat status {};
+  if (stat(path.c_str(), &status) == 0 && !S_ISREG(status.st_mode))
+    return noModule(sanitized(path.string()) + ": is no regular file");
+  noteCall("dlopen");
   // Lazy binding would put relocations into the middle of a derive, after code may no longer be made writable.
   void* library = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL);
   if (library == nullptr) {
     const char* problem = dlerror();
-    logError("module can't be loaded: " + sanitized(problem != nullptr ? problem : "no reason given"));
-    return failed(Status::NoModule);
+    return noModule(sanitized(problem != nullptr ? problem : "the loader gives no reason"));
   }
   const auto getFunctionList = reinterpret_cast<CK_C_GetFunctionList>(dlsym(library, "C_GetFunctionList"));
   CK_FUNCTION_LIST* functions = nullptr;
-  if (getFunctionList == nullptr) {
-    logError("module has no C_GetFunctionList: it isn't a PKCS#11 module");
-    return failed(Status::NoModule);
-  }
-  if (const CK_RV rv = getFunctionList(&functions); rv != CKR_OK || functions == nullptr)
-    return failed(Status::NoModule, rv);
-  if (!isComplete(*functions)) {
-    logError("module lacks functions that every PKCS#11 module has");
-    return failed(Status::NoModule);
-  }
+  if (getFunctionList == nullptr) return noModule("it has no C_GetFunctionList: it is another kind of library");
+  noteCall("C_GetFunctionList");
+  if (const CK_RV rv = getFunctionList(&functions); rv != CKR_OK) return failed(Status::NoModule, rv);
+  if (functions == nullptr) return noModule("C_GetFunctionList gave no list");
+  if (!isComplete(*functions)) return noModule("it lacks functions that every PKCS#11 module has");
   Module module(functions);
   if (auto ready = module.initialise(initArguments); !ready) return refuse(ready.error());
   return module;
@@ -77,6 +87,7 @@ Outcome<void> Module::initialise(const std::string& initArguments) {
   arguments.standard.flags = CKF_OS_LOCKING_OK;
   // The standard's pReserved must be null; only who asks for it gets anything there.
   if (!initArguments.empty()) arguments.standard.pReserved = const_cast<char*>(initArguments.c_str());
+  noteCall("C_Initialize");
   CK_RV rv = functions_->C_Initialize(&arguments);
   if (rv == CKR_CANT_LOCK) {
     threadSafe_ = false;
@@ -120,17 +131,21 @@ bool matches(const Pkcs11Uri& uri, const TokenFacts& token) {
 Outcome<TokenFacts> findToken(const Module& module, const Pkcs11Uri& uri) {
   std::array<CK_SLOT_ID, MAX_SLOTS> slots{};
   CK_ULONG count = slots.size();
+  noteCall("C_GetSlotList");
   const CK_RV rv = module->C_GetSlotList(CK_TRUE, slots.data(), &count);
   if (rv != CKR_OK) return failed(rv == CKR_BUFFER_TOO_SMALL ? Status::AmbiguousToken : Status::NoToken, rv);
   if (count > slots.size()) return failed(Status::BadResult);
   std::optional<TokenFacts> found;
+  CK_RV unread = CKR_OK;
+  noteCall("C_GetTokenInfo");
   for (CK_ULONG i = 0; i < count; ++i) {
     auto facts = tokenFacts(module, slots[i]);
+    if (!facts) unread = facts.error().rv;
     if (!facts || (facts->flags & CKF_TOKEN_INITIALIZED) == 0 || !matches(uri, *facts)) continue;
     if (found) return failed(Status::AmbiguousToken);
     found = std::move(*facts);
   }
-  if (!found) return failed(Status::NoToken);
+  if (!found) return failed(Status::NoToken, unread);
   return std::move(*found);
 }
 

@@ -2,6 +2,7 @@
 // and the probe). Each is made so that it can't leave: sensitive, not extractable, with one use alone.
 #include <sodium.h>
 
+#include "hsmd/last_call.h"
 #include "hsmd/operations.h"
 
 namespace sallyport::hsmd {
@@ -22,6 +23,7 @@ void secretHalf(Template& attributes, const NewKey& key) {
 Outcome<KeyPair> generatePair(const Session& session, CK_MECHANISM_TYPE type, Template& open, Template& secret) {
   CK_MECHANISM mechanism{.mechanism = type, .pParameter = nullptr, .ulParameterLen = 0};
   KeyPair pair;
+  noteCall("C_GenerateKeyPair");
   const CK_RV rv = session.module->C_GenerateKeyPair(session.handle, &mechanism, open.data(), open.size(),
                                                      secret.data(), secret.size(), &pair.open, &pair.secret);
   if (rv != CKR_OK) return failed(rv);
@@ -30,6 +32,7 @@ Outcome<KeyPair> generatePair(const Session& session, CK_MECHANISM_TYPE type, Te
 
 Outcome<CK_OBJECT_HANDLE> create(const Session& session, Template& attributes) {
   CK_OBJECT_HANDLE handle = 0;
+  noteCall("C_CreateObject");
   const CK_RV rv = session.module->C_CreateObject(session.handle, attributes.data(), attributes.size(), &handle);
   if (rv != CKR_OK) return failed(rv);
   return handle;
@@ -99,6 +102,7 @@ Outcome<KeyPair> generateAes(const Session& session, const NewKey& key) {
       .flag(CKA_WRAP, false)
       .flag(CKA_UNWRAP, false);
   KeyPair pair;
+  noteCall("C_GenerateKey");
   const CK_RV rv =
       session.module->C_GenerateKey(session.handle, &mechanism, attributes.data(), attributes.size(), &pair.secret);
   if (rv != CKR_OK) return failed(rv);

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "hsmd/last_call.h"
 #include "hsmd/operations.h"
 
 namespace sallyport::hsmd {
@@ -89,12 +90,14 @@ Outcome<void> derive(const Session& session, CK_OBJECT_HANDLE key, hsm::PointFor
       .flag(CKA_SENSITIVE, false)
       .flag(CKA_EXTRACTABLE, true);
   CK_OBJECT_HANDLE handle = 0;
+  noteCall("C_DeriveKey");
   if (const CK_RV rv =
           session.module->C_DeriveKey(session.handle, &mechanism, key, wanted.data(), wanted.size(), &handle);
       rv != CKR_OK)
     return failed(rv);
   DerivedObject derived{session, handle};
   CK_ATTRIBUTE value{.type = CKA_VALUE, .pValue = secret.data(), .ulValueLen = secret.size()};
+  noteCall("C_GetAttributeValue");
   const CK_RV rv = session.module->C_GetAttributeValue(session.handle, handle, &value, 1);
   // A leading zero that was cut off, or anything else that isn't 32 bytes, can't be what was asked for.
   const bool whole = rv == CKR_OK && value.ulValueLen == secret.size();
@@ -125,11 +128,13 @@ Outcome<void> proveDerive(const Session& session, CK_OBJECT_HANDLE key, hsm::Poi
 
 Outcome<void> sign(const Session& session, CK_OBJECT_HANDLE key, ByteSpan message, std::span<std::byte, 64> signature) {
   CK_MECHANISM mechanism{.mechanism = CKM_EDDSA, .pParameter = nullptr, .ulParameterLen = 0};
+  noteCall("C_SignInit");
   if (const CK_RV rv = session.module->C_SignInit(session.handle, &mechanism, key); rv != CKR_OK) return failed(rv);
   CK_ULONG length = signature.size();
   // SoftHSM takes a null pointer for a mistake, also where there is nothing to point at.
   static constexpr std::byte NOTHING{};
   const std::byte* data = message.empty() ? &NOTHING : message.data();
+  noteCall("C_Sign");
   const CK_RV rv = session.module->C_Sign(session.handle, const_cast<unsigned char*>(uchars(ByteSpan(data, 1))),
                                           message.size(), uchars(MutableByteSpan(signature)), &length);
   if (rv != CKR_OK) return failed(rv);
@@ -153,6 +158,7 @@ Outcome<hsm::Blob> wrap(const Session& session, CK_OBJECT_HANDLE key, WrapAlgori
   std::array<std::byte, GCM_IV_BYTES> iv{};
   if (gcm) fillRandom(iv);
   WrapMechanism chosen(algorithm, iv, bound);
+  noteCall("C_EncryptInit");
   if (const CK_RV rv = session.module->C_EncryptInit(session.handle, &chosen.mechanism, key); rv != CKR_OK)
     return failed(rv);
   const size_t offset = gcm ? GCM_IV_BYTES : 0;
@@ -163,6 +169,7 @@ Outcome<hsm::Blob> wrap(const Session& session, CK_OBJECT_HANDLE key, WrapAlgori
   // Not a byte more room than the result has: there are modules that return the room as the length.
   const auto room = MutableByteSpan(blob.bytes).subspan(offset, expected);
   CK_ULONG length = room.size();
+  noteCall("C_Encrypt");
   const CK_RV rv = session.module->C_Encrypt(session.handle, const_cast<unsigned char*>(uchars(ByteSpan(secret))),
                                              secret.size(), uchars(room), &length);
   if (rv != CKR_OK) return failed(rv);
@@ -184,12 +191,14 @@ Outcome<void> unwrap(const Session& session, CK_OBJECT_HANDLE key, WrapAlgorithm
     return failed(Status::BlobRejected);
   }
   WrapMechanism chosen(algorithm, iv, bound);
+  noteCall("C_DecryptInit");
   if (const CK_RV rv = session.module->C_DecryptInit(session.handle, &chosen.mechanism, key); rv != CKR_OK)
     return failed(rv);
   // Some modules want room for the padding as well, and write there before they know better.
   struct PlainTag;
   SecretBytes<PlainTag, hsm::MAX_BLOB_BYTES> plain;
   CK_ULONG length = hsm::MAX_BLOB_BYTES;
+  noteCall("C_Decrypt");
   const CK_RV rv = session.module->C_Decrypt(session.handle, const_cast<unsigned char*>(uchars(blob)), blob.size(),
                                              plain.exposeData(), &length);
   if (rv != CKR_OK) return failed(rv);

@@ -42,7 +42,15 @@ void PinRecord::forget(PinState next) {
   wipe(bytes);
   length = 0;
   state = next;
+  why = {};
 }
+
+void PinRecord::explain(std::string_view reason) {
+  why = {};
+  std::ranges::copy(reason.substr(0, why.size()), why.begin());
+}
+
+std::string PinRecord::reason() const { return {why.begin(), std::find(why.begin(), why.end(), '\0')}; }
 
 void PinRecord::settle() {
   switch (state) {
@@ -54,6 +62,7 @@ void PinRecord::settle() {
     case PinState::Trying: break;
   }
   forget(PinState::Missing);  // in doubt, or a state that there isn't
+  explain("C_Login was called with its PIN and didn't come back; that one isn't tried again");
 }
 
 int SharedMemory::create(const char* name, size_t bytes, bool& secret) {

@@ -24,11 +24,15 @@ struct PinRecord {
   PinState state;
   uint32_t length;
   std::array<std::byte, hsm::MAX_PIN_BYTES> bytes;
+  std::array<char, hsm::MAX_DETAIL_BYTES> why;  // there is none that may be tried; no NUL at the end if it is that long
 
   // False, and nothing changed, if it is empty or too long.
   bool give(ByteSpan pin);
   ByteSpan pin() const { return ByteSpan(bytes).first(length <= bytes.size() ? length : 0); }
   void forget(PinState next);
+  // For people, and never part of a PIN. Gone with the next give() or forget().
+  void explain(std::string_view reason);
+  std::string reason() const;
   // What a worker that starts makes of what the one before left: a login that never returned is not repeated.
   void settle();
 };

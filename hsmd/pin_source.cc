@@ -41,15 +41,15 @@ std::string readPin(int fd, PinRecord& record) {
 // `owner`: the only one besides root whose file it may be. None for systemd's, which have access lists of their own.
 std::string readFile(const std::filesystem::path& path, const uid_t* owner, PinRecord& record) {
   const int fd = open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
-  if (fd < 0) return path.string() + ": " + std::strerror(errno);
+  if (fd < 0) return path.string() + ": " + (errno == ELOOP ? "it is a symbolic link" : std::strerror(errno));
   struct stat status {};
   std::string problem;
   if (fstat(fd, &status) != 0 || !S_ISREG(status.st_mode)) {
     problem = "it is no regular file";
   } else if (owner != nullptr && (status.st_mode & 0177) != 0) {
-    problem = "others may read it, or it may be run: chmod 0400";
+    problem = "others may read it, or it may be run: chmod 0400 it";
   } else if (owner != nullptr && status.st_uid != 0 && status.st_uid != *owner) {
-    problem = "it belongs neither to root nor to the token's user";
+    problem = "it belongs neither to root nor to the token's user: chown it to root";
   } else {
     problem = readPin(fd, record);
   }
@@ -57,10 +57,7 @@ std::string readFile(const std::filesystem::path& path, const uid_t* owner, PinR
   return problem.empty() ? "" : path.string() + ": " + problem;
 }
 
-}  // namespace
-
-std::string fetchPin(const PinSource& source, uid_t user, PinRecord& record) {
-  record.forget(PinState::Missing);
+std::string fetch(const PinSource& source, uid_t user, PinRecord& record) {
   return std::visit(Match{[](const PinAsk&) { return std::string(); },
                           [&](const PinFile& file) { return readFile(file.path, &user, record); },
                           [&](const PinCredential& credential) {
@@ -76,6 +73,17 @@ std::string fetchPin(const PinSource& source, uid_t user, PinRecord& record) {
                                                    : "descriptor " + std::to_string(descriptor.fd) + ": " + problem;
                           }},
                     source);
+}
+
+}  // namespace
+
+std::string fetchPin(const PinSource& source, uid_t user, PinRecord& record) {
+  record.forget(PinState::Missing);
+  std::string problem = fetch(source, user, record);
+  // The reason stands behind the path: of what is too long the end is kept.
+  if (problem.size() > record.why.size()) problem.replace(0, problem.size() - record.why.size() + 3, "...");
+  record.explain(problem);
+  return problem;
 }
 
 }  // namespace sallyport::hsmd

@@ -1,6 +1,7 @@
 // prober.cc - see prober.h. Part of: hsmd (probe; operator's worker).
 #include "hsmd/prober.h"
 
+#include <algorithm>
 #include <chrono>
 #include <functional>
 
@@ -44,8 +45,8 @@ class Prober {
       : module_(module), token_(token), board_(board), writable_(writable) {}
 
   // True if it works, now or by an earlier probe.
-  bool tryOnce(const std::string& name, const Try& what) {
-    if (lost_ || !board_.begin(name)) return board_.works(name);
+  bool tryOnce(const std::string& name, const Try& what, Board::Pace pace = Board::Pace::Quick) {
+    if (lost_ || !board_.begin(name, pace)) return board_.works(name);
     const TrialSession session(module_, token_, writable_);
     auto done = session.rv() == CKR_OK ? what(*session) : Outcome<Clock::duration>(failed(session.rv()));
     if (done) {
@@ -66,6 +67,8 @@ class Prober {
     return false;
   }
 
+  // What hung once does so in its other spellings as well, and each costs its time.
+  bool hasHung(std::string_view prefix) const { return board_.hasHung(prefix); }
   // The token went away meanwhile; nothing more is tried.
   Outcome<void> outcome() const { return lost_ ? Outcome<void>(refuse(*lost_)) : Outcome<void>(); }
 
@@ -119,6 +122,7 @@ void probeX25519(Prober& prober) {
         const std::string name =
             "x25519 " + what + ": " + std::string(hsm::name(row.spelling)) + ", " + std::string(hsm::name(form));
         works = prober.tryOnce(name, withNewKey(make, use));
+        if (prober.hasHung("x25519 ")) return;
         if (works) break;
       }
       if (works) break;  // the first that yields a proved derive
@@ -135,15 +139,18 @@ void probeWraps(Prober& prober) {
   };
   prober.tryOnce("seal: aes-gcm", withNewKey([](const Session& session) { return generateAes(session, SESSION_KEY); },
                                              proof(WrapAlgorithm::Gcm)));
-  for (const WrapAlgorithm algorithm : {WrapAlgorithm::OaepSha256, WrapAlgorithm::OaepSha1})
+  for (const WrapAlgorithm algorithm : {WrapAlgorithm::OaepSha256, WrapAlgorithm::OaepSha1}) {
+    if (prober.hasHung("seal: rsa")) return;
     prober.tryOnce(
         "seal: " + std::string(hsm::name(algorithm)),
-        withNewKey([](const Session& session) { return generateRsa(session, 2048, SESSION_KEY); }, proof(algorithm)));
+        withNewKey([](const Session& session) { return generateRsa(session, 2048, SESSION_KEY); }, proof(algorithm)),
+        Board::Pace::Slow);
+  }
 }
 
 }  // namespace
 
-Outcome<void> probeKeys(const Module& module, const TokenFacts& token, Board& board) {
+Outcome<void> probeKeys(const Module& module, const TokenFacts& token, Board& board, bool patient) {
   std::vector<TokenKey> keys;
   {
     const TrialSession session(module, token, false);
@@ -153,7 +160,16 @@ Outcome<void> probeKeys(const Module& module, const TokenFacts& token, Board& bo
     keys = std::move(*found);
   }
   Prober prober(module, token, board, false);
+  const auto hangs = [&](KeyKind kind) {
+    if (kind == KeyKind::X25519 && board.hasHung("x25519 ")) return true;
+    return std::ranges::any_of(keys, [&](const TokenKey& key) {
+      const auto trials = trialsOf(key);
+      return key.info.kind == kind &&
+             std::ranges::any_of(trials, [&](const KeyTrial& trial) { return board.hasHung(trial.name); });
+    });
+  };
   for (TokenKey& key : keys) {
+    if (!patient && hangs(key.info.kind)) continue;
     for (const KeyTrial& trial : trialsOf(key)) {
       const bool works = prober.tryOnce(
           trial.name, [&](const Session& session) { return timed([&] { return prove(session, key, trial); }); });
@@ -167,6 +183,7 @@ Outcome<void> probeCapabilities(const Module& module, const TokenFacts& token, B
   Prober prober(module, token, board, true);
   probeX25519(prober);
   for (const auto& spelling : ed25519Spellings()) {
+    if (prober.hasHung("ed25519 ")) break;
     const std::string name = spelling.parameters.front() == 0x06 ? "ed25519 generate: oid" : "ed25519 generate: name";
     prober.tryOnce(
         name,

@@ -7,8 +7,9 @@
 namespace sallyport::hsmd {
 
 // Every way of using every key of the token that the board doesn't know yet. A failure is the token's, not a key's:
-// what was being tried is as untried as before.
-Outcome<void> probeKeys(const Module& module, const TokenFacts& token, Board& board);
+// what was being tried is as untried as before. `patient`: one that hangs says nothing of others of its kind; else they
+// are left untried, since each would cost its time.
+Outcome<void> probeKeys(const Module& module, const TokenFacts& token, Board& board, bool patient = true);
 // What the module could do with new keys: made for the session, used once, and destroyed. For operators.
 Outcome<void> probeCapabilities(const Module& module, const TokenFacts& token, Board& board);
 

@@ -116,7 +116,8 @@ Service::Result Service::answer(const hsm::Probe& probe, Line&) {
                                      .what = hsm::Bounded<48>::cut(seen.name),
                                      .trial = seen.trial,
                                      .ckr = seen.ckr,
-                                     .microseconds = seen.microseconds});
+                                     .microseconds = seen.microseconds,
+                                     .call = hsm::Bounded<24>::cut(seen.call)});
 }
 
 Service::Result Service::answer(const hsm::Ping&, Line& line) {

@@ -3,6 +3,8 @@
 
 #include <algorithm>
 
+#include "hsmd/last_call.h"
+
 namespace sallyport::hsmd {
 
 Token::Token(Module module, TokenFacts facts, PinRecord& pin, Board& board, Options options)
@@ -11,6 +13,7 @@ Token::Token(Module module, TokenFacts facts, PinRecord& pin, Board& board, Opti
 Outcome<CK_SESSION_HANDLE> Token::openSession() {
   const CK_FLAGS flags = CKF_SERIAL_SESSION | (options_.writable ? CKF_RW_SESSION : 0);
   CK_SESSION_HANDLE handle = 0;
+  noteCall("C_OpenSession");
   if (const CK_RV rv = module_->C_OpenSession(facts_.slot, flags, nullptr, nullptr, &handle); rv != CKR_OK)
     return failed(rv);
   return handle;
@@ -89,6 +92,11 @@ Outcome<void> Token::attempt(Line& line, std::optional<size_t> key, const Operat
   generation = generation_;
   if (lost_.load() != Status::Ok) return failed(lost_.load());
   if (!loggedIn_) return failed(Status::NotLoggedIn);
+  // A new process is what looks for them, and its module opens what it finds.
+  if (!files_.areThere()) {
+    lost_ = Status::DeviceRemoved;
+    return failed(Status::DeviceRemoved);
+  }
   static const TokenKey NONE;
   if (key && (*key >= keys_.size() || keys_[*key].use == 0)) return failed(Status::NoKey);
   if (line.generation != generation_) line = {.session = 0, .generation = generation_};

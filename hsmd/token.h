@@ -8,6 +8,7 @@
 #include <mutex>
 #include <shared_mutex>
 
+#include "hsmd/database_files.h"
 #include "hsmd/keys.h"
 #include "hsmd/login.h"
 
@@ -41,6 +42,9 @@ class Token {
   // A key that was just made, already proved.
   const TokenKey& add(TokenKey key);
 
+  // From here on the token is gone when one of these is. Before other threads call.
+  void watch(DatabaseFiles files) { files_ = std::move(files); }
+
   // How many lines can be had, at most `wanted`; opens their first sessions.
   std::vector<Line> openLines(size_t wanted);
 
@@ -71,6 +75,7 @@ class Token {
   bool loggedIn_ = false;
   uint64_t generation_ = 1;
   std::vector<TokenKey> keys_;
+  DatabaseFiles files_;
   std::atomic<uint32_t> recoveries_ = 0;
   std::atomic<Status> lost_ = Status::Ok;
 };

@@ -17,6 +17,7 @@
 #include "common/check.h"
 #include "common/log.h"
 #include "hsmd/birth.h"
+#include "hsmd/last_call.h"
 #include "hsmd/lockdown.h"
 #include "hsmd/prober.h"
 #include "hsmd/service.h"
@@ -77,11 +78,11 @@ struct Found {
 
 Found loadAndFind(const Birth& birth, const WorkerSettings& settings) {
   auto module = Module::load(settings.module, settings.initArguments);
-  if (!module) birth.die(module.error().status);
+  if (!module) birth.die(module.error().status, detailOf(module.error()));
   const auto uri = parsePkcs11Uri(settings.uri);
-  if (!uri) birth.die(Status::NoToken);
+  if (!uri) birth.die(Status::NoToken, "the URI can't be read");
   auto token = findToken(*module, *uri);
-  if (!token) birth.die(token.error().status);
+  if (!token) birth.die(token.error().status, detailOf(token.error()));
   return {std::move(*module), std::move(*token)};
 }
 
@@ -92,12 +93,17 @@ Found loadAndFind(const Birth& birth, const WorkerSettings& settings) {
               {.copies = false, .writable = inherited.settings.operatorMode});
   auto ready = token.open(LoginMode::Automatic);
   const auto& pin = inherited.pin.as<PinRecord>();
-  if (!ready && lockedAs(ready.error().status, pin) == Status::Ok) birth.die(ready.error().status);
+  if (!ready && lockedAs(ready.error().status, pin) == Status::Ok)
+    birth.die(ready.error().status, detailOf(ready.error()));
   if (ready) {
-    auto tried = inherited.settings.operatorMode ? probeCapabilities(module, facts, board) : Outcome<void>();
-    if (tried) tried = probeKeys(module, facts, board);
+    const bool all = inherited.settings.operatorMode;
+    auto tried = all ? probeCapabilities(module, facts, board) : Outcome<void>();
+    if (tried) tried = probeKeys(module, facts, board, /* patient: */ !all);
     // Keys that the module does wrong are the board's; a token that went away has to be waited for.
-    if (!tried) birth.die(tried.error().status == Status::Ok ? Status::DeviceRemoved : tried.error().status);
+    if (!tried) {
+      const Status status = tried.error().status;
+      birth.die(status == Status::Ok ? Status::DeviceRemoved : status, detailOf(tried.error()));
+    }
   }
   birth.die(Status::Ok);
 }
@@ -149,9 +155,10 @@ void answerCalls(const Requests& requests, Service& service, const Birth& birth,
   Token token(module, facts, pin, board, {.copies = settings.sessionCopy, .writable = settings.operatorMode});
   auto ready = token.open(LoginMode::Automatic);
   const Status login = ready ? Status::Ok : lockedAs(ready.error().status, pin);
-  if (!ready && login == Status::Ok) birth.die(ready.error().status);
+  if (!ready && login == Status::Ok) birth.die(ready.error().status, detailOf(ready.error()));
   if (ready) {
-    if (auto found = token.findKeys(); !found) birth.die(found.error().status);
+    if (auto found = token.findKeys(); !found) birth.die(found.error().status, detailOf(found.error()));
+    if (settings.profile == ModuleProfile::Nss) token.watch(DatabaseFiles::ofNss(nssFolder(settings.initArguments)));
   }
   // A locked one waits for its PIN and nothing else; keys are made by one at a time.
   const bool single = !ready || settings.operatorMode || !module.threadSafe();
@@ -169,7 +176,8 @@ void answerCalls(const Requests& requests, Service& service, const Birth& birth,
   // Its keys may be anywhere, and it has made none of its promises yet.
   const Requests requests;
   const bool restricted = ready && !settings.operatorMode;
-  if (!lockDown(birth, settings, login, restricted)) birth.die(Status::Starting);
+  noteCallsOn(lines.size() == 1 ? &board : nullptr);
+  if (!lockDown(birth, settings, login, restricted, pin.reason())) birth.die(Status::Starting, "its sandbox");
 
   for (size_t i = 1; i < lines.size(); ++i)
     std::thread([&, line = lines[i]] { answerCalls(requests, service, birth, token, line); }).detach();
@@ -199,6 +207,7 @@ int run(int argc, char** argv) {
   }
   const Birth birth(BIRTH_FD, epoch);
   inherited->pin.as<PinRecord>().settle();
+  noteCallsOn(&inherited->board.as<Board>());
   if (mode == "probe") probe(birth, *inherited);
   serve(birth, *inherited);
 }

@@ -22,6 +22,11 @@ bool isGone(Status status) {
 }
 
 // The call's own fault, or the token's?
+// What a worker or its keeper says is foreign text.
+std::string withDetail(std::string why, const hsm::Detail& detail) {
+  return detail.length == 0 ? why : why + ": " + sanitized(detail.text());
+}
+
 bool isFailure(const Outcome& outcome) { return !outcome || outcome->status != Status::Ok; }
 
 void setSlot(hsm::Ask& ask, uint16_t slot) {
@@ -147,7 +152,7 @@ void Token::onControl(const hsm::Control& control) {
       heldLogin_.reset();
       return login.done(hsm::Reply{.epoch = facts_.epoch, .id = 0, .status = Status::Ok}, {});
     }
-    enter(TokenState::NoPin, std::string(hsm::describe(up->login)));
+    enter(TokenState::NoPin, withDetail(std::string(hsm::describe(up->login)), up->detail));
     if (isGone(up->login)) lose(why_);
     if (heldLogin_) {
       Wish login = std::move(*heldLogin_);
@@ -160,6 +165,7 @@ void Token::onControl(const hsm::Control& control) {
     resting_.unset();
     // Ok: it ended itself because it was told to, to begin anew with another PIN or none.
     std::string why(died->status == Status::Ok ? "its process has ended" : hsm::describe(died->status));
+    why = withDetail(std::move(why), died->detail);
     if (died->restartInMs > 0) why += ", started again in " + std::to_string(died->restartInMs) + " ms";
     enter(TokenState::Down, std::move(why));
     if (isGone(died->status)) lose(why_);

@@ -208,6 +208,7 @@ void answerFields(A& archive, B& body) {
     archive.choice(body.trial, TRIAL_COUNT);
     archive.number(body.ckr);
     archive.number(body.microseconds);
+    archive.bounded(body.call);
   } else {
     static_assert(Is<B, Done>);
   }
@@ -219,12 +220,14 @@ void controlFields(A& archive, B& body) {
     archive.number(body.epoch);
     archive.number(body.pid);
     archive.choice(body.login, STATUS_COUNT);
+    archive.bounded(body.detail);
   } else if constexpr (Is<B, WorkerDied>) {
     archive.number(body.epoch);
     archive.number(body.pid);
     archive.choice(body.status, STATUS_COUNT);
     archive.number(body.waitStatus);
     archive.number(body.restartInMs);
+    archive.bounded(body.detail);
   } else if constexpr (Is<B, WorkerLayer>) {
     archive.number(body.epoch);
     archive.bounded(body.layer);
@@ -237,6 +240,10 @@ void controlFields(A& archive, B& body) {
   } else if constexpr (Is<B, KillWorker>) {
     archive.number(body.epoch);
     archive.choice(body.reason, KILL_REASON_COUNT);
+  } else if constexpr (Is<B, TrialHung>) {
+    archive.number(body.epoch);
+    archive.number(body.afterMs);
+    archive.bounded(body.what);
   } else {
     static_assert(Is<B, Stop>);
   }

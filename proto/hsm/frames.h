@@ -53,7 +53,11 @@ inline constexpr size_t MAX_BLOB_BYTES = 1024;  // what a token made of a wrappe
 inline constexpr size_t MAX_ID_BYTES = 64;      // CKA_ID; a key with a longer one is not listed
 inline constexpr size_t MAX_LABEL_BYTES = 64;   // CKA_LABEL; longer ones are cut
 inline constexpr size_t MAX_PIN_BYTES = SLOT_BYTES;
-inline constexpr size_t MAX_KEYS = 64;  // of one token; more are not looked at
+inline constexpr size_t MAX_KEYS = 64;           // of one token; more are not looked at
+inline constexpr size_t MAX_DETAIL_BYTES = 200;  // what a status was about, for people; longer ones are cut
+
+// A step of a module's start that takes longer than this, or than three times the configuration's deadline_ms, hangs.
+inline constexpr uint64_t LEAST_STEP_MS = 15'000;
 
 // --- what can happen -------------------------------------------------------------------------------------------------
 
@@ -82,11 +86,15 @@ enum class Status : uint8_t {
   Starting,            // only in WorkerDied: ended before it had come up
   SaidTooMuch,         // only in WorkerDied: it told the keeper more than a worker has to tell, and was ended
   KeeperDied,          // only in WorkerDied: the keeper died and its worker with it; this is the word of the next one
+  ModuleHangs,         // only in WorkerDied: a call of its start didn't come back, and the process was ended
 };
-inline constexpr size_t STATUS_COUNT = 24;
+inline constexpr size_t STATUS_COUNT = 25;
 std::string_view name(Status status);  // "ok", "noModule", "pinWrong", ...: for logs, JSON and metrics
 // For people: "the token refused the PIN". No full stop.
 std::string_view describe(Status status);
+
+// "CKR_DEVICE_MEMORY", or "CKR 0x80000001" of one that the standard doesn't know.
+std::string ckrName(uint32_t ckr);
 
 enum class KeyKind : uint8_t {
   Other,    // nothing that we can use
@@ -150,6 +158,7 @@ struct Bounded {
 };
 using KeyId = Bounded<MAX_ID_BYTES>;
 using KeyLabel = Bounded<MAX_LABEL_BYTES>;
+using Detail = Bounded<MAX_DETAIL_BYTES>;
 using Blob = Bounded<MAX_BLOB_BYTES>;
 using Block32 = std::array<std::byte, 32>;
 using Block64 = std::array<std::byte, 64>;
@@ -279,6 +288,7 @@ struct ProbeReply {
   Trial trial = Trial::Untried;
   uint32_t ckr = 0;           // of a refusal
   uint32_t microseconds = 0;  // of one operation that works
+  Bounded<24> call = {};      // what refused, crashed or hung: "C_DeriveKey"
 };
 
 using Ask = std::variant<Hello, List, Derive, Sign, Wrap, Unwrap, Generate, Import, Random, Ping, Login, Logout, Probe>;
@@ -304,6 +314,7 @@ struct WorkerUp {
   uint32_t epoch = 0;
   uint32_t pid = 0;
   Status login = Status::NotLoggedIn;
+  Detail detail = {};  // why not: "C_Login answered CKR_GENERAL_ERROR". Foreign text: sanitize it
 };
 struct WorkerDied {
   uint32_t epoch = 0;
@@ -311,6 +322,7 @@ struct WorkerDied {
   Status status = Status::Starting;  // why it ended itself (NoModule, NoToken, DeviceRemoved, ...), or ModuleFailed
   int32_t waitStatus = 0;            // of waitpid: for explainExit()
   uint32_t restartInMs = 0;
+  Detail detail = {};  // "C_Initialize answered CKR_GENERAL_ERROR". Foreign text: sanitize it
 };
 // One layer of the worker's sandbox (sandbox/sandbox.h: Layer); all of them follow WorkerUp.
 struct WorkerLayer {
@@ -344,8 +356,14 @@ struct KillWorker {
   KillReason reason = KillReason::Deadline;
 };
 struct Stop {};  // the keeper ends the worker and itself; so does closing the socket
+// The keeper's part: a trial of the probe before a worker didn't come back and was ended; the probe goes on behind it.
+struct TrialHung {
+  uint32_t epoch = 0;
+  uint32_t afterMs = 0;
+  Detail what = {};  // "x25519 generate: montgomery, raw, in C_DeriveKey". Foreign text: sanitize it
+};
 
-using Control = std::variant<WorkerUp, WorkerDied, WorkerLayer, Denials, KillWorker, Stop>;
+using Control = std::variant<WorkerUp, WorkerDied, WorkerLayer, Denials, KillWorker, Stop, TrialHung>;
 
 // --- the codec -------------------------------------------------------------------------------------------------------
 

@@ -365,6 +365,29 @@ class Nss(Modes, unittest.TestCase):
         self.assert_known_answers(hsm, key, [os.urandom(32) for _ in range(64)])
 
 
+    def test_a_database_that_is_moved_away_is_a_token_taken_away(self):
+        """Though softoken keeps it open, and would serve on."""
+        hsm = self.hsmd(operator=True)
+        self.made(hsm, "x25519")
+        hsm.close()
+        for verb in ("ping", "derive"):
+            with self.subTest(verb):
+                hsm = self.hsmd()
+                key = next(each for each in hsm.keys() if each["kind"] == "x25519")
+                epoch = hsm.epoch
+                self.token.take_away()
+                values = {"key": key["index"], "slot": 1, "peer": public_of(os.urandom(32))} if verb == "derive" else {}
+                self.assertEqual(hsm.status_of(verb, **values), "deviceRemoved")
+                self.assertEqual(hsm.wait_died(epoch)["status"], "deviceRemoved")
+                self.assertIn(hsm.wait_died(epoch + 1)["status"], ("noToken", "noModule"))
+                self.token.put_back()
+                hsm.wait_up(after=epoch, timeout=60)
+                key = next(each for each in hsm.keys() if each["kind"] == "x25519")
+                self.assert_known_answers(hsm, key, [os.urandom(32) for _ in range(8)])
+                self.assertEqual(hsm.ask("ping") is not None and hsm.denials[0], 0, f"last: {hsm.denials[1]}")
+                hsm.close()
+
+
 class Mock(Modes, unittest.TestCase):
     token_class = tokens.Mock
 

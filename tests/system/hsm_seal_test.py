@@ -111,6 +111,15 @@ class WithSoftHsm(Seals, SealTest):
 class WithNss(Seals, SealTest):
     token_class = tokens.Nss
 
+    def test_a_database_that_is_moved_away_locks_with_presence_always(self):
+        site = self.sealed_site(hsm=(self.token, {"presence": "always", "recheck_minutes": 1}))
+        self.assert_serves(site)
+        self.token.take_away()
+        wait_until(lambda: not self.works(site), PRESENCE_S, "the key is locked", step=1)
+        self.assertTrue(self.works(site, self.soft_port, "soft"), "other keys suffer")
+        self.token.put_back()
+        wait_until(lambda: self.works(site), PRESENCE_S, "the key is opened again", step=1)
+
 
 class WithMock(Seals, SealTest):
     token_class = tokens.Mock

@@ -31,7 +31,7 @@ REPLY_TIMEOUT_S = 30
 STATUSES = ["ok", "noModule", "noToken", "ambiguousToken", "noKey", "pinWrong", "pinLocked", "pinLowRefused", "pinFinalTryRefused",
             "pinUnset", "notLoggedIn", "deviceRemoved", "sessionLimit", "moduleFailed", "badResult", "unsupported", "blobRejected",
             "badRequest", "staleEpoch", "keyExists", "readOnly", "starting",
-            "saidTooMuch", "keeperDied"]
+            "saidTooMuch", "keeperDied", "moduleHangs"]
 KINDS = ["other", "x25519", "ed25519", "aes", "rsa"]
 SPELLINGS = ["none", "montgomery", "montgomery-name", "edwards-name", "edwards", "ec"]
 ALGORITHMS = [None, "aes-gcm", "rsa-oaep-sha256", "rsa-oaep-sha1"]
@@ -58,12 +58,14 @@ ANSWERS = [("done",),
            ("signature", ("signature", 64)), ("wrapped", ("blob", "s1024")),
            ("ping", ("rssKiB", "u64"), ("calls", "u64"), ("threads", "u32"), ("recoveries", "u32")),
            ("probe", ("index", "u16"), ("count", "u16"), ("what", "s48"), ("trial", TRIALS), ("ckr", "u32"),
-            ("microseconds", "u32"))]
-CONTROLS = [("up", ("epoch", "u32"), ("pid", "u32"), ("login", STATUSES)),
-            ("died", ("epoch", "u32"), ("pid", "u32"), ("status", STATUSES), ("waitStatus", "i32"), ("restartInMs", "u32")),
+            ("microseconds", "u32"), ("call", "s24"))]
+CONTROLS = [("up", ("epoch", "u32"), ("pid", "u32"), ("login", STATUSES), ("detail", "s200")),
+            ("died", ("epoch", "u32"), ("pid", "u32"), ("status", STATUSES), ("waitStatus", "i32"), ("restartInMs", "u32"),
+             ("detail", "s200")),
             ("layer", ("epoch", "u32"), ("layer", "s16"), ("state", "u8"), ("detail", "s160")),
             ("denials", ("epoch", "u32"), ("total", "u64"), ("lastCall", "s32")),
-            ("kill", ("epoch", "u32"), ("reason", KILLS)), ("stop",)]
+            ("kill", ("epoch", "u32"), ("reason", KILLS)), ("stop",),
+            ("hung", ("epoch", "u32"), ("afterMs", "u32"), ("what", "s200"))]
 NUMBERS = {"u8": ">B", "u16": ">H", "u32": ">I", "u64": ">Q", "i32": ">i", "flag": ">?"}
 LAYER_STATES = ["active", "unavailable", "disabled", "failed"]  # sandbox::LayerState
 

@@ -78,12 +78,20 @@ std::vector<Answer> everyAnswer() {
                      .what = Bounded<48>::cut("derive: ec, raw"),
                      .trial = Trial::TimedOut,
                      .ckr = 0x80000001,
-                     .microseconds = 61}};
+                     .microseconds = 61,
+                     .call = Bounded<24>::cut("C_DeriveKey")}};
 }
 
 std::vector<Control> everyControl() {
   return {WorkerUp{.epoch = 1, .pid = 4242, .login = Status::Ok},
-          WorkerDied{.epoch = 1, .pid = 4242, .status = Status::DeviceRemoved, .waitStatus = -1, .restartInMs = 30000},
+          WorkerUp{.epoch = 1, .pid = 4242, .login = Status::NotLoggedIn, .detail = Detail::cut(std::string(200, 'x'))},
+          WorkerDied{.epoch = 1,
+                     .pid = 4242,
+                     .status = Status::DeviceRemoved,
+                     .waitStatus = -1,
+                     .restartInMs = 30000,
+                     .detail = Detail::cut(std::string(200, 'y'))},
+          TrialHung{.epoch = 2, .afterMs = 15'000, .what = Detail::cut("x25519 generate: montgomery, raw")},
           WorkerLayer{.epoch = 1,
                       .layer = Bounded<16>::cut("landlock"),
                       .state = 2,
@@ -124,6 +132,12 @@ TEST(HsmFrames, CarryEachControlFrame) {
     EXPECT_EQ(parsed->index(), control.index());
     EXPECT_EQ(writeControl(*parsed), frame) << control.index();
   }
+}
+
+TEST(HsmNames, OfAnAnswerAreTheStandardsOrItsNumber) {
+  EXPECT_EQ(ckrName(0x31), "CKR_DEVICE_MEMORY");
+  EXPECT_EQ(ckrName(0x70), "CKR_MECHANISM_INVALID");
+  EXPECT_EQ(ckrName(0xce534351), "CKR 0xce534351");
 }
 
 TEST(HsmFrames, KeepTheFieldsOfAKey) {

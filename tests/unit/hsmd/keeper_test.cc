@@ -199,14 +199,83 @@ TEST_F(KeeperTest, AProbeThatHangsInATrialIsEndedAndTheNextOneGoesOnBehindIt) {
   expectOrder(Order::Probe, 1);
   event(Event::Started, 100);
   ASSERT_TRUE(trials.begin("x25519"));
+  trials.setCall("C_DeriveKey");
   expectOrder(Order::Kill, 1);
   event(Event::Ended, SIGKILL);
-  probe(2);  // without a word to the client: nothing has failed but the trial
+  const auto hung = heard<hsm::TrialHung>();
+  EXPECT_EQ(hung.what.text(), "x25519, in C_DeriveKey");
+  EXPECT_EQ(hung.afterMs, 2000u);
+  probe(2);  // nothing has failed but the trial
   EXPECT_EQ(trials.find("x25519")->trial, hsm::Trial::TimedOut);
   expectOrder(Order::Serve, 2);
   event(Event::Started, 101);
   ASSERT_TRUE(says(hsm::WorkerUp{.epoch = 2, .pid = 101, .login = Status::Ok}));
   EXPECT_EQ(heard<hsm::WorkerUp>().epoch, 2u);
+}
+
+TEST_F(KeeperTest, AStartThatHangsIsToldWithTheCallThatDoesNotComeBack) {
+  auto memory = SharedMemory::map(board, BOARD_BYTES);
+  ASSERT_TRUE(memory.has_value());
+  auto& trials = memory->as<Board>();
+  start(0, 2000);
+  uint32_t epoch = 1;
+  expectOrder(Order::Probe, epoch);
+  event(Event::Started, 100);
+  trials.setCall("C_Initialize");
+  expectOrder(Order::Kill, epoch);
+  event(Event::Ended, SIGKILL);
+  auto died = heard<hsm::WorkerDied>();
+  EXPECT_EQ(died.status, Status::ModuleHangs);
+  EXPECT_EQ(died.detail.text(), "no end of C_Initialize after 2 s");
+  probe(++epoch);
+  expectOrder(Order::Serve, epoch);
+  event(Event::Started, 101);
+  trials.setCall("C_OpenSession");
+  expectOrder(Order::Kill, epoch);
+  event(Event::Ended, SIGKILL);
+  died = heard<hsm::WorkerDied>();
+  EXPECT_EQ(died.status, Status::ModuleHangs);
+  EXPECT_EQ(died.detail.text(), "no end of C_OpenSession after 2 s");
+}
+
+TEST_F(KeeperTest, ACrashIsToldWithItsCallAndAnEndOfItsOwnWithItsWords) {
+  auto memory = SharedMemory::map(board, BOARD_BYTES);
+  ASSERT_TRUE(memory.has_value());
+  start();
+  expectOrder(Order::Probe, 1);
+  event(Event::Started, 100);
+  memory->as<Board>().setCall("C_GetFunctionList");
+  event(Event::Ended, SIGSEGV);
+  auto died = heard<hsm::WorkerDied>();
+  EXPECT_EQ(died.status, Status::Starting);
+  EXPECT_EQ(died.detail.text(), "it was killed by SIGSEGV in C_GetFunctionList");
+  expectOrder(Order::Probe, 2);
+  event(Event::Started, 100);
+  ASSERT_TRUE(says(hsm::WorkerDied{
+      .epoch = 2, .status = Status::NoModule, .detail = hsm::Detail::cut("C_Initialize answered CKR_GENERAL_ERROR")}));
+  event(Event::Ended, W_EXITCODE(1, 0));
+  died = heard<hsm::WorkerDied>();
+  EXPECT_EQ(died.status, Status::NoModule);
+  EXPECT_EQ(died.detail.text(), "C_Initialize answered CKR_GENERAL_ERROR");
+}
+
+TEST_F(KeeperTest, MakingAnRsaKeyMayTakeLongerUnlessSomethingHasHungBefore) {
+  auto memory = SharedMemory::map(board, BOARD_BYTES);
+  ASSERT_TRUE(memory.has_value());
+  auto& trials = memory->as<Board>();
+  ASSERT_TRUE(trials.begin("seal: rsa", Board::Pace::Slow));
+  EXPECT_TRUE(trials.mayBeSlow());
+  trials.end("seal: rsa", hsm::Trial::Works, 0, 1);
+  EXPECT_FALSE(trials.mayBeSlow());
+  start(0, 1000);
+  expectOrder(Order::Probe, 1);
+  event(Event::Started, 100);
+  ASSERT_TRUE(trials.begin("seal: rsa 2", Board::Pace::Slow));
+  EXPECT_FALSE(ordered(3000).has_value());
+  ASSERT_TRUE(trials.abandon(hsm::Trial::TimedOut));
+  ASSERT_TRUE(trials.begin("seal: rsa 3", Board::Pace::Slow));
+  expectOrder(Order::Kill, 1);
+  event(Event::Ended, SIGKILL);
 }
 
 TEST_F(KeeperTest, WhatSomebodyElseKilledIsTriedAgain) {

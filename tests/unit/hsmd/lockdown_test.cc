@@ -196,9 +196,7 @@ TEST_P(LockedModule, MayHaveThreads) {
     return std::string(ran ? "" : "no thread");
   });
   EXPECT_EQ(outcome.text, "");
-  if (!test::SANITIZED) {
-    EXPECT_EQ(outcome.refused, 0U) << "its start is all in the policy";
-  }
+  if (!test::SANITIZED) { EXPECT_EQ(outcome.refused, 0U) << "its start is all in the policy"; }
 }
 
 TEST_P(LockedModule, HasANetworkByItsProfileAlone) {

@@ -187,8 +187,17 @@ TEST_F(PinSources, AFileThatOthersReadIsRefused) {
     EXPECT_NE(problem.find("others may read it"), std::string::npos) << mode << problem;
     EXPECT_EQ(problem.find("1234"), std::string::npos);
     EXPECT_EQ(record_.state, PinState::Missing);
+    EXPECT_EQ(record_.reason(), problem) << "who waits for the PIN hears no reason";
   }
   EXPECT_EQ(fetchPin(PinFile{file("1234", 0600)}, geteuid(), record_), "");
+  EXPECT_EQ(record_.reason(), "");
+}
+
+TEST_F(PinSources, TheReasonStandsBehindALongPathToo) {
+  const std::filesystem::path path = "/" + std::string(150, 'a') + "/" + std::string(150, 'b');
+  fetchPin(PinFile{path}, geteuid(), record_);
+  EXPECT_EQ(record_.reason().size(), hsm::MAX_DETAIL_BYTES);
+  EXPECT_NE(record_.reason().find("bbb: No such file or directory"), std::string::npos) << record_.reason();
 }
 
 TEST_F(PinSources, AFileOfSomebodyElseIsRefused) {
@@ -214,7 +223,7 @@ TEST_F(PinSources, ALinkOrAPipeIsNoFile) {
   const auto target = file("1234");
   const auto link = folder_.path() / "link";
   std::filesystem::create_symlink(target, link);
-  EXPECT_NE(fetchPin(PinFile{link}, geteuid(), record_), "");
+  EXPECT_NE(fetchPin(PinFile{link}, geteuid(), record_).find("it is a symbolic link"), std::string::npos);
   const auto pipe = folder_.path() / "pipe";
   ASSERT_EQ(mkfifo(pipe.c_str(), 0400), 0);
   EXPECT_NE(fetchPin(PinFile{pipe}, geteuid(), record_), "");

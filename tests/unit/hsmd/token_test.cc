@@ -2,9 +2,13 @@
 // keys that can't be right are refused. Method: a fake token whose answers a test sets.
 #include <gtest/gtest.h>
 
+#include <filesystem>
+#include <fstream>
+
 #include "hsmd/prober.h"
 #include "hsmd/token.h"
 #include "tests/unit/hsmd/fake_module.h"
+#include "tests/unit/temporary_folder.h"
 
 namespace sallyport::hsmd {
 namespace {
@@ -97,6 +101,29 @@ TEST_F(TokenTest, ADeviceThatIsRemovedTwiceIsLost) {
   fake().answers["C_DeriveKey"] = {CKR_DEVICE_REMOVED, CKR_DEVICE_REMOVED, CKR_OK};
   EXPECT_EQ(deriveOnce().error().status, Status::DeviceRemoved);
   EXPECT_EQ(token_->lost(), Status::DeviceRemoved);
+}
+
+TEST_F(TokenTest, IsLostWhenADatabaseThatItsModuleKeepsOpenIsMoved) {
+  const test::TemporaryFolder folder;
+  for (const char* name : {"our-key4.db", "cert9.db", "other.db"}) std::ofstream(folder.path() / name) << name;
+  start();
+  token_->watch(DatabaseFiles::ofNss(folder.path()));
+  EXPECT_TRUE(deriveOnce());
+  std::filesystem::rename(folder.path() / "other.db", folder.path() / "moved.db");
+  EXPECT_TRUE(deriveOnce()) << "a file that is none of NSS's";
+  std::filesystem::rename(folder.path() / "our-key4.db", folder.path() / "aside");
+  EXPECT_EQ(deriveOnce().error().status, Status::DeviceRemoved);
+  EXPECT_EQ(token_->lost(), Status::DeviceRemoved);
+}
+
+TEST_F(TokenTest, IsLostWhenItsDatabaseIsAnotherFile) {
+  const test::TemporaryFolder folder;
+  std::ofstream(folder.path() / "key4.db") << "one";
+  std::ofstream(folder.path() / "new") << "two";
+  start();
+  token_->watch(DatabaseFiles::ofNss(folder.path()));
+  std::filesystem::rename(folder.path() / "new", folder.path() / "key4.db");
+  EXPECT_EQ(deriveOnce().error().status, Status::DeviceRemoved);
 }
 
 TEST_F(TokenTest, FindsKeysThatHaveOtherHandlesNow) {
