@@ -25,10 +25,19 @@ class BackOff {
   uint64_t pauseMs_ = 0;
 };
 
+// What a daemon gets of the descriptors that we were started with. One may be a PIN (`pin = "fd:N"`): the vault's
+// alone.
+enum class Descriptors : uint8_t { All, StandardAlone };
+
 class Child {
  public:
-  Child(std::string name, std::filesystem::path program, std::filesystem::path configFile, bool ownGroup)
-      : name_(std::move(name)), program_(std::move(program)), configFile_(std::move(configFile)), ownGroup_(ownGroup) {}
+  Child(std::string name, std::filesystem::path program, std::filesystem::path configFile, bool ownGroup,
+        Descriptors descriptors)
+      : name_(std::move(name)),
+        program_(std::move(program)),
+        configFile_(std::move(configFile)),
+        descriptors_(descriptors),
+        ownGroup_(ownGroup) {}
   Child(const Child&) = delete;
   Child& operator=(const Child&) = delete;
 
@@ -50,6 +59,7 @@ class Child {
   std::string name_;
   std::filesystem::path program_;
   std::filesystem::path configFile_;
+  Descriptors descriptors_;
   bool ownGroup_;  // Ctrl-C on the terminal reaches us alone, and we pass it on in order
   pid_t pid_ = -1;
   uint64_t startedMs_ = 0;

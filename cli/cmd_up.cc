@@ -37,8 +37,8 @@ class Supervisor {
       : config_(std::move(config)),
         // The vault stays in our group: it may have to ask the terminal for a passphrase, and Ctrl-C may end it at
         // once.
-        vault_("vaultd", vaultd, config_.file, false),
-        net_("netd", netd, config_.file, true),
+        vault_("vaultd", vaultd, config_.file, false, Descriptors::All),
+        net_("netd", netd, config_.file, true, Descriptors::StandardAlone),
         signals_(loop_, {SIGCHLD, SIGTERM, SIGINT, SIGHUP}, [this](int number) { onSignal(number); }) {}
 
   int run() {

@@ -186,6 +186,7 @@ class Site:
         self.listens, self.connects, self.peers, self.signers = {}, {}, {}, {}
         self.vault_sockets, self.grants, self.keys_options, self.tokens = {}, {}, {}, {}
         self.secrets = {}   # of keys we imported, for tests that decrypt
+        self.pass_fds = ()  # descriptors that daemons are started with
         self.publics = {}
         self.processes = []
         self.log_text = ""
@@ -293,7 +294,7 @@ class Site:
         log = open(self.dir / f"log.{self._starts}.{pathlib.Path(command[0]).name}", "wb")
         with log:
             process = subprocess.Popen([*command], stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=self.dir,
-                                       start_new_session=True)
+                                       start_new_session=True, pass_fds=self.pass_fds)
         self.processes.append(process)
         return process
 

@@ -9,9 +9,10 @@ import os
 import pathlib
 import re
 import socket
+import tempfile
 import unittest
 
-from harness import SystemTest, ct, wait_until
+from harness import SystemTest, ct, processes_of_session, wait_until
 from traffic import Service, plain, read_count
 
 SECRET = bytes.fromhex("7e57ab1e5ec7e7000102030405060708090a0b0c0d0e0f101112131415161718")
@@ -254,6 +255,21 @@ class Observe(SystemTest):
         self.assertRegex(log, r"netd-worker: refused reason=peer_not_allowed entry=tunnel from=127\.0\.0\.1:\d+ key=\S{44}")
         self.assertRegex(log, r"netd-worker: drop reason=\w+ entry=tunnel from=127\.0\.0\.1:\d+")
         self.assertNotIn("\0", log)
+
+
+class Descriptors(SystemTest):
+    def test_none_of_those_that_up_was_started_with_reaches_netd(self):
+        """One may be a PIN, `pin = "fd:N"`: whoever takes a worker over must not find it there."""
+        site = self.site()
+        with tempfile.TemporaryFile() as secret:
+            site.pass_fds = (secret.fileno(),)
+            site.listen("echo", [], "echo")
+            site.start()
+            inode = os.fstat(secret.fileno()).st_ino
+            found = {name for pid, name in processes_of_session(site.up.pid).items() for fd in os.listdir(f"/proc/{pid}/fd")
+                     if os.stat(f"/proc/{pid}/fd/{fd}").st_ino == inode}
+        self.assertIn("vaultd", found, "nothing was tested")
+        self.assertFalse({name for name in found if name.startswith("netd")}, found)
 
 
 if __name__ == "__main__":
