@@ -125,12 +125,17 @@ class Keyring {
   Keyring(Keyring&&) = default;
   Keyring& operator=(Keyring&&) = default;
 
-  // Loads every key that `config` names. `warnings` gets what an operator should read though we start. A problem ends
-  // the start: a key file that is missing or can't be opened, or a nonce file that another vault has. `arena` and
-  // `cache` must outlive this.
+  // Loads every key that `config` names. Those that a token can open stay locked, and await it. `warnings` gets what an
+  // operator should read though we start. A problem ends the start: a key file that is missing or can't be opened, or a
+  // nonce file that another vault has. `arena` and `cache` must outlive this.
   static Result<Keyring, Problem> load(const Config& config, SecretArena& arena, SharedKeyCache& cache,
                                        const Unlocker& unlock, const FileOwners& owners, uint64_t nowMs,
                                        std::vector<Problem>& warnings);
+
+  // Of those that still await a token, opens each one for which `unlock` has another way; `warnings` gets why others
+  // stay locked. A problem, as above: a file that was changed.
+  Result<void, Problem> openWithoutToken(const std::filesystem::path& folder, const Unlocker& unlock, int64_t nowUnix,
+                                         std::vector<Problem>& warnings);
 
   // One key that was opened already, with the ledger of its nonces. A problem: there is no memory for it.
   Result<VaultKey*, Problem> add(OpenedKey opened, std::unique_ptr<NonceLedger> ledger, uint32_t handshakesPerSecond,

@@ -41,37 +41,38 @@ Token* Tokens::find(std::string_view name) const {
 void Tokens::settle(uint64_t timeoutMs) {
   constexpr int STEP_MS = 20;
   const uint64_t until = loop_.nowMs() + timeoutMs;
-  const auto settled = [](const auto& entry) { return entry.second->settled(); };
-  while (!std::ranges::all_of(tokens_, settled) && loop_.nowMs() < until) loop_.turn(STEP_MS);
+  const auto settled = [this] {
+    return opening_ == 0 && std::ranges::all_of(tokens_, [](const auto& entry) { return entry.second->settled(); });
+  };
+  while (!settled() && loop_.nowMs() < until) loop_.turn(STEP_MS);
 }
 
-Unlocker Tokens::unlocker(Unlocker otherwise) {
+Unlocker Tokens::unlocker(Unlocker otherwise) const {
   return [this, otherwise = std::move(otherwise)](const KeyHeader& header) -> Result<SlotSecret, Problem> {
-    std::string away;
-    bool another = false;
-    for (const Slot& slot : header.slots) {
-      another |= slot.kind == SealKind::Passphrase || slot.kind == SealKind::SystemdCredential;
-      if (slot.kind != SealKind::Token) continue;
-      Token* token = find(slot.token);
-      if (token == nullptr || !token->up()) {
-        away += (away.empty() ? "" : "; ") + std::string("token ") + slot.token +
-                (token == nullptr ? " isn't in the configuration"
-                                  : " is " + std::string(describe(token->state())) + ": " + token->why());
-        continue;
-      }
-      bool answered = false;
-      std::optional<SlotSecret> secret;
-      token->unwrap(slot.tokenWrap, tokenBound(header.name), [&](const std::span<const std::byte, 32>* unwrapped) {
-        answered = true;
-        if (unwrapped != nullptr) secret = secretOf(slot, *unwrapped);
-      });
-      while (!answered) loop_.turn();
-      if (secret) return std::move(*secret);
-      away += (away.empty() ? "" : "; ") + std::string("token ") + slot.token + " doesn't unwrap what opens it";
-    }
-    if (another || away.empty()) return otherwise(header);
-    return refuse(Problem{away, "`sallyport hsm status` tells more; the key is opened as soon as the token is up"});
+    const bool another = std::ranges::any_of(header.slots, [](const Slot& slot) {
+      return slot.kind == SealKind::Passphrase || slot.kind == SealKind::SystemdCredential;
+    });
+    if (another) return otherwise(header);
+    return refuse(Problem{whyNotOpened(header),
+                          "`sallyport hsm status` tells more; the key is opened as soon as the token is up"});
   };
+}
+
+std::string Tokens::whyNotOpened(const KeyHeader& header) const {
+  std::string why;
+  for (const Slot& slot : header.slots) {
+    if (slot.kind != SealKind::Token) continue;
+    const Token* token = find(slot.token);
+    why += (why.empty() ? "token " : "; token ") + slot.token;
+    if (token == nullptr) {
+      why += " isn't in the configuration that vaultd was started with";
+    } else if (!token->up()) {
+      why += " is " + std::string(describe(token->state())) + ": " + token->why();
+    } else {
+      why += " doesn't unwrap what opens it";
+    }
+  }
+  return why;
 }
 
 void Tokens::attach(VaultState& state) {
@@ -124,8 +125,10 @@ void Tokens::onTokenUp(Token& token) {
 }
 
 void Tokens::openBy(Token& token, const std::string& keyName, const Slot& slot) {
+  ++opening_;
   token.unwrap(slot.tokenWrap, tokenBound(keyName),
                [this, &token, keyName, slot](const std::span<const std::byte, 32>* unwrapped) {
+                 --opening_;
                  VaultKey* key = state_->keys.find(keyName);
                  // Locked or opened by an operator meanwhile: theirs counts.
                  if (unwrapped == nullptr || key == nullptr || !key->awaitsToken || key->sealed == nullptr) return;

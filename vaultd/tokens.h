@@ -35,18 +35,20 @@ class Tokens final : private Token::Observer {
   Token* find(std::string_view name) const;
   const std::map<std::string, std::unique_ptr<Token>, std::less<>>& all() const { return tokens_; }
 
-  // Turns the loop until each token is up or has said why not, at most so long. Before lock-down.
-  void settle(uint64_t timeoutMs);
-  // Lets a token open a file, the one that it names first; else as `otherwise` does if it has another way. Turns the
-  // loop: for Keyring::load().
-  Unlocker unlocker(Unlocker otherwise);
-
   // From here on keys are opened, proved and locked. Before lock-down; `state` must outlive this.
   void attach(VaultState& state);
+  // Turns the loop until each token is up, with what it opens open, or has said why not; at most so long, over all of
+  // them. Nothing depends on it: who starts with a token that is well finds it up.
+  void settle(uint64_t timeoutMs);
+  // As `otherwise` opens a file that no token has opened, if there is another way; else it says how its tokens are.
+  Unlocker unlocker(Unlocker otherwise) const;
+
   // A key was loaded or unlocked: its versions in tokens are to be proved.
   void want(const VaultKey& key);
   // Why the version can't be used now; empty if it can.
   std::string problemOf(const VaultKey& key, const KeyVersion& version) const;
+  // Why none of the tokens that could has opened the key's file; empty if no token could.
+  std::string whyNotOpened(const KeyHeader& header) const;
   void panic();
 
  private:
@@ -57,6 +59,7 @@ class Tokens final : private Token::Observer {
 
   EventLoop& loop_;
   VaultState* state_ = nullptr;
+  size_t opening_ = 0;  // files that tokens have been asked to open
   std::map<std::string, std::unique_ptr<Token>, std::less<>> tokens_;
 };
 
