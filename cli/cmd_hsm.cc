@@ -309,9 +309,18 @@ int hsmStatus(const Arguments& arguments) {
   put(tokensText(status));
   const int written = finishOutput();
   for (const auto token : status.getTokens()) {
-    if (std::string_view(token.getState().cStr()) != "up")
-      return fail("token " + sanitized(token.getName().cStr()) + " is " + sanitized(token.getState().cStr()) + ": " +
-                  sanitized(token.getWhy().cStr()));
+    const std::string state = sanitized(token.getState().cStr());
+    if (state == "up") continue;
+    return fail("token " + sanitized(token.getName().cStr()) + (state == "no pin" ? " has no PIN" : " is " + state) +
+                    ": " + sanitized(token.getWhy().cStr()),
+                sanitized(token.getHint().cStr()));
+  }
+  for (const auto token : status.getTokens()) {
+    for (const auto key : token.getKeys()) {
+      if (key.getProblem().size() == 0) continue;
+      return fail("key " + sanitized(key.getName().cStr()) + " can't be used: " + sanitized(key.getProblem().cStr()),
+                  sanitized(key.getHint().cStr()));
+    }
   }
   return written;
 }

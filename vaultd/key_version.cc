@@ -35,6 +35,11 @@ VersionState stateOf(const KeyVersion& version, int64_t nowUnix) {
   return nowUnix < version.activeFrom ? VersionState::Pending : VersionState::Active;
 }
 
+bool isOfUse(const KeyVersion& version, int64_t nowUnix) {
+  const VersionState state = stateOf(version, nowUnix);
+  return state == VersionState::Pending || state == VersionState::Active || state == VersionState::OpenOnly;
+}
+
 std::string_view describe(VersionState state) {
   switch (state) {
     case VersionState::Pending: return "pending";

@@ -56,6 +56,8 @@ enum class VersionState : uint8_t {
   Destroyed  // the secret is gone, at the latest with the next write of the file
 };
 VersionState stateOf(const KeyVersion& version, int64_t nowUnix);
+// Its secret has a use, now or later.
+bool isOfUse(const KeyVersion& version, int64_t nowUnix);
 std::string_view describe(VersionState state);  // "pending", "active", "open-only", "retired", "destroyed"
 
 }  // namespace sallyport::vaultd

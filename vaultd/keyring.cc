@@ -8,12 +8,6 @@ namespace sallyport::vaultd {
 
 namespace {
 
-// Its secret has a use, now or later.
-bool isOfUse(const KeyVersion& version, int64_t nowUnix) {
-  const VersionState state = stateOf(version, nowUnix);
-  return state == VersionState::Pending || state == VersionState::Active || state == VersionState::OpenOnly;
-}
-
 SecretSlot slotWith(SecretArena& arena, const LongTermSecret& secret) {
   SecretSlot slot = arena.takeSlot();
   std::ranges::copy(secret.expose(), slot.exposeMutable<32>().begin());
@@ -77,7 +71,7 @@ void VaultKey::setRate(uint32_t handshakesPerSecond) {
 }
 
 Result<VaultVersion*, Refusal> VaultKey::active(int64_t nowUnix) {
-  if (locked) return refuse(Refusal::LOCKED);
+  if (locked) return refuse(whyLocked());
   for (VaultVersion& version : versions) {
     if (version.secret && stateOf(version.facts, nowUnix) == VersionState::Active) return &version;
   }

@@ -76,15 +76,15 @@ class VaultKey {
 
   void setRate(uint32_t handshakesPerSecond);
 
-  // The version that boxes, signs and draws nonces now. Refuses locked, wrongVersion.
+  // The version that boxes, signs and draws nonces now. Refuses as whyLocked(), wrongVersion.
   Result<VaultVersion*, Refusal> active(int64_t nowUnix);
   // The same by its public facts, locked or not; null if there is none.
   const KeyVersion* activeFacts(int64_t nowUnix) const { return activeVersion(header, nowUnix); }
   // Lets the active version try, then those that are open-only, newest first: the first answer that isn't badBox. If
-  // all of them say so: badBox. Refuses locked, and wrongVersion if no version may open.
+  // all of them say so: badBox. Refuses as whyLocked(), and wrongVersion if no version may open.
   template <typename Attempt>
   Result<const VaultVersion*, Refusal> tryOpening(int64_t nowUnix, Attempt&& attempt) {
-    if (locked) return refuse(Refusal::LOCKED);
+    if (locked) return refuse(whyLocked());
     Refusal last = Refusal::WRONG_VERSION;
     for (VaultVersion& version : versions) {
       const VersionState state = stateOf(version.facts, nowUnix);
@@ -99,6 +99,8 @@ class VaultKey {
   // Wipes the secrets; with `cache`, the shared keys that they made.
   void lock(SharedKeyCache& cache);
   bool inToken() const { return !header.token.empty(); }
+  // What its uses are refused as while it is locked: an operator's doing, or its token isn't there to open it.
+  Refusal whyLocked() const { return awaitsToken ? Refusal::HSM_UNAVAILABLE : Refusal::LOCKED; }
 
   KeyHeader header;
   const std::unique_ptr<NonceLedger> ledger;
