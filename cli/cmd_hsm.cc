@@ -202,8 +202,10 @@ Result<std::optional<TokenState>, std::string> stateOf(EventLoop& loop, DaemonCl
   return std::optional<TokenState>();
 }
 
-int failState(const std::string& token, const TokenState& is) {
-  return fail("token " + token + " is " + is.state + (is.why.empty() ? "" : ": " + is.why), nextStep(token, is.state));
+int failState(const std::string& token, const TokenState& is, const std::string& hint = {}) {
+  return fail("token " + token + (is.state == "no pin" ? " has no PIN" : " is " + is.state) +
+                  (is.why.empty() ? "" : ": " + is.why),
+              hint.empty() ? nextStep(token, is.state) : hint);
 }
 
 // The module's process begins anew with its PIN, and proves its keys: who waits for them wants to know when.
@@ -355,7 +357,14 @@ int hsmStatus(const Arguments& arguments) {
   const int written = finishOutput();
   for (const auto token : status.getTokens()) {
     const TokenState is{sanitized(token.getState().cStr()), sanitized(token.getWhy().cStr())};
-    if (is.state != "up") return failState(sanitized(token.getName().cStr()), is);
+    if (is.state != "up") return failState(sanitized(token.getName().cStr()), is, sanitized(token.getHint().cStr()));
+  }
+  for (const auto token : status.getTokens()) {
+    for (const auto key : token.getKeys()) {
+      if (key.getProblem().size() == 0) continue;
+      return fail("key " + sanitized(key.getName().cStr()) + " can't be used: " + sanitized(key.getProblem().cStr()),
+                  sanitized(key.getHint().cStr()));
+    }
   }
   return written;
 }

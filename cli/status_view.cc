@@ -122,7 +122,7 @@ std::string usesTable(capnp::List<proto::VerbUses>::Reader uses) {
 std::string tokensText(proto::VaultStatus::Reader status) {
   if (status.getTokens().size() == 0) return {};
   Table tokens({"TOKEN", "STATE", "PRESENCE", "PID", "RESTARTS", "MEMORY", "DENIED", "DERIVED", "REFUSED", "MODULE"});
-  Table keys({"KEY IN A TOKEN", "TOKEN", "STATE"});
+  Table keys({"KEY", "TOKEN", "PUBLIC KEY", "STATE"});
   std::string notes;
   for (const auto token : status.getTokens()) {
     const auto count = [&](std::string_view name) {
@@ -143,7 +143,9 @@ std::string tokensText(proto::VaultStatus::Reader status) {
       notes += "  token " + sanitized(text(token.getName())) + ": its secrets pass through memory that root can read\n";
     for (const auto key : token.getKeys()) {
       const auto problem = text(key.getProblem());
-      keys.add({base64(key.getPublicKey()), text(token.getName()), problem.empty() ? "proved" : problem});
+      const auto* const usable = key.getSealed() ? "open" : "proved";
+      keys.add(
+          {text(key.getName()), text(token.getName()), base64(key.getPublicKey()), problem.empty() ? usable : problem});
     }
   }
   return "\n" + tokens.render("  ") + notes + (keys.empty() ? "" : "\n" + keys.render("  "));
@@ -283,6 +285,7 @@ void writeTokens(JsonWriter& json, const proto::VaultStatus::Reader& status) {
         .member("name", text(token.getName()))
         .member("state", text(token.getState()))
         .member("why", text(token.getWhy()))
+        .member("hint", text(token.getHint()))
         .member("token", text(token.getToken()))
         .member("module", text(token.getModule()))
         .member("presence", text(token.getPresence()))
@@ -299,8 +302,11 @@ void writeTokens(JsonWriter& json, const proto::VaultStatus::Reader& status) {
     json.end().key("keys").beginArray();
     for (const auto key : token.getKeys()) {
       json.beginObject()
+          .member("name", text(key.getName()))
           .member("publicKey", base64(key.getPublicKey()))
+          .member("sealed", key.getSealed())
           .member("problem", text(key.getProblem()))
+          .member("hint", text(key.getHint()))
           .end();
     }
     json.end().end();

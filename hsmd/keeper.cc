@@ -52,6 +52,11 @@ std::optional<Heard> receive(int socket, MutableByteSpan buffer) {
   return heard;
 }
 
+// The others are the client's wish.
+bool isFault(hsm::KillReason reason) {
+  return reason == hsm::KillReason::Deadline || reason == hsm::KillReason::Garbage;
+}
+
 // explainExit() would look into the kernel's log, which a locked process can't open.
 std::string ended(int waitStatus) {
   if (WIFEXITED(waitStatus)) return "exited with status " + std::to_string(WEXITSTATUS(waitStatus));
@@ -205,8 +210,7 @@ void Keeper::childEnded(int waitStatus) {
     return workerDied(Status::SaidTooMuch, waitStatus, false);
   }
   if (state_ != State::Probing) {
-    const bool faulty = killedFor_ == hsm::KillReason::Deadline || killedFor_ == hsm::KillReason::Garbage;
-    const bool wanted = (words == Status::Ok && WIFEXITED(waitStatus)) || (killedFor_ && !faulty);
+    const bool wanted = (words == Status::Ok && WIFEXITED(waitStatus)) || (killedFor_ && !isFault(*killedFor_));
     const Status fault = state_ != State::Starting ? Status::ModuleFailed
                          : gaveUp_                 ? Status::ModuleHangs
                                                    : Status::Starting;
@@ -248,7 +252,8 @@ std::string Keeper::detailOf(Status status, int waitStatus) {
 void Keeper::workerDied(Status status, int waitStatus, bool wanted) {
   const uint64_t now = nowMs();
   const std::string detail = detailOf(status, waitStatus);
-  const uint32_t delay = plan_.ended(now, wanted);
+  const bool absent = status == Status::NoToken || status == Status::DeviceRemoved;
+  const uint32_t delay = absent && state_ != State::Serving ? plan_.absent() : plan_.ended(now, wanted);
   if (!wanted) {
     logWarning("token=" + token_ + " its module's process " + ended(waitStatus) +
                " status=" + std::string(hsm::name(status)) + " restart_ms=" + std::to_string(delay) +
@@ -337,11 +342,16 @@ bool Keeper::hearClient() {
     return true;
   }
   if (std::holds_alternative<hsm::Stop>(*control)) return false;
-  if (const auto* wanted = std::get_if<hsm::KillWorker>(&*control);
-      wanted != nullptr && wanted->epoch == epoch_ && state_ != State::Waiting) {
-    logWarning("token=" + token_ + " the process of its module is ended: " + std::string(hsm::name(wanted->reason)));
+  const auto* wanted = std::get_if<hsm::KillWorker>(&*control);
+  if (wanted == nullptr || wanted->epoch != epoch_) return true;
+  if (state_ != State::Waiting) {
+    const std::string why = "token=" + token_ + " the process of its module is ended: ";
+    const std::string reason(hsm::name(wanted->reason));
+    isFault(wanted->reason) ? logWarning(why + reason) : logInfo(why + reason);
     killedFor_ = wanted->reason;
     order(Order::Kill);
+  } else if (wanted->reason == hsm::KillReason::Operator) {
+    dueMs_ = nowMs();  // somebody waits for the next one
   }
   return true;
 }

@@ -13,7 +13,10 @@ class RestartPlan {
   static constexpr uint32_t MOST_MS = 30'000;
   static constexpr uint64_t STABLE_AFTER_MS = 10'000;
 
-  void cameUp(uint64_t nowMs) { upSinceMs_ = nowMs; }
+  void cameUp(uint64_t nowMs) {
+    upSinceMs_ = nowMs;
+    absentMs_ = 0;
+  }
   // How long to wait. `wanted`: it ended because it was to (a PIN came, its memory had grown), not for a fault.
   uint32_t ended(uint64_t nowMs, bool wanted) {
     const bool stable = upSinceMs_ != 0 && nowMs - upSinceMs_ >= STABLE_AFTER_MS;
@@ -25,14 +28,21 @@ class RestartPlan {
       lastWantedMs_ = nowMs;
       return loops ? FIRST_MS : 0;
     }
-    delayMs_ = delayMs_ == 0 ? FIRST_MS : std::min(delayMs_ * 2, MOST_MS);
-    return delayMs_;
+    return grown(delayMs_);
   }
+  // It has not come up, for its token isn't there: no fault of the module's, so a later one doesn't wait longer for it.
+  uint32_t absent() { return grown(absentMs_); }
 
  private:
+  static uint32_t grown(uint32_t& delayMs) {
+    delayMs = delayMs == 0 ? FIRST_MS : std::min(delayMs * 2, MOST_MS);
+    return delayMs;
+  }
+
   uint64_t upSinceMs_ = 0;
   uint64_t lastWantedMs_ = 0;
   uint32_t delayMs_ = 0;
+  uint32_t absentMs_ = 0;
 };
 
 }  // namespace sallyport::hsmd

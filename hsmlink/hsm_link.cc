@@ -205,8 +205,9 @@ void HsmLink::takeControl(const hsm::Control& control) {
     endEpoch();
     up_ = true;
     epoch_ = worker->epoch;
-  } else if (std::holds_alternative<hsm::WorkerDied>(control)) {
+  } else if (const auto* died = std::get_if<hsm::WorkerDied>(&control)) {
     endEpoch();
+    deadEpoch_ = died->epoch;
   }
   events_.onControl(control);
 }
@@ -226,6 +227,10 @@ void HsmLink::kill(hsm::KillReason reason) {
   if (!up_ || killedEpoch_ == epoch_) return;
   killedEpoch_ = epoch_;
   if (sendControl(hsm::KillWorker{epoch_, reason})) events_.onKill(reason);
+}
+
+void HsmLink::hurry() {
+  if (!up_ && deadEpoch_ != 0) sendControl(hsm::KillWorker{deadEpoch_, hsm::KillReason::Operator});
 }
 
 void HsmLink::stop() { sendControl(hsm::Stop{}); }

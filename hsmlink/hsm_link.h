@@ -54,6 +54,8 @@ class HsmLink {
   HsmLink(const HsmLink&) = delete;
 
   bool up() const { return up_; }
+  // There is a worker, and it isn't being ended.
+  bool serves() const { return up_ && !dying(); }
   bool ended() const { return ended_; }
   uint32_t epoch() const { return epoch_; }
   size_t underWay() const { return pending_.size(); }
@@ -70,6 +72,8 @@ class HsmLink {
   void send(const hsm::Ask& ask, std::optional<uint16_t> slot, uint64_t deadlineMs, Done done);
   // Ends the worker of this epoch; the keeper starts another.
   void kill(hsm::KillReason reason);
+  // Somebody waits for a worker: the keeper is not to wait before it starts the next one.
+  void hurry();
   void stop();
 
   struct Counts {
@@ -124,6 +128,7 @@ class HsmLink {
   bool ended_ = false;
   uint32_t epoch_ = 0;
   uint32_t killedEpoch_ = 0;
+  uint32_t deadEpoch_ = 0;  // of the last death
   uint64_t nextId_ = 1;
   std::map<uint64_t, Pending> pending_;
   std::vector<uint16_t> freeSlots_;

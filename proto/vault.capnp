@@ -38,7 +38,8 @@ enum Refusal {
   tooManyObjects @20;    # this connection holds as many capabilities as one may
   badSignature @21;      # verify: the signature is not of this message and key
   badDomain @22;         # freshNonces: not a domain that policy lists, or one that the vault itself uses
-  hsmUnavailable @23;    # the key lives in a token that doesn't answer, or not in time: try later; status tells more
+  hsmUnavailable @23;    # the key lives in a token that doesn't answer, or not in time, or is locked until its token
+                         # opens it: try later; status tells more
   wrongProtocol @24;     # the entry speaks another protocol, or the peer protocol in another mode
   blockUsed @25;         # base mode: a connection was opened with this block before, or nobody can know that none was
 }

@@ -87,10 +87,14 @@ struct TokenStatus {
   keys @13 :List(TokenKeyStatus);
   counters @14 :List(Counter); # "derived", "signed", "refused", "late", "stale", "garbage", "bad_results"
   sandbox @15 :List(Text);     # the layers of the worker's sandbox
+  hint @16 :Text;              # if it isn't up: what an operator can do
 }
 struct TokenKeyStatus {
   publicKey @0 :Data;
-  problem @1 :Text;            # why it can't be used; empty: proved
+  problem @1 :Text;            # why it can't be used; empty: proved, or open
+  name @2 :Text;               # of the key
+  sealed @3 :Bool;             # the token opens its file; else it lives in the token
+  hint @4 :Text;               # if it can't be used: what an operator can do
 }
 
 struct AuditStatus {
@@ -119,7 +123,8 @@ struct KeyStatus {
   party @7 :Text;              # of a block: "A" or "B"
   baseMode @8 :Text;           # of a block: "unused", "used", or why base mode can't use it
   token @9 :Text;              # in which it lives; empty: in its file
-  problem @10 :Text;            # why it can't be used now, of a key in a token: then state is "unavailable"
+  problem @10 :Text;           # why it can't be used now: of a key in a token, whose state is "unavailable" then, and of
+                               # one that is locked until a token opens it
 }
 struct VerbUses {
   verb @0 :Text;               # "box", "open", "sign", "fresh_nonce"

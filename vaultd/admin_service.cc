@@ -95,6 +95,8 @@ void AdminService::fillKeys(proto::VaultStatus::Builder status) {
       out.setProblem(text(problem));
       if (!problem.empty() && !key->locked && key->usable) out.setState("unavailable");
     }
+    if (key->awaitsToken && key->locked && state_.tokens != nullptr)
+      out.setProblem(text(state_.tokens->whyNotOpened(key->header)));
     out.setSealed(text(describeSlots(key->header)));
     out.setNonce(text(key->ledger->describe()));
     if (key->header.party) fillBlock(*key, out);
@@ -120,6 +122,7 @@ void AdminService::fillTokens(proto::VaultStatus::Builder status) {
     out.setName(text(name));
     out.setState(literal(describe(token->state())));
     out.setWhy(text(token->why()));
+    out.setHint(text(token->hint()));
     out.setToken(text(facts.token));
     out.setModule(text(facts.module));
     out.setPid(facts.pid);
@@ -130,10 +133,14 @@ void AdminService::fillTokens(proto::VaultStatus::Builder status) {
     out.setLastDenied(text(facts.lastDenied));
     out.setPresence(token->presenceAlways() ? "always" : "start");
     out.setPage(text(facts.page));
-    auto keys = out.initKeys(static_cast<unsigned>(facts.keys.size()));
+    const auto states = state_.tokens->keysOf(*token);
+    auto keys = out.initKeys(static_cast<unsigned>(states.size()));
     for (unsigned j = 0; j < keys.size(); ++j) {
-      copyInto(keys[j].initPublicKey(PublicKey::SIZE), facts.keys[j].key.span());
-      keys[j].setProblem(text(facts.keys[j].problem));
+      keys[j].setName(text(states[j].name));
+      copyInto(keys[j].initPublicKey(PublicKey::SIZE), states[j].publicKey.span());
+      keys[j].setSealed(states[j].sealed);
+      keys[j].setProblem(text(states[j].problem));
+      keys[j].setHint(text(states[j].hint));
     }
     const std::pair<const char*, uint64_t> counts[] = {{"derived", facts.derived},       {"signed", facts.signedTexts},
                                                        {"refused", facts.refused},       {"late", facts.late},
@@ -272,13 +279,14 @@ kj::Promise<void> AdminService::unlockToken(UnlockTokenContext context) {
                [fulfiller = std::make_shared<decltype(pair.fulfiller)>(kj::mv(pair.fulfiller))](hsm::Status status) {
                  (*fulfiller)->fulfill(kj::mv(status));
                });
-  return pair.promise.then([this, name, context](hsm::Status status) mutable {
+  return pair.promise.then([this, name, token, context](hsm::Status status) mutable {
     return guarded([&] {
       const bool good = status == hsm::Status::Ok;
       recordAction("unlock_token", {}, std::string(hsm::name(status)), "token " + name);
       auto outcome = context.getResults().initOutcome();
       if (good) return outcome.setDone(text("token " + name + " has its PIN"));
-      refuseWith(outcome, Refusal::HSM_UNAVAILABLE, "token " + name + ": " + std::string(hsm::describe(status)));
+      const std::string why = token->state() == TokenState::Ended ? token->why() : std::string(hsm::describe(status));
+      refuseWith(outcome, Refusal::HSM_UNAVAILABLE, "token " + name + ": " + why);
     });
   });
 }

@@ -39,6 +39,11 @@ bool awaitsConfirmation(const KeyVersion& version, int64_t nowUnix) {
   return version.activeFrom == AWAITS_CONFIRMATION && stateOf(version, nowUnix) == VersionState::Pending;
 }
 
+bool isOfUse(const KeyVersion& version, int64_t nowUnix) {
+  const VersionState state = stateOf(version, nowUnix);
+  return state == VersionState::Pending || state == VersionState::Active || state == VersionState::OpenOnly;
+}
+
 std::string_view describe(VersionState state) {
   switch (state) {
     case VersionState::Pending: return "pending";

@@ -58,6 +58,8 @@ enum class VersionState : uint8_t {
 VersionState stateOf(const KeyVersion& version, int64_t nowUnix);
 // Of a block: it waits for the other host, and hasn't been taken back meanwhile (`key retire`, `key delete`).
 bool awaitsConfirmation(const KeyVersion& version, int64_t nowUnix);
+// Its secret has a use, now or later.
+bool isOfUse(const KeyVersion& version, int64_t nowUnix);
 std::string_view describe(VersionState state);  // "pending", "active", "open-only", "retired", "destroyed"
 
 }  // namespace sallyport::vaultd

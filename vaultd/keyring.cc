@@ -8,12 +8,6 @@ namespace sallyport::vaultd {
 
 namespace {
 
-// Its secret has a use, now or later.
-bool isOfUse(const KeyVersion& version, int64_t nowUnix) {
-  const VersionState state = stateOf(version, nowUnix);
-  return state == VersionState::Pending || state == VersionState::Active || state == VersionState::OpenOnly;
-}
-
 SecretSlot slotWith(SecretArena& arena, const LongTermSecret& secret) {
   SecretSlot slot = arena.takeSlot();
   std::ranges::copy(secret.expose(), slot.exposeMutable<32>().begin());
@@ -77,7 +71,7 @@ void VaultKey::setRate(uint32_t handshakesPerSecond) {
 }
 
 Result<VaultVersion*, Refusal> VaultKey::active(int64_t nowUnix) {
-  if (locked) return refuse(Refusal::LOCKED);
+  if (locked) return refuse(whyLocked());
   for (VaultVersion& version : versions) {
     if (version.secret && stateOf(version.facts, nowUnix) == VersionState::Active) return &version;
   }
@@ -124,39 +118,32 @@ Result<void, Problem> Keyring::give(VaultKey& key, OpenedKey opened, int64_t now
 
 namespace {
 
+Problem inFile(const std::filesystem::path& folder, const std::string& name, const Problem& problem) {
+  return {keyPath(folder, name).string() + ": " + problem.message, problem.hint};
+}
+
 struct LoadedKey {
   std::unique_ptr<SealedKey> sealed;
-  std::optional<OpenedKey> opened;  // none: `why`, and a token may open it later
-  std::string openedBy;             // the token
-  Problem why;
+  std::optional<OpenedKey> opened;  // none: a token is to open it
 };
 
-// A key that only a token can open doesn't keep the others from being served while the token is away.
+// A key that a token opens doesn't keep the others from being served while the token isn't there.
 Result<LoadedKey, Problem> readAndOpen(const std::filesystem::path& folder, const std::string& name,
                                        const Unlocker& unlock, const FileOwners& owners) {
   auto sealed = readKeyFile(folder, name, owners);
   if (!sealed) return refuse(sealed.error());
   LoadedKey loaded;
   loaded.sealed = std::make_unique<SealedKey>(std::move(*sealed));
-  const auto inFile = [&](const Problem& problem) {
-    return Problem{keyPath(folder, name).string() + ": " + problem.message, problem.hint};
-  };
+  if (hasTokenSlot(loaded.sealed->header)) return loaded;
   SlotSecret secret;
   if (loaded.sealed->header.seal != SealKind::Plain) {
     auto given = unlock(loaded.sealed->header);
-    if (!given && !hasTokenSlot(loaded.sealed->header)) return refuse(inFile(given.error()));
-    if (!given) {
-      loaded.why = given.error();
-      return loaded;
-    }
+    if (!given) return refuse(inFile(folder, name, given.error()));
     secret = std::move(*given);
   }
   auto opened = openSealed(*loaded.sealed, secret);
-  if (!opened) return refuse(inFile(opened.error()));
+  if (!opened) return refuse(inFile(folder, name, opened.error()));
   loaded.opened = std::move(*opened);
-  for (const Slot& slot : loaded.sealed->header.slots) {
-    if (secret.kind == SealKind::Token && slot.number == secret.slot) loaded.openedBy = slot.token;
-  }
   return loaded;
 }
 
@@ -209,15 +196,30 @@ Result<Keyring, Problem> Keyring::load(const Config& config, SecretArena& arena,
       if (!added) return refuse(added.error());
       key = *added;
     } else {
-      warnings.push_back({"key " + name + " is locked: " + loaded->why.message, loaded->why.hint});
       key = ring.addLocked(header, std::move(*ledger), config.vault.handshakesPerSecond, nowMs);
       key->awaitsToken = true;
+      key->sealed = std::move(loaded->sealed);
     }
     key->usable = usable;
-    key->openedBy = loaded->openedBy;
-    if (hasTokenSlot(header)) key->sealed = std::move(loaded->sealed);
   }
   return ring;
+}
+
+Result<void, Problem> Keyring::openWithoutToken(const std::filesystem::path& folder, const Unlocker& unlock,
+                                                int64_t nowUnix, std::vector<Problem>& warnings) {
+  for (const auto& [name, key] : keys_) {
+    if (!key->locked || !key->awaitsToken) continue;
+    const auto secret = unlock(key->sealed->header);
+    if (!secret) {
+      warnings.push_back({"key " + name + " is locked: " + secret.error().message, secret.error().hint});
+      continue;
+    }
+    auto opened = openSealed(*key->sealed, *secret);
+    if (!opened) return refuse(inFile(folder, name, opened.error()));
+    if (auto done = this->unlock(*key, std::move(*opened), nowUnix); !done)
+      return refuse(inFile(folder, name, done.error()));
+  }
+  return {};
 }
 
 Result<VaultKey*, Problem> Keyring::add(OpenedKey opened, std::unique_ptr<NonceLedger> ledger,

@@ -76,15 +76,15 @@ class VaultKey {
 
   void setRate(uint32_t handshakesPerSecond);
 
-  // The version that boxes, signs and draws nonces now. Refuses locked, wrongVersion.
+  // The version that boxes, signs and draws nonces now. Refuses as whyLocked(), wrongVersion.
   Result<VaultVersion*, Refusal> active(int64_t nowUnix);
   // The same by its public facts, locked or not; null if there is none.
   const KeyVersion* activeFacts(int64_t nowUnix) const { return activeVersion(header, nowUnix); }
   // Lets the active version try, then those that are open-only, newest first: the first answer that isn't badBox. If
-  // all of them say so: badBox. Refuses locked, and wrongVersion if no version may open.
+  // all of them say so: badBox. Refuses as whyLocked(), and wrongVersion if no version may open.
   template <typename Attempt>
   Result<const VaultVersion*, Refusal> tryOpening(int64_t nowUnix, Attempt&& attempt) {
-    if (locked) return refuse(Refusal::LOCKED);
+    if (locked) return refuse(whyLocked());
     Refusal last = Refusal::WRONG_VERSION;
     for (VaultVersion& version : versions) {
       const VersionState state = stateOf(version.facts, nowUnix);
@@ -99,6 +99,8 @@ class VaultKey {
   // Wipes the secrets; with `cache`, the shared keys that they made.
   void lock(SharedKeyCache& cache);
   bool inToken() const { return !header.token.empty(); }
+  // What its uses are refused as while it is locked: an operator's doing, or its token isn't there to open it.
+  Refusal whyLocked() const { return awaitsToken ? Refusal::HSM_UNAVAILABLE : Refusal::LOCKED; }
 
   KeyHeader header;
   const std::unique_ptr<NonceLedger> ledger;
@@ -125,12 +127,17 @@ class Keyring {
   Keyring(Keyring&&) = default;
   Keyring& operator=(Keyring&&) = default;
 
-  // Loads every key that `config` names. `warnings` gets what an operator should read though we start. A problem ends
-  // the start: a key file that is missing or can't be opened, or a nonce file that another vault has. `arena` and
-  // `cache` must outlive this.
+  // Loads every key that `config` names. Those that a token can open stay locked, and await it. `warnings` gets what an
+  // operator should read though we start. A problem ends the start: a key file that is missing or can't be opened, or a
+  // nonce file that another vault has. `arena` and `cache` must outlive this.
   static Result<Keyring, Problem> load(const Config& config, SecretArena& arena, SharedKeyCache& cache,
                                        const Unlocker& unlock, const FileOwners& owners, uint64_t nowMs,
                                        std::vector<Problem>& warnings);
+
+  // Of those that still await a token, opens each one for which `unlock` has another way; `warnings` gets why others
+  // stay locked. A problem, as above: a file that was changed.
+  Result<void, Problem> openWithoutToken(const std::filesystem::path& folder, const Unlocker& unlock, int64_t nowUnix,
+                                         std::vector<Problem>& warnings);
 
   // One key that was opened already, with the ledger of its nonces. A problem: there is no memory for it.
   Result<VaultKey*, Problem> add(OpenedKey opened, std::unique_ptr<NonceLedger> ledger, uint32_t handshakesPerSecond,

@@ -15,6 +15,7 @@
 #include <list>
 #include <optional>
 #include <set>
+#include <utility>
 
 #include "common/log.h"
 #include "common/quiet_kj.h"
@@ -51,8 +52,9 @@ constexpr size_t MAX_CLIENTS = 192;  // of a socket: one alone doesn't use up th
 constexpr uint64_t MAX_OPEN_FILES =
     1024;  // three sockets of at most 192 clients each, the nonce files, and what the loop needs
 
-// How long a start waits for tokens to come up or to say why not; they may still come later.
-constexpr uint64_t TOKEN_START_MS = 10'000;
+// How long a start waits for tokens, all of them together: one that is well is up by then, and nobody else's handshakes
+// stand still for one that hangs. It may still come later.
+constexpr uint64_t TOKEN_START_MS = 1000;
 constexpr const char* RAISE_LOCKED = "raise the limit of locked memory (ulimit -l)";
 
 struct Arguments {
@@ -165,18 +167,13 @@ int serve(const Config& config) {
   const auto nowMs = [&loop] { return loop.nowMs(); };
 
   std::optional<Tokens> tokens;
-  if (!keepers.empty()) {
-    tokens.emplace(loop, config, std::move(keepers));
-    tokens->settle(TOKEN_START_MS);
-  }
+  if (!keepers.empty()) tokens.emplace(loop, config, std::move(keepers));
 
   std::vector<Problem> warnings;
   auto unlock = unlockerFor(config.vault.passphraseFile, owners);
-  if (tokens) unlock = tokens->unlocker(std::move(unlock));
   auto keys = Keyring::load(config, **arena, cache, unlock, owners, nowMs(), warnings);
-  unlock = nullptr;  // it remembers the passphrase
   if (!keys) return fail(keys.error());
-  for (const Problem& warning : warnings) warn(warning);
+  for (const Problem& warning : std::exchange(warnings, {})) warn(warning);
   if (keys->noneUsable()) return fail({"no key can be used", "see the warnings above"});
 
   AdminFacts facts;
@@ -221,7 +218,12 @@ int serve(const Config& config) {
   if (tokens) {
     tokens->attach(state);
     tokens->settle(TOKEN_START_MS);
+    unlock = tokens->unlocker(std::move(unlock));
   }
+  const auto rest = keys->openWithoutToken(config.vault.keys, unlock, state.nowUnix(), warnings);
+  unlock = nullptr;  // it remembers the passphrase
+  if (!rest) return fail(rest.error());
+  for (const Problem& warning : warnings) warn(warning);
   wipeDeadStackOfLoading();
 
   const auto sockets = openListeners(config, options, facts.accounts);

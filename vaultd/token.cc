@@ -100,10 +100,17 @@ Token::Token(EventLoop& loop, const TokenConfig& config, Result<hsmlink::KeeperE
 
 // --- state -----------------------------------------------------------------------------------------------------------
 
-void Token::enter(TokenState state, std::string why) {
+std::string Token::describe() const {
+  return "token " + name_ +
+         (state_ == TokenState::NoPin ? " has no PIN" : " is " + std::string(vaultd::describe(state_))) +
+         (why_.empty() ? "" : ": " + why_);
+}
+
+void Token::enter(TokenState state, std::string why, Status cause) {
   const TokenState before = std::exchange(state_, state);
   const bool told = before == state && why_ == why;
   why_ = std::move(why);
+  cause_ = cause;
   if (state == TokenState::Up) {
     losing_.unset();
     lost_ = false;
@@ -115,8 +122,8 @@ void Token::enter(TokenState state, std::string why) {
   refuseWaiting();
   if (!lost_ && !losing_.isSet()) losing_.set(times_.lostAfterMs);
   if (told || state == TokenState::Proving || (state == TokenState::Starting)) return;
-  logWarning("token " + name_ + " is " + std::string(describe(state)) + ": " + why_);
-  observer_.onTokenEvent(*this, "token_down", std::string(describe(state)), why_);
+  logWarning(describe());
+  observer_.onTokenEvent(*this, "token_down", std::string(vaultd::describe(state)), why_);
 }
 
 void Token::lose(std::string_view why) {
@@ -130,7 +137,8 @@ void Token::onControl(const hsm::Control& control) {
   if (const auto* up = std::get_if<hsm::WorkerUp>(&control)) {
     facts_.epoch = up->epoch;
     facts_.pid = up->pid;
-    loggingOut_ = false;
+    loggingOut_ = loggingIn_ = false;
+    planned_.clear();
     facts_.layers.clear();
     listed_.clear();
     failuresInARow_ = 0;
@@ -142,7 +150,7 @@ void Token::onControl(const hsm::Control& control) {
     }
     // The worker that was to forget the PIN has died of something else: this one has it, and may not use it.
     if (pinToForget_) {
-      enter(TokenState::NoPin, "its PIN was forgotten in a panic");
+      enter(TokenState::NoPin, "its PIN was forgotten in a panic", Status::NotLoggedIn);
       return forgetPin();
     }
     if (up->login == Status::Ok) {
@@ -152,23 +160,15 @@ void Token::onControl(const hsm::Control& control) {
       heldLogin_.reset();
       return login.done(hsm::Reply{.epoch = facts_.epoch, .id = 0, .status = Status::Ok}, {});
     }
-    enter(TokenState::NoPin, withDetail(std::string(hsm::describe(up->login)), up->detail));
+    enter(TokenState::NoPin, withDetail(std::string(hsm::describe(up->login)), up->detail), up->login);
     if (isGone(up->login)) lose(why_);
     if (heldLogin_) {
       Wish login = std::move(*heldLogin_);
       heldLogin_.reset();
-      ask(std::move(login));
+      askLogin(std::move(login));
     }
   } else if (const auto* died = std::get_if<hsm::WorkerDied>(&control)) {
-    ++facts_.restarts;
-    facts_.pid = 0;
-    resting_.unset();
-    // Ok: it ended itself because it was told to, to begin anew with another PIN or none.
-    std::string why(died->status == Status::Ok ? "its process has ended" : hsm::describe(died->status));
-    why = withDetail(std::move(why), died->detail);
-    if (died->restartInMs > 0) why += ", started again in " + std::to_string(died->restartInMs) + " ms";
-    enter(TokenState::Down, std::move(why));
-    if (isGone(died->status)) lose(why_);
+    onWorkerDied(*died);
   } else if (const auto* layer = std::get_if<hsm::WorkerLayer>(&control)) {
     constexpr size_t MOST_LAYERS = 16;
     constexpr std::string_view STATES[] = {"active", "unavailable", "disabled", "failed"};
@@ -183,9 +183,35 @@ void Token::onControl(const hsm::Control& control) {
   }
 }
 
+void Token::onWorkerDied(const hsm::WorkerDied& died) {
+  const bool wasUp = died.epoch == facts_.epoch;
+  ++facts_.restarts;
+  facts_.pid = 0;
+  resting_.unset();
+  // Ok: it ended itself because it was told to, to begin anew with another PIN or none.
+  if (died.status == Status::Ok && (loggingIn_ || loggingOut_))
+    planned_ = loggingIn_ ? "with its PIN" : "without its PIN";
+  if (wasUp && !planned_.empty()) {
+    enter(TokenState::Starting, "its process is started again " + std::exchange(planned_, {}));
+    return;
+  }
+  planned_.clear();
+  std::string why(died.status == Status::Ok ? "its process has ended" : hsm::describe(died.status));
+  why = withDetail(std::move(why), died.detail);
+  if (died.restartInMs > 0) why += ", started again in " + std::to_string(died.restartInMs) + " ms";
+  enter(TokenState::Down, std::move(why), died.status);
+  if (isGone(died.status)) lose(why_);
+  // Who has brought a PIN doesn't wait for a worker that may never come. One that was up is followed by another.
+  if (wasUp || !heldLogin_ || died.status == Status::KeeperDied) return;
+  const Wish login = std::move(*heldLogin_);
+  heldLogin_.reset();
+  login.done(hsm::Reply{.epoch = died.epoch, .id = 0, .status = died.status}, {});
+}
+
 // Not only when it is dead: a keeper that is stopped, or a host in trouble, may be long about that.
 void Token::onKill(hsm::KillReason reason) {
   resting_.unset();
+  if (!planned_.empty()) return enter(TokenState::Starting, "its process is started again " + planned_);
   enter(TokenState::Down, "its process is being ended: " + std::string(hsm::describe(reason)));
 }
 
@@ -353,17 +379,25 @@ void Token::login(ByteSpan pin, bool force, std::function<void(Status)> done) {
             [this, done = std::move(done)](const Outcome& outcome, ByteSpan) {
               Status status = outcome ? outcome->status : Status::DeviceRemoved;
               if (!outcome && outcome.error() == Failure::Dropped) status = Status::NotLoggedIn;
+              if (status != Status::Ok) loggingIn_ = false;
               if (status == Status::Ok && !up()) {
                 sayHello();
-              } else if (status != Status::Ok && outcome && !up()) {
-                enter(TokenState::NoPin, std::string(hsm::describe(status)));
+              } else if (status != Status::Ok && outcome && !up() && link_->up()) {
+                enter(TokenState::NoPin, std::string(hsm::describe(status)), status);
               }
               done(status);
             }};
   // Who forgets a PIN ends, and the next one has to get this one: it must not be lost with the first.
-  if ((!loggingOut_ && !pinToForget_) || !link_ || link_->ended()) return ask(std::move(wish));
+  const bool taken = link_ && link_->serves() && !loggingOut_ && !pinToForget_;
+  if (taken || !link_ || link_->ended()) return askLogin(std::move(wish));
   dropHeldLogin();
   heldLogin_.emplace(std::move(wish));
+  link_->hurry();
+}
+
+void Token::askLogin(Wish wish) {
+  loggingIn_ = true;
+  ask(std::move(wish));
 }
 
 void Token::dropHeldLogin() {
@@ -381,7 +415,7 @@ void Token::panic() {
   }
   dropHeldLogin();
   resting_.unset();
-  enter(TokenState::NoPin, "its PIN was forgotten in a panic");
+  enter(TokenState::NoPin, "its PIN was forgotten in a panic", Status::NotLoggedIn);
   link_->dropAll();  // what waits for it hears so now, and nothing is read from the page that was wiped
   pinToForget_ = true;
   forgetPin();
@@ -394,6 +428,7 @@ void Token::forgetPin() {
          if (outcome && outcome->status == Status::Ok) {
            pinToForget_ = false;
          } else if (link_->up()) {
+           planned_ = "to forget its PIN";
            link_->kill(hsm::KillReason::Operator);
          }
        }});
@@ -406,7 +441,6 @@ Token::Facts Token::facts() const {
     facts.garbage = link_->counts().garbage;
     facts.late = link_->counts().late;
   }
-  for (const auto& [own, key] : keys_) facts.keys.push_back({own, problemOf(own)});
   return facts;
 }
 

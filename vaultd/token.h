@@ -3,6 +3,7 @@
 //
 //   Starting --up--> Proving --all keys tried--> Up --proof failed--> Resting --pause over--> Proving
 //   any      --the worker died, or is to--> Down --up--> Proving        any --hsmd ended--> Ended
+//   any      --the same, as planned--> Starting
 //   Proving  --no PIN, or not this one--> NoPin --login--> Proving
 //
 // Only in Up is anything asked for callers: everything else refuses at once, and nothing waits for a token that may
@@ -26,6 +27,8 @@ namespace sallyport::vaultd {
 
 enum class TokenState : uint8_t { Starting, Proving, Up, NoPin, Resting, Down, Ended };
 std::string_view describe(TokenState state);  // "starting", "proving", "up", "no pin", "resting", "down", "ended"
+// What an operator can do about it; empty for Up. `cause`: of NoPin and Down.
+std::string hintFor(TokenState state, hsm::Status cause, std::string_view token);
 
 // Bytes on the heap that are wiped when they go.
 class WipedBytes {
@@ -78,8 +81,11 @@ class Token final : private hsmlink::HsmLink::Events {
   bool settled() const { return state_ != TokenState::Starting && state_ != TokenState::Proving; }
   bool presenceAlways() const { return presenceAlways_; }
   bool lost() const { return lost_; }  // onTokenLost() was the last word
-  // Why it isn't up; empty if it is.
+  // Why it isn't up, and what an operator can do; empty if it is.
   const std::string& why() const { return why_; }
+  std::string hint() const { return hintFor(state_, cause_, name_); }
+  // "token hsm is down: the token was removed"
+  std::string describe() const;
 
   // --- keys ---
 
@@ -87,6 +93,8 @@ class Token final : private hsmlink::HsmLink::Events {
   void want(KeyKind kind, const KeyVersion& version);
   // Why the key can't be used now; empty if it can.
   std::string problemOf(const PublicKey& key) const;
+  // It is up, and has no such key: it was deleted there, or this is another token.
+  bool lacks(const PublicKey& key) const;
   // The slots of one key's file (`bound` is of its name) that this token opens, instead of those that it had before:
   // unwrapped again when presence is proved.
   void wantSeals(const hsm::Block32& bound, std::vector<TokenWrap> wraps);
@@ -104,16 +112,12 @@ class Token final : private hsmlink::HsmLink::Events {
 
   // --- operators ---
 
-  // The PIN of an operator. `done` gets Ok, or why not.
+  // The PIN of an operator. `done` gets Ok, or why not. Without a worker, one is started for it at once.
   void login(ByteSpan pin, bool force, std::function<void(hsm::Status)> done);
   // Everything that is on its way is refused and wiped, and the PIN forgotten: by this worker, or if it dies before it
   // has said so, by the next.
   void panic();
 
-  struct KeyFacts {
-    PublicKey key;
-    std::string problem;
-  };
   struct Facts {
     uint32_t epoch = 0, pid = 0;
     uint64_t restarts = 0;
@@ -121,9 +125,8 @@ class Token final : private hsmlink::HsmLink::Events {
     std::string lastDenied;
     uint64_t rssKiB = 0;
     uint64_t derived = 0, signedTexts = 0, refused = 0, late = 0, stale = 0, garbage = 0, badResults = 0;
-    std::string module, token;  // what it says it is
-    std::string page;           // where secrets pass
-    std::vector<KeyFacts> keys;
+    std::string module, token;        // what it says it is
+    std::string page;                 // where secrets pass
     std::vector<std::string> layers;  // of the worker's sandbox: "seccomp active: ..."
   };
   Facts facts() const;
@@ -152,8 +155,10 @@ class Token final : private hsmlink::HsmLink::Events {
   void onKill(hsm::KillReason reason) override;
   void onEnd() override;
 
-  void enter(TokenState state, std::string why);
+  void enter(TokenState state, std::string why, hsm::Status cause = hsm::Status::Ok);
+  void onWorkerDied(const hsm::WorkerDied& died);
   void refuseWaiting();
+  void askLogin(Wish wish);
   void dropHeldLogin();
   void forgetPin();
   void pump();
@@ -186,6 +191,7 @@ class Token final : private hsmlink::HsmLink::Events {
   const Times times_;
   TokenState state_ = TokenState::Starting;
   std::string why_ = "its process is starting";
+  hsm::Status cause_ = hsm::Status::Ok;  // of NoPin and Down
   std::optional<hsmlink::HsmLink> link_;
   std::map<PublicKey, Key> keys_;
   std::map<hsm::Block32, std::vector<TokenWrap>> seals_;  // by what they are bound to
@@ -193,7 +199,9 @@ class Token final : private hsmlink::HsmLink::Events {
   std::deque<Wish> waiting_, signsWaiting_;
   size_t callsUnderWay_ = 0;
   size_t mostUnderWay_ = 8;
-  bool loggingOut_ = false;        // this worker is on its way out
+  bool loggingOut_ = false;        // this worker is on its way out,
+  bool loggingIn_ = false;         // or will be, when it has taken its PIN
+  std::string planned_;            // this worker is ended though nothing is wrong: "to ..."; empty: it isn't
   bool pinToForget_ = false;       // no worker has said yet that it has forgotten it
   std::optional<Wish> heldLogin_;  // for the worker to come
   unsigned failuresInARow_ = 0;

@@ -42,7 +42,9 @@ void Token::want(KeyKind kind, const KeyVersion& version) {
   for (const hsm::KeyInfo& info : listed_) noteKey(info);
   if (key.index) return prove(version.publicKey, key);
   // Made after this worker had looked around. Another one will find it, if it is there.
-  logInfo("token " + name_ + ": started again to find a key that is new");
+  planned_ = "to find a key that is new";
+  logInfo("token " + name_ + ": its process is started again " + planned_);
+  observer_.onTokenEvent(*this, "token_restart", "ok", planned_);
   link_->kill(hsm::KillReason::NewKey);
 }
 
@@ -55,11 +57,16 @@ void Token::wantSeals(const hsm::Block32& bound, std::vector<TokenWrap> wraps) {
 }
 
 std::string Token::problemOf(const PublicKey& own) const {
-  if (!up()) return "token " + name_ + " is " + std::string(describe(state_)) + (why_.empty() ? "" : ": " + why_);
+  if (!up()) return describe();
   const auto key = keys_.find(own);
   if (key == keys_.end()) return "token " + name_ + " was not asked for it";
   if (key->second.proved) return {};
   return "token " + name_ + ": " + key->second.problem;
+}
+
+bool Token::lacks(const PublicKey& own) const {
+  const auto key = keys_.find(own);
+  return up() && key != keys_.end() && !key->second.index;
 }
 
 void Token::sayHello() {
@@ -72,7 +79,8 @@ void Token::sayHello() {
          facts_.module = sanitized(hello.module.text());
          facts_.token = sanitized(hello.label.text() + " " + hello.serial.text());
          if (hello.version != hsm::PROTOCOL_VERSION) return enter(TokenState::Down, "hsmd is of another version");
-         if (hello.login != Status::Ok) return enter(TokenState::NoPin, std::string(hsm::describe(hello.login)));
+         if (hello.login != Status::Ok)
+           return enter(TokenState::NoPin, std::string(hsm::describe(hello.login)), hello.login);
          mostUnderWay_ = std::clamp<size_t>(size_t{hello.sessions} * CALLS_PER_SESSION, CALLS_PER_SESSION,
                                             hsm::SLOT_COUNT - SLOTS_FOR_PROOFS);
          listed_.clear();
@@ -229,9 +237,10 @@ void Token::onHealth() {
 
 void Token::onPing(const hsm::PingReply& reply) {
   facts_.rssKiB = reply.rssKiB;
-  if (reply.rssKiB <= memoryKiB_) return;
+  if (reply.rssKiB <= memoryKiB_ || !up()) return;
   logWarning("token " + name_ + ": its process has grown to " + std::to_string(reply.rssKiB / 1024) +
              " MiB, and is started again");
+  planned_ = "for its memory had grown";
   observer_.onTokenEvent(*this, "token_restart", "ok", "memory: " + std::to_string(reply.rssKiB / 1024) + " MiB");
   link_->kill(hsm::KillReason::Memory);
 }

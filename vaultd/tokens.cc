@@ -16,6 +16,18 @@ SlotSecret secretOf(const Slot& slot, std::span<const std::byte, 32> unwrapped) 
   return secret;
 }
 
+std::string hintForMissing(const std::string& key) {
+  return "it was deleted there, or this is another token of that name: put back the one that has it, or make another "
+         "version: `sallyport key rotate " +
+         key + "`";
+}
+
+std::string hintForLocked(const VaultKey& key, const Token& token) {
+  const std::string unlock = "`sallyport unlock " + key.header.name + "`";
+  if (!key.awaitsToken) return unlock;
+  return token.up() ? "put back the token that it was sealed by, or open it another way: " + unlock : token.hint();
+}
+
 }  // namespace
 
 Keepers startKeepers(const Config& config) {
@@ -41,37 +53,39 @@ Token* Tokens::find(std::string_view name) const {
 void Tokens::settle(uint64_t timeoutMs) {
   constexpr int STEP_MS = 20;
   const uint64_t until = loop_.nowMs() + timeoutMs;
-  const auto settled = [](const auto& entry) { return entry.second->settled(); };
-  while (!std::ranges::all_of(tokens_, settled) && loop_.nowMs() < until) loop_.turn(STEP_MS);
+  const auto settled = [this] {
+    return opening_ == 0 && std::ranges::all_of(tokens_, [](const auto& entry) { return entry.second->settled(); });
+  };
+  while (!settled() && loop_.nowMs() < until) loop_.turn(STEP_MS);
 }
 
-Unlocker Tokens::unlocker(Unlocker otherwise) {
+Unlocker Tokens::unlocker(Unlocker otherwise) const {
   return [this, otherwise = std::move(otherwise)](const KeyHeader& header) -> Result<SlotSecret, Problem> {
-    std::string away;
-    bool another = false;
-    for (const Slot& slot : header.slots) {
-      another |= slot.kind == SealKind::Passphrase || slot.kind == SealKind::SystemdCredential;
-      if (slot.kind != SealKind::Token) continue;
-      Token* token = find(slot.token);
-      if (token == nullptr || !token->up()) {
-        away += (away.empty() ? "" : "; ") + std::string("token ") + slot.token +
-                (token == nullptr ? " isn't in the configuration"
-                                  : " is " + std::string(describe(token->state())) + ": " + token->why());
-        continue;
-      }
-      bool answered = false;
-      std::optional<SlotSecret> secret;
-      token->unwrap(slot.tokenWrap, tokenBound(header.name), [&](const std::span<const std::byte, 32>* unwrapped) {
-        answered = true;
-        if (unwrapped != nullptr) secret = secretOf(slot, *unwrapped);
-      });
-      while (!answered) loop_.turn();
-      if (secret) return std::move(*secret);
-      away += (away.empty() ? "" : "; ") + std::string("token ") + slot.token + " doesn't unwrap what opens it";
-    }
-    if (another || away.empty()) return otherwise(header);
-    return refuse(Problem{away, "`sallyport hsm status` tells more; the key is opened as soon as the token is up"});
+    const bool another = std::ranges::any_of(header.slots, [](const Slot& slot) {
+      return slot.kind == SealKind::Passphrase || slot.kind == SealKind::SystemdCredential;
+    });
+    if (another) return otherwise(header);
+    return refuse(Problem{whyNotOpened(header),
+                          "`sallyport hsm status` tells more; the key is opened as soon as the token is up"});
   };
+}
+
+std::string Tokens::whyNotOpened(const KeyHeader& header) const {
+  std::string why;
+  for (const Slot& slot : header.slots) {
+    if (slot.kind != SealKind::Token) continue;
+    const Token* token = find(slot.token);
+    if (!why.empty()) why += "; ";
+    if (token == nullptr) {
+      why += "token " + slot.token + " isn't in the configuration that vaultd was started with";
+    } else if (!token->up()) {
+      why += token->describe();
+    } else {
+      const auto told = notOpened_.find({header.name, slot.token});
+      why += "token " + slot.token + (told == notOpened_.end() ? " has not opened it yet" : " " + told->second);
+    }
+  }
+  return why;
 }
 
 void Tokens::attach(VaultState& state) {
@@ -113,8 +127,51 @@ void Tokens::panic() {
   for (auto& [name, token] : tokens_) token->panic();
 }
 
+std::string Tokens::whyLocked(const VaultKey& key) const {
+  return key.awaitsToken ? "locked: " + whyNotOpened(key.header) : "locked by an operator";
+}
+
+std::vector<Tokens::KeyState> Tokens::keysOf(const Token& token) const {
+  std::vector<KeyState> states;
+  if (state_ == nullptr) return states;
+  for (const auto& [name, key] : state_->keys.all()) {
+    const KeyVersion* active = key->activeFacts(state_->nowUnix());
+    const bool sealed = std::ranges::any_of(key->header.slots, [&](const Slot& slot) {
+      return slot.kind == SealKind::Token && slot.token == token.name();
+    });
+    const bool inToken = key->header.token == token.name();
+    if (sealed || (inToken && key->locked)) {
+      states.push_back({name, active == nullptr ? PublicKey() : active->publicKey, sealed,
+                        key->locked ? whyLocked(*key) : "", key->locked ? hintForLocked(*key, token) : ""});
+    }
+    if (!inToken) continue;
+    for (const VaultVersion& version : key->versions) {
+      if (!version.secret || !isOfUse(version.facts, state_->nowUnix())) continue;
+      const PublicKey& own = version.facts.publicKey;
+      std::string problem = token.problemOf(own);
+      std::string hint = token.lacks(own) ? hintForMissing(name) : problem.empty() ? "" : token.hint();
+      states.push_back({name, own, false, std::move(problem), std::move(hint)});
+    }
+  }
+  return states;
+}
+
+// Once for each key, until it is there again.
+void Tokens::tellMissing(const Token& token) {
+  for (const KeyState& key : keysOf(token)) {
+    const std::pair id(token.name(), key.publicKey);
+    if (!token.lacks(key.publicKey)) {
+      missing_.erase(id);
+    } else if (missing_.insert(id).second) {
+      logWarning("key " + key.name + " can't be used: " + key.problem + " (" + key.hint + ")");
+      onTokenEvent(token, "token_key_missing", "ok", key.name + ", " + toBase64(key.publicKey.span()));
+    }
+  }
+}
+
 void Tokens::onTokenUp(Token& token) {
   if (state_ == nullptr) return;
+  tellMissing(token);
   for (const auto& [name, key] : state_->keys.all()) {
     if (!key->awaitsToken || !key->locked || key->sealed == nullptr) continue;
     for (const Slot& slot : key->sealed->header.slots) {
@@ -124,11 +181,18 @@ void Tokens::onTokenUp(Token& token) {
 }
 
 void Tokens::openBy(Token& token, const std::string& keyName, const Slot& slot) {
+  ++opening_;
   token.unwrap(slot.tokenWrap, tokenBound(keyName),
                [this, &token, keyName, slot](const std::span<const std::byte, 32>* unwrapped) {
+                 --opening_;
                  VaultKey* key = state_->keys.find(keyName);
                  // Locked or opened by an operator meanwhile: theirs counts.
-                 if (unwrapped == nullptr || key == nullptr || !key->awaitsToken || key->sealed == nullptr) return;
+                 if (key == nullptr || !key->awaitsToken || key->sealed == nullptr) return;
+                 if (unwrapped == nullptr) {
+                   // If it isn't up any more it is asked again.
+                   if (token.up()) notOpened(token, keyName, "doesn't unwrap what opens it");
+                   return;
+                 }
                  auto opened = openSealed(*key->sealed, secretOf(slot, *unwrapped));
                  Result<void, Problem> done;
                  if (!opened) {
@@ -137,16 +201,22 @@ void Tokens::openBy(Token& token, const std::string& keyName, const Slot& slot) 
                    done = state_->keys.unlock(*key, std::move(*opened), state_->nowUnix());
                  }
                  wipeDeadStack();
-                 if (!done) {
-                   logWarning("token " + token.name() + " doesn't open key " + keyName + ": " + done.error().message);
-                   return onTokenEvent(token, "unlock", "bad_box", keyName + ": " + done.error().message);
-                 }
+                 if (!done) return notOpened(token, keyName, "unwraps what opens it, but: " + done.error().message);
+                 notOpened_.erase({keyName, token.name()});
                  key->openedBy = token.name();
                  state_->counters.add(Count::KeysUnlocked);
                  logInfo("key " + keyName + " is opened by token " + token.name());
                  onTokenEvent(token, "unlock", "ok", "key " + keyName + ", by token " + token.name());
                  want(*key);
                });
+}
+
+void Tokens::notOpened(const Token& token, const std::string& keyName, std::string why) {
+  std::string& told = notOpened_[{keyName, token.name()}];
+  if (told == why) return;
+  told = std::move(why);
+  logWarning("key " + keyName + " stays locked: token " + token.name() + " " + told);
+  onTokenEvent(token, "unlock", "bad_box", keyName + ": " + told);
 }
 
 void Tokens::onTokenLost(Token& token) {

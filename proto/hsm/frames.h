@@ -342,7 +342,7 @@ struct Denials {
 enum class KillReason : uint8_t {
   Deadline,  // a call took too long
   Memory,    // it has grown too large
-  Operator,  // it has a PIN that was to be forgotten
+  Operator,  // it has a PIN that was to be forgotten, or one waits for the next worker
   Garbage,   // what it sent is no answer
   NewKey,    // the token has a key that it hasn't looked for
 };
@@ -350,7 +350,8 @@ inline constexpr size_t KILL_REASON_COUNT = 5;
 std::string_view name(KillReason reason);  // "deadline", "memory", "operator", "garbage", "newKey"
 // For people: "a call took too long".
 std::string_view describe(KillReason reason);
-// SIGKILL, then a new worker; ignored if another epoch is alive.
+// SIGKILL, then a new worker; ignored if another epoch is alive. If this one is dead already, `Operator` has the next
+// one started at once, whatever was told of restartInMs.
 struct KillWorker {
   uint32_t epoch = 0;
   KillReason reason = KillReason::Deadline;

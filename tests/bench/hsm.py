@@ -65,6 +65,8 @@ class Kind:
         tunnel = self.far.listen("tunnel", ["near"], f"tcp:127.0.0.1:{sink}")
         self.port = self.near.connect_entry("tunnel", ("127.0.0.1", tunnel), "far")
         self.far.start()
+        if self.token:
+            self.far.wait_tokens()
         self.near.start()
 
     def works(self):

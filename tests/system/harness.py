@@ -309,6 +309,11 @@ class Site:
             self._check_alive(self.up)
         return self
 
+    def wait_tokens(self):
+        """Until each token is up, with all its keys: `ready` waits for none that takes its time."""
+        wait_until(lambda: self.cli("hsm", "status", check=False).returncode == 0, READY_TIMEOUT_S, "the tokens are up")
+        return self
+
     def start_vaultd(self, wait=True):
         """vaultd alone, not restarted by anybody."""
         self.write_config()

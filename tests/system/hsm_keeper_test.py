@@ -144,7 +144,7 @@ class BehindAVault(SystemTest):
         self.alice = site.peer("alice")
         self.port = site.listen("echo", ["alice"], "echo", key="server")
         self.soft_port = site.listen("soft", ["alice"], "echo", key="soft")
-        site.start()
+        site.start().wait_tokens()
 
     def works(self, port=None, key="server"):
         try:

@@ -56,6 +56,8 @@ class SameLockDown(SystemTest):
             alice = site.peer("alice")
             port = site.listen("echo", ["alice"], "echo", key="server")
             site.start()
+            if with_token:
+                site.wait_tokens()
             with site.connect(port, alice, key="server") as session:
                 self.assert_echo(session)
             status = site.vault_status()

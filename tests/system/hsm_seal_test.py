@@ -77,8 +77,9 @@ class Seals:
         blob = re.findall(r"[A-Za-z0-9+/]{40,}=*", line)[-1]
         damaged = ("B" if blob[0] != "B" else "C") + blob[1:]
         path.write_text(text.replace(blob, damaged))
-        with self.assertRaisesRegex(AssertionError, "keys/server.key: "):  # as with any key file that was changed
-            site.start()
+        self.assert_serves_without(site)
+        wait_until(lambda: "key server stays locked: token hsm " in site.log(), 30, "the log names it")
+        self.assertRegex(site.cli("hsm", "status", check=False).stdout.decode(), r"(?m)^ *server .* locked: token hsm ")
         site.stop_daemons()
         path.write_text(text)
         other = self.token_class()

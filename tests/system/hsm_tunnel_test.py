@@ -67,7 +67,7 @@ class Tunnels:
         site = self.token_site(self.token)
         with Service() as service:
             tunnel = site.listen("tunnel", ["alice"], f"tcp:127.0.0.1:{service.port}")
-            site.start()
+            site.start().wait_tokens()
             self.assertEqual(site.vault_status()["verdict"], "full")
             for _ in range(20):
                 self.assertTrue(self.works(site))
@@ -92,8 +92,8 @@ class Tunnels:
         site.listens["echo"]["allow"] = ["alice", "bob"]
         other.peer("server", site.publics["server"])
         local = other.connect_entry("out", f"127.0.0.1:{self.port}", "server", key="client")
-        site.start()
-        other.start()
+        site.start().wait_tokens()
+        other.start().wait_tokens()
         with plain(("127.0.0.1", local)) as sock:
             data = patterned(100_000)
             sock.sendall(data)
@@ -107,7 +107,7 @@ class Tunnels:
         soft_port = soft.listen("echo", ["alice"], "echo", key="server")
         for site in (hard, soft):
             site.grant("all", keys=["server"], verbs=["box", "open"], peers=["*"])
-            site.start()
+            site.start().wait_tokens()
         ephemeral = ct.KeyPair()
         hellos = set()
         for site, port in ((hard, self.port), (soft, soft_port)):
@@ -136,7 +136,7 @@ class Tunnels:
     def test_the_key_is_there_after_a_restart_of_everything(self):
         site = self.token_site(self.token)
         for _ in range(2):
-            site.start()
+            site.start().wait_tokens()
             self.assertTrue(self.works(site))
             pids = hsmd_processes(site)
             self.assertGreaterEqual(len(pids), 2)
@@ -145,7 +145,7 @@ class Tunnels:
 
     def test_a_vault_killed_takes_its_hsmd_along_and_comes_back_with_another(self):
         site = self.token_site(self.token)
-        site.start()
+        site.start().wait_tokens()
         session = site.connect(self.port, self.alice)
         self.addCleanup(session.close)
         self.assert_echo(session)
@@ -212,13 +212,13 @@ class Killed(Tunnels):
 
     def test_kill_9_under_load(self):
         site = self.token_site(self.token)
-        site.start()
+        site.start().wait_tokens()
         for _ in range(3):
             self.under_load(site, lambda pid: os.kill(pid, signal.SIGKILL), lambda: None)
 
     def test_stopped_under_load(self):
         site = self.token_site(self.token, deadline_ms=1000)
-        site.start()
+        site.start().wait_tokens()
         stopped = []
 
         def stop(pid):
@@ -233,7 +233,7 @@ class WithSoftHsm(Killed, HsmTest):
 
     def test_the_token_taken_away_under_load_and_put_back(self):
         site = self.token_site(self.token)
-        site.start()
+        site.start().wait_tokens()
         self.under_load(site, lambda _: self.token.take_away(), self.token.put_back)
 
     def test_a_vault_starts_without_its_token_and_finds_it_later(self):
@@ -251,7 +251,7 @@ class WithNss(Killed, HsmTest):
 
     def test_kill_9_under_load_with_copies_in_the_session(self):
         site = self.token_site(self.token, session_copy=True)
-        site.start()
+        site.start().wait_tokens()
         self.under_load(site, lambda pid: os.kill(pid, signal.SIGKILL), lambda: None)
 
 
@@ -260,7 +260,7 @@ class WithMock(Killed, HsmTest):
 
     def test_a_module_that_crashes_hangs_or_lies_costs_refusals_and_nothing_else(self):
         site = self.token_site(self.token, deadline_ms=500)
-        site.start()
+        site.start().wait_tokens()
         for fault in ("C_DeriveKey segfault", "C_DeriveKey hang", "C_DeriveKey zero", "C_DeriveKey wrong", "C_DeriveKey latency=2000",
                       "C_DeriveKey return=CKR_DEVICE_ERROR", "C_DeriveKey lose-sessions\nC_OpenSession return=CKR_SESSION_COUNT",
                       "C_GetAttributeValue length=100000", "token removed=1"):
@@ -323,7 +323,7 @@ class WithMock(Killed, HsmTest):
     def test_a_program_is_refused_by_name_while_the_token_is_away(self):
         site = self.token_site(self.token)
         site.grant("all", keys=["server", "soft"], verbs=["box"], peers=["*"])
-        site.start()
+        site.start().wait_tokens()
         friend = bytes(nacl.public.PrivateKey.generate().public_key)
         with site.app() as app:
             key, soft = app.key("server"), app.key("soft")
@@ -354,7 +354,7 @@ class WithMock(Killed, HsmTest):
 
     def test_memory_that_grows_ends_in_a_new_worker(self):
         site = self.token_site(self.token, memory_mib=64)
-        site.start()
+        site.start().wait_tokens()
         worker = self.worker(site)
         self.assertTrue(self.works(site))
         self.token.faults("C_DeriveKey leak=4096")

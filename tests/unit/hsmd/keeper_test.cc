@@ -179,6 +179,48 @@ TEST_F(KeeperTest, OneThatIsEndedForAFaultWaitsAndOneForItsClientsWishDoesNot) {
   }
 }
 
+TEST_F(KeeperTest, AnAbsentTokenIsNotAFaultOfTheWorkerAfterIt) {
+  start();
+  uint32_t epoch = 0;
+  uint32_t last = 0;
+  for (int i = 0; i < 3; ++i) {
+    expectOrder(Order::Probe, ++epoch);
+    event(Event::Started, 100);
+    ASSERT_TRUE(says(hsm::WorkerDied{.epoch = epoch, .status = Status::NoToken}));
+    event(Event::Ended, W_EXITCODE(1, 0));
+    const auto died = heard<hsm::WorkerDied>();
+    EXPECT_GT(died.restartInMs, last);
+    last = died.restartInMs;
+  }
+  comeUp(++epoch);
+  event(Event::Ended, SIGKILL);
+  EXPECT_EQ(heard<hsm::WorkerDied>().restartInMs, RestartPlan::FIRST_MS);
+}
+
+TEST_F(KeeperTest, AClientForWhomSomebodyWaitsNeedntWaitForTheNextWorker) {
+  start();
+  uint32_t epoch = 0;
+  uint32_t waitMs = 0;
+  const auto ask = [&](uint32_t of, hsm::KillReason reason) {
+    const auto frame = hsm::writeControl(hsm::KillWorker{.epoch = of, .reason = reason});
+    ASSERT_EQ(send(control.tests, frame.data(), frame.size(), 0), static_cast<ssize_t>(frame.size()));
+  };
+  while (waitMs < RestartPlan::MOST_MS) {
+    expectOrder(Order::Probe, ++epoch);
+    event(Event::Started, 100);
+    event(Event::Ended, SIGSEGV);
+    waitMs = heard<hsm::WorkerDied>().restartInMs;
+    // Not for another one's death, nor for its fault.
+    ask(epoch - 1, hsm::KillReason::Operator);
+    ask(epoch, hsm::KillReason::Deadline);
+    if (waitMs == RestartPlan::MOST_MS) {
+      EXPECT_FALSE(ordered(SHORT_MS).has_value());
+    }
+    ask(epoch, hsm::KillReason::Operator);
+  }
+  comeUp(++epoch);  // long before the time was over
+}
+
 TEST_F(KeeperTest, WhatAWorkerHasToSayIsNotTooMuch) {
   start();
   comeUp(1);

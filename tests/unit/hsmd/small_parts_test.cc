@@ -156,6 +156,24 @@ TEST(Restarts, AWantedOneAfterFaultsDoesntWaitForThem) {
   EXPECT_EQ(plan.ended(9000, true), 0U);
 }
 
+TEST(Restarts, ATokenThatWasAwayForLongIsNoReasonToWaitAfterACrash) {
+  RestartPlan plan;
+  uint32_t last = 0;
+  for (int i = 0; i < 20; ++i) last = plan.absent();
+  EXPECT_EQ(last, RestartPlan::MOST_MS) << "it is looked for ever more rarely";
+  plan.cameUp(50'000);
+  EXPECT_EQ(plan.ended(50'800, false), RestartPlan::FIRST_MS);
+  EXPECT_EQ(plan.absent(), RestartPlan::FIRST_MS) << "it was there in between";
+}
+
+TEST(Restarts, CrashesAreCountedThroughAnAbsence) {
+  RestartPlan plan;
+  for (int i = 0; i < 20; ++i) plan.ended(1000, false);
+  plan.absent();
+  plan.cameUp(2000);
+  EXPECT_EQ(plan.ended(2100, false), RestartPlan::MOST_MS);
+}
+
 // --- PINs ------------------------------------------------------------------------------------------------------------
 
 class PinSources : public testing::Test {

@@ -72,14 +72,24 @@ class FakeHsmd {
   std::vector<hsm::KillWorker> kills;
   std::vector<std::array<std::byte, 32>> wrapped;  // by Wrap; the blob is the index
   bool diesWhenKilled = true, reviveWhenKilled = true;
+  bool dead = false;  // nobody is there to be killed
   uint64_t rssKiB = 1000;
   hsmlink::SharedPage* page = nullptr;
 
   void up() {
     ++epoch;
+    dead = false;
     tell(hsm::WorkerUp{epoch, 4711, login});
   }
-  void die(hsm::Status status = hsm::Status::ModuleFailed) { tell(hsm::WorkerDied{epoch, 4711, status, 9, 10}); }
+  void die(hsm::Status status = hsm::Status::ModuleFailed) {
+    dead = true;
+    tell(hsm::WorkerDied{epoch, 4711, status, 9, 10});
+  }
+  // Another worker that doesn't come so far as to be up.
+  void fail(hsm::Status status) {
+    ++epoch;
+    die(status);
+  }
   void vanish() {
     if (calls_ == nullptr) return;
     loop_.remove(calls_.get(), callsEnd_);
@@ -152,7 +162,7 @@ class FakeHsmd {
       CHECK(control.has_value());
       if (const auto* kill = std::get_if<hsm::KillWorker>(&*control)) {
         kills.push_back(*kill);
-        if (kill->epoch != epoch || !diesWhenKilled) continue;
+        if (kill->epoch != epoch || dead || !diesWhenKilled) continue;
         die();
         if (reviveWhenKilled) up();
       }

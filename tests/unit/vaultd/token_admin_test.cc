@@ -33,7 +33,7 @@ TEST_F(TokenServices, AFileThatTheTokenOpensIsOpenedWhenItIsUpAndLockedWhenItIsR
   EXPECT_TRUE(box(key("sealed"), peer.publicKey.span(), "text").getOutcomes()[0].isBoxed());
   hsmd->die(hsm::Status::DeviceRemoved);
   until([&] { return sealed->locked; });
-  EXPECT_EQ(box(key("sealed"), peer.publicKey.span(), "text").getOutcomes()[0].getRefused(), Refusal::LOCKED);
+  EXPECT_EQ(box(key("sealed"), peer.publicKey.span(), "text").getOutcomes()[0].getRefused(), Refusal::HSM_UNAVAILABLE);
   bringUp();
   until([&] { return !sealed->locked; });
   EXPECT_TRUE(box(key("sealed"), peer.publicKey.span(), "text").getOutcomes()[0].isBoxed());
@@ -44,10 +44,58 @@ TEST_F(TokenServices, WhatAnOperatorLockedTheTokenDoesNotOpen) {
   bringUp();
   until([&] { return !sealed->locked; });
   keys->lock(*sealed);
+  EXPECT_EQ(shown("sealed")->problem, "locked by an operator");
+  EXPECT_EQ(shown("sealed")->hint, "`sallyport unlock sealed`");
+  EXPECT_EQ(box(key("sealed"), peer.publicKey.span(), "text").getOutcomes()[0].getRefused(), Refusal::LOCKED);
   hsmd->die();
   bringUp();
   for (int i = 0; i < 20; ++i) loop.turn(0);
   EXPECT_TRUE(sealed->locked);
+}
+
+TEST_F(TokenServices, StatusTellsOfFilesThatATokenOpens) {
+  ASSERT_TRUE(shown("sealed").has_value());
+  EXPECT_TRUE(shown("sealed")->sealed);
+  EXPECT_EQ(shown("sealed")->problem, "locked: token hsm1 is starting: its process is starting");
+  EXPECT_EQ(shown("sealed")->hint, token().hint());
+  EXPECT_EQ(box(key("sealed"), peer.publicKey.span(), "text").getOutcomes()[0].getRefused(), Refusal::HSM_UNAVAILABLE);
+  bringUp();
+  until([&] { return !keys->find("sealed")->locked; });
+  EXPECT_EQ(shown("sealed")->problem, "");
+  EXPECT_EQ(shown("sealed")->hint, "");
+}
+
+TEST_F(TokenServices, AKeyThatTheTokenHasntIsToldOnceByNameAndWithWhatToDo) {
+  const auto told = [&] {
+    return std::ranges::count_if(recorder.events,
+                                 [](const std::string& event) { return contains(event, "token_key_missing"); });
+  };
+  const auto again = [&] {
+    hsmd->die();
+    until([&] { return !token().up(); });
+    bringUp();
+  };
+  auto held = hsmd->keys;
+  std::erase_if(hsmd->keys, [&](const auto& each) { return each.info.id.text() == "new"; });
+  for (uint16_t i = 0; i < hsmd->keys.size(); ++i) hsmd->keys[i].info.index = i;
+  bringUp();
+  for (int i = 0; i < 3; ++i) {
+    EXPECT_EQ(told(), 1) << i;
+    again();
+  }
+  const auto missing = tokens->keysOf(token());
+  const auto found = std::ranges::find(missing, active, &Tokens::KeyState::publicKey);
+  ASSERT_NE(found, missing.end());
+  EXPECT_EQ(found->name, "tk");
+  EXPECT_EQ(found->problem, "token hsm1: it has no such key");
+  EXPECT_TRUE(contains(found->hint, "sallyport key rotate tk"));
+  EXPECT_TRUE(hsmd->kills.empty()) << "no worker is ended to look for it again";
+  // Back, and gone again: told again.
+  std::swap(held, hsmd->keys);
+  again();
+  std::swap(held, hsmd->keys);
+  again();
+  EXPECT_EQ(told(), 2);
 }
 
 TEST_F(TokenServices, ABlobOfAnotherKeyOpensNothing) {
@@ -56,6 +104,20 @@ TEST_F(TokenServices, ABlobOfAnotherKeyOpensNothing) {
   for (int i = 0; i < 20; ++i) loop.turn(0);
   EXPECT_TRUE(keys->find("sealed")->locked);
   EXPECT_TRUE(token().up());
+  EXPECT_TRUE(contains(shown("sealed")->problem, "token hsm1 unwraps what opens it, but:"));
+  EXPECT_TRUE(contains(shown("sealed")->hint, "sallyport unlock sealed"));
+}
+
+TEST_F(TokenServices, ATokenThatUnwrapsNothingIsToldOnce) {
+  hsmd->wrapped.clear();
+  for (int i = 0; i < 2; ++i) {
+    bringUp();
+    hsmd->die();
+    until([&] { return !token().up(); });
+  }
+  bringUp();
+  EXPECT_EQ(shown("sealed")->problem, "locked: token hsm1 doesn't unwrap what opens it");
+  EXPECT_EQ(std::ranges::count_if(recorder.events, [](const auto& event) { return contains(event, "bad_box"); }), 1);
 }
 
 TEST_F(TokenServices, StatusSaysWhyAKeyOfATokenCantBeUsed) {
@@ -85,10 +147,14 @@ TEST_F(TokenServices, AnOperatorGivesThePinAndStatusTellsHowItIs) {
   ASSERT_EQ(status.getTokens().size(), 1u);
   EXPECT_STREQ(status.getTokens()[0].getState().cStr(), "up");
   EXPECT_STREQ(status.getTokens()[0].getPresence().cStr(), "always");
-  EXPECT_EQ(status.getTokens()[0].getKeys().size(), 3u);
+  EXPECT_STREQ(status.getTokens()[0].getHint().cStr(), "");
+  ASSERT_EQ(status.getTokens()[0].getKeys().size(), 4u);
+  EXPECT_STREQ(status.getTokens()[0].getKeys()[0].getName().cStr(), "sealed");
+  EXPECT_TRUE(status.getTokens()[0].getKeys()[0].getSealed());
   hsmd->die();
   until([&] { return !token().up(); });
   auto again = loop.await(admin().statusRequest().send());
+  EXPECT_STREQ(again.getStatus().getTokens()[0].getHint().cStr(), token().hint().c_str());
   for (const auto key : again.getStatus().getKeys()) {
     if (std::string_view(key.getName().cStr()) != "tk") continue;
     EXPECT_STREQ(key.getState().cStr(), "unavailable");
@@ -183,6 +249,53 @@ TEST_F(TokensThatChangeWhileWeStart, OneThatIsLostLocksWhatItHasOpened) {
   EXPECT_TRUE(sealed->awaitsToken);
   bringUp();
   until([&] { return !sealed->locked; });
+}
+
+TEST_F(TokensThatChangeWhileWeStart, OneThatIsWellIsWaitedForWithAllThatItOpens) {
+  tokens->attach(*state);
+  hsmd->up();
+  tokens->settle(30'000);
+  EXPECT_TRUE(token().up());
+  EXPECT_FALSE(keys->find("sealed")->locked);
+}
+
+TEST_F(TokensThatChangeWhileWeStart, WithoutItsTokenAFileIsOpenedInAnotherWayOrStaysLocked) {
+  tokens->attach(*state);
+  const VaultKey* sealed = keys->find("sealed");
+  std::vector<Problem> warnings;
+  const auto none = tokens->unlocker([](const KeyHeader&) -> Result<SlotSecret, Problem> {
+    ADD_FAILURE() << "it has a slot of a token alone";
+    return refuse(Problem{});
+  });
+  ASSERT_TRUE(keys->openWithoutToken("keys", none, NOW, warnings).has_value());
+  EXPECT_TRUE(sealed->locked);
+  ASSERT_EQ(warnings.size(), 1u);
+  EXPECT_EQ(warnings[0].message, "key sealed is locked: token hsm1 is starting: its process is starting");
+  const auto secret = [&](const KeyHeader&) -> Result<SlotSecret, Problem> {
+    return SlotSecret{SealKind::Token, SecretText::copyOf(dek.text.expose()), {}};
+  };
+  ASSERT_TRUE(keys->openWithoutToken("keys", secret, NOW, warnings).has_value());
+  EXPECT_FALSE(sealed->locked);
+  EXPECT_EQ(sealed->openedBy, "") << "a token that is lost doesn't lock it";
+  bringUp();
+  hsmd->die(hsm::Status::DeviceRemoved);
+  until([&] { return token().lost(); });
+  EXPECT_FALSE(sealed->locked);
+  EXPECT_EQ(warnings.size(), 1u);
+}
+
+TEST_F(TokensThatChangeWhileWeStart, AFileThatWasChangedIsNamedAndEndsTheStart) {
+  tokens->attach(*state);
+  std::vector<Problem> warnings;
+  const auto wrong = [&](const KeyHeader&) -> Result<SlotSecret, Problem> {
+    SecretText text;
+    const std::string zeros(TokenSecret::SIZE, '0');
+    EXPECT_TRUE(text.append(zeros));
+    return SlotSecret{SealKind::Token, std::move(text), {}};
+  };
+  const auto done = keys->openWithoutToken("keys", wrong, NOW, warnings);
+  ASSERT_FALSE(done.has_value());
+  EXPECT_TRUE(contains(done.error().message, "keys/sealed.key: "));
 }
 
 TEST_F(TokensThatChangeWhileWeStart, OneThatComesUpOpensWhatWaitsForIt) {

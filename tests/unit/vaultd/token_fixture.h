@@ -105,6 +105,10 @@ class TokenUse : public testing::Test {
     crypto_box_keypair(key.data(), secret.data());
     return key;
   }
+  size_t count(std::string_view event) const {
+    return static_cast<size_t>(
+        std::ranges::count_if(watching.events, [&](const std::string& each) { return each.starts_with(event); }));
+  }
   bool works(const PublicKey& with, size_t key) {
     const auto to = peer();
     return derived(with, to) == expected(key, to);

@@ -143,6 +143,13 @@ class TokenServices : public Apps {
     EXPECT_TRUE(condition());
   }
   Token& token() { return *tokens->find("hsm1"); }
+  // As `hsm status` shows it.
+  std::optional<Tokens::KeyState> shown(std::string_view name) {
+    for (const auto& key : tokens->keysOf(token())) {
+      if (key.name == name) return key;
+    }
+    return std::nullopt;
+  }
   void bringUp() {
     hsmd->up();
     const size_t before = hsmd->count<hsm::Unwrap>();

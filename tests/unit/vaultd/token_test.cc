@@ -122,6 +122,8 @@ TEST_F(TokenUse, AKeyMadeLaterIsFoundByAnotherWorker) {
   until([&] { return token->up() && token->problemOf(late).empty(); });
   ASSERT_EQ(hsmd.kills.size(), 1u);
   EXPECT_EQ(hsmd.kills[0].reason, hsm::KillReason::NewKey);
+  EXPECT_EQ(count("token_restart ok to find a key that is new"), 1u);
+  EXPECT_EQ(count("token_down"), 0u) << "nothing is wrong with it";
   EXPECT_TRUE(works(late, 3));
   // One that isn't there at all doesn't restart it for ever.
   const auto missing = version(peer(), "none");
@@ -157,6 +159,80 @@ TEST_F(TokenUse, WithoutAPinItWaitsForOneAndKeepsNone) {
   const std::string tooLong(hsm::MAX_PIN_BYTES + 1, '1');
   token->login(asBytes(tooLong), false, note);
   EXPECT_EQ(got.back(), hsm::Status::BadRequest);
+}
+
+TEST_F(TokenUse, AWorkerThatEndsToBeginAnewWithItsPinIsNoFault) {
+  hsmd.login = hsm::Status::NotLoggedIn;
+  start();
+  wantAll();
+  hsmd.up();
+  until([&] { return token->state() == TokenState::NoPin; });
+  EXPECT_EQ(token->describe(), "token hsm1 has no PIN: the token waits for its PIN");
+  EXPECT_EQ(count("token_down"), 1u);
+  std::vector<hsm::Status> got;
+  token->login(asBytes("1234"), false, [&](hsm::Status status) { got.push_back(status); });
+  until([&] { return got.size() == 1; });
+  hsmd.die(hsm::Status::Ok);
+  until([&] { return token->state() == TokenState::Starting; });
+  EXPECT_EQ(token->why(), "its process is started again with its PIN");
+  hsmd.up();
+  until([&] { return token->up(); });
+  EXPECT_EQ(count("token_down"), 1u) << "only that of before";
+  hsmd.die(hsm::Status::Ok);  // nobody has asked this one to
+  until([&] { return token->state() == TokenState::Down; });
+  EXPECT_EQ(count("token_down"), 2u);
+}
+
+TEST_F(TokenUse, APinForATokenThatIsDownDoesntWaitForTheNextTry) {
+  bringUp();
+  hsmd.die(hsm::Status::DeviceRemoved);
+  until([&] { return token->state() == TokenState::Down; });
+  std::vector<hsm::Status> got;
+  token->login(asBytes("1234"), false, [&](hsm::Status status) { got.push_back(status); });
+  until([&] { return hsmd.kills.size() == 1; });
+  EXPECT_EQ(hsmd.kills[0].epoch, hsmd.epoch) << "the keeper is told not to wait";
+  EXPECT_EQ(hsmd.kills[0].reason, hsm::KillReason::Operator);
+  EXPECT_TRUE(got.empty());
+  hsmd.login = hsm::Status::NotLoggedIn;
+  hsmd.up();
+  until([&] { return token->up(); });
+  EXPECT_EQ(got, std::vector{hsm::Status::Ok});
+  EXPECT_EQ(hsmd.count<hsm::Login>(), 1u);
+}
+
+TEST_F(TokenUse, APinForATokenThatStaysAwayIsAnsweredWithTheReason) {
+  bringUp();
+  hsmd.die(hsm::Status::DeviceRemoved);
+  until([&] { return token->state() == TokenState::Down; });
+  std::vector<hsm::Status> got;
+  token->login(asBytes("1234"), false, [&](hsm::Status status) { got.push_back(status); });
+  hsmd.fail(hsm::Status::NoToken);
+  until([&] { return got.size() == 1; });
+  EXPECT_EQ(got[0], hsm::Status::NoToken);
+  EXPECT_EQ(token->state(), TokenState::Down);
+  EXPECT_TRUE(contains(token->why(), "no token matches"));
+  hsmd.login = hsm::Status::NotLoggedIn;
+  hsmd.up();
+  until([&] { return token->state() == TokenState::NoPin; });
+  settle();
+  EXPECT_EQ(hsmd.count<hsm::Login>(), 0u) << "a PIN was kept";
+}
+
+TEST_F(TokenUse, EachStateButUpHasAHint) {
+  using S = TokenState;
+  for (const auto state : {S::Starting, S::Proving, S::NoPin, S::Resting, S::Down, S::Ended}) {
+    for (size_t cause = 0; cause < hsm::STATUS_COUNT; ++cause)
+      EXPECT_FALSE(hintFor(state, static_cast<hsm::Status>(cause), "hsm1").empty());
+  }
+  EXPECT_TRUE(hintFor(S::Up, hsm::Status::Ok, "hsm1").empty());
+  EXPECT_TRUE(contains(hintFor(S::NoPin, hsm::Status::NotLoggedIn, "hsm1"), "sallyport hsm unlock hsm1"));
+  EXPECT_TRUE(contains(hintFor(S::NoPin, hsm::Status::PinFinalTryRefused, "hsm1"), "--force"));
+  EXPECT_TRUE(contains(hintFor(S::Down, hsm::Status::NoModule, "hsm1"), "`module` of [token.hsm1]"));
+  start();
+  EXPECT_EQ(token->hint(), hintFor(S::Starting, hsm::Status::Ok, "hsm1"));
+  hsmd.fail(hsm::Status::NoToken);
+  until([&] { return token->state() == S::Down; });
+  EXPECT_EQ(token->hint(), hintFor(S::Down, hsm::Status::NoToken, "hsm1"));
 }
 
 TEST_F(TokenUse, APanicForgetsThePinAndWipesThePage) {
