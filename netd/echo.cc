@@ -1,6 +1,8 @@
 // echo.cc - see echo.h.
 #include "netd/echo.h"
 
+#include <cstring>
+
 #include "netd/worker.h"
 
 namespace sallyport::netd {
@@ -45,6 +47,8 @@ void EchoSessionOf<Link>::pump() {
     touch();
   }
   if (over()) return;
+  // protocol §13.2: both directions have their authenticated end, and nothing waits, nor lies behind it.
+  if (ended_ && toWire_.empty() && !readable_) return finish();
   worker_.setWaiting(*this, !toWire_.empty() || link_.partial());
   if (readable_ && toWire_.empty()) worker_.yield(*this);
 }
@@ -62,10 +66,16 @@ bool EchoSessionOf<Link>::echoSome() {
   std::byte* first = nullptr;
   size_t good = 0;
   const auto use = [&](const OpenedFrame& opened) -> std::optional<DropReason> {
+    if constexpr (Link::CHANNELS_END) {
+      if (ended_) return DropReason::AfterEnd;
+      ended_ = opened.end;
+    }
     if (auto exhausted = link_.seal(worker_.ciphers(), opened.frame, opened.code)) return exhausted;
     worker_.stats().add(Counter::MessagesOpened);
     worker_.stats().add(Counter::MessagesSealed);
     if (first == nullptr) first = opened.frame.data();
+    // A frame that isn't given back may have been between them.
+    if (first + good != opened.frame.data()) std::memmove(first + good, opened.frame.data(), opened.frame.size());
     good += opened.frame.size();
     return std::nullopt;
   };
@@ -85,7 +95,13 @@ bool EchoSessionOf<Link>::echoSome() {
   switch (read.state) {
     case ReadState::Drained:
     case ReadState::More: return good > 0;
-    case ReadState::Eof: finish(); return false;  // the only goodbye of curve_tun 1.0
+    case ReadState::Eof:
+      // The only goodbye of curve_tun 1.0; where there is an authenticated one, it hasn't come.
+      if (Link::CHANNELS_END && !ended_)
+        fail(DropReason::Truncated);
+      else
+        finish();
+      return false;
     case ReadState::EofInside: fail(DropReason::Truncated); return false;
     case ReadState::Failed: fail(DropReason::TransportError); return false;
   }

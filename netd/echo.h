@@ -1,5 +1,6 @@
 // echo.h - the built-in echo service: each frame is returned as it came, whatever the protocol (link.h). Part of:
-// netd-worker (edge). For health checks and tests. The end of a stream is returned too.
+// netd-worker (edge). For health checks and tests. The end of a stream is returned too; the empty message of curve_tun
+// is one like any other here (docs/protocol.md §5), the end of the peer protocol ends the connection (§13.2).
 #pragma once
 
 #include "netd/connection.h"
@@ -28,6 +29,7 @@ class EchoSessionOf final : public Connection, EventLoop::Watcher {
   Stash toWire_;
   bool readable_ = true;
   bool hungUp_ = false;
+  bool ended_ = false;  // the peer's direction by its authenticated end, and ours by the same, given back
 };
 
 extern template class EchoSessionOf<CurveLink>;

@@ -7,16 +7,6 @@ namespace {
 
 using PeerConnections = PeerWorkerTest;
 
-TEST_F(PeerConnections, EchoesFramesWithTheirCodes) {
-  start();
-  Party party = connectedParty(PEER_ECHO_ENTRY);
-  say(party, "hello", 7);
-  say(party, "", 9);
-  EXPECT_EQ(hear(party), "7:hello");
-  EXPECT_EQ(hear(party), "9:");
-  EXPECT_EQ(stats.get(Counter::ServerHandshakes), 1u);
-}
-
 TEST_F(PeerConnections, AFirstFrameOfDataIsServedToo) {
   start();
   Party party = dialParty(PEER_ECHO_ENTRY);
