@@ -18,8 +18,9 @@ namespace sallyport::netd {
 // `unixMode`: of a Unix socket's file.
 Result<std::vector<kj::AutoCloseFd>, ConfigError> bindListeners(const Address& address, mode_t unixMode,
                                                                 unsigned workers, unsigned line);
-// Encrypted sides are open to every local user, as a port is: peers prove who they are. Plain sides are not.
-inline constexpr mode_t WIRE_SOCKET_MODE = 0666;
-inline constexpr mode_t PLAIN_SOCKET_MODE = 0600;
+// Both sides of entries are open to every local user, as a port is, but whom their folder doesn't let pass: who starts
+// netd is not who uses its tunnels, and at the encrypted side peers prove who they are.
+inline constexpr mode_t ENTRY_SOCKET_MODE = 0666;
+inline constexpr mode_t METRICS_SOCKET_MODE = 0600;
 
 }  // namespace sallyport::netd

@@ -105,14 +105,14 @@ Result<Monitor::Listeners, ConfigError> Monitor::bindNew(const Config& fresh) {
     return {};
   };
   for (const ListenEntry& entry : fresh.listens) {
-    if (auto done = bind(ids_.of(true, entry.name), entry.address, WIRE_SOCKET_MODE,
+    if (auto done = bind(ids_.of(true, entry.name), entry.address, ENTRY_SOCKET_MODE,
                          std::holds_alternative<ChannelService>(entry.service), entry.line);
         !done)
       return refuse(done.error());
   }
   for (const ConnectEntry& entry : fresh.connects) {
     if (!entry.listen) continue;
-    if (auto done = bind(ids_.of(false, entry.name), *entry.listen, PLAIN_SOCKET_MODE, false, entry.line); !done)
+    if (auto done = bind(ids_.of(false, entry.name), *entry.listen, ENTRY_SOCKET_MODE, false, entry.line); !done)
       return refuse(done.error());
   }
   return bound;
@@ -133,7 +133,7 @@ Result<void, ConfigError> Monitor::openListeners() {
 Result<void, ConfigError> Monitor::bindOwnListeners() {
   if (config_.net.metrics && !accepts(metricsListener_)) {
     metricsListener_ = nullptr;
-    auto sockets = bindListeners(*config_.net.metrics, PLAIN_SOCKET_MODE, 1, 0);
+    auto sockets = bindListeners(*config_.net.metrics, METRICS_SOCKET_MODE, 1, 0);
     if (!sockets) return refuse(sockets.error());
     KJ_SYSCALL(listen(sockets->front(), 16));
     metricsListener_ = kj::mv(sockets->front());

@@ -272,5 +272,38 @@ class OtherUsersMayBeLetIn(SystemTest):
             self.assertEqual((self.host.dir / "run" / name).stat().st_mode & 0o777, 0o600)
 
 
+@as_root
+class UnixAddressesOfEntries(SystemTest):
+    """docs/operations.md: a plain listener on `unix:PATH` is open to those whom its folder lets pass. The encrypted side is, too."""
+
+    PROGRAM = ("import socket, sys\nsock = socket.socket(socket.AF_UNIX)\nsock.settimeout(30)\n"
+               "try:\n    sock.connect(sys.argv[1])\nexcept OSError as error:\n    sys.exit(type(error).__name__)\n"
+               "sock.sendall(sys.argv[2].encode())\nsock.shutdown(socket.SHUT_WR)\nprint(sock.makefile().read(), end='')")
+
+    def nobody(self, path, text):
+        done = subprocess.run([sys.executable, "-c", self.PROGRAM, str(path), text], capture_output=True, timeout=60, check=False,
+                              user=NOBODY, group=NOBODY, extra_groups=[])
+        return done.stdout.decode(), done.stderr.decode().strip()
+
+    def test_their_folder_says_who_may_use_them(self):
+        host = self.site("operator-unix")
+        folder = host.dir / "for-programs"
+        folder.mkdir(mode=0o755)
+        host.peer("client", host.key("client"))
+        wire, plain = folder / "wire.sock", folder / "plain.sock"
+        host.listen("echo", ["client"], "echo", address=f"unix:{wire}")
+        host.peer("server", host.publics["server"])
+        host.connect_entry("loop", f"unix:{wire}", "server", listen=f"unix:{plain}")
+        host.net["metrics"] = f"unix:{folder}/metrics.sock"
+        host.start()
+        self.assertEqual(self.nobody(plain, "of another user"), ("of another user", ""))
+        self.assertEqual(self.nobody(wire, "no Hello")[1], "")
+        for own in (folder / "metrics.sock", host.dir / "run/net.sock", host.dir / "run/vault.sock"):
+            self.assertEqual(self.nobody(own, "")[1], "PermissionError", own)
+        folder.chmod(0o700)
+        for path in (wire, plain):
+            self.assertEqual(self.nobody(path, "")[1], "PermissionError", path)
+
+
 if __name__ == "__main__":
     unittest.main()
