@@ -15,19 +15,38 @@
 namespace sallyport::cli {
 namespace {
 
-// Why there is no channel, and what to do about it.
-int failRefused(proto::NetRefusal refusal, const std::string& name) {
+// What the other side closes for, or our vault refuses, depends on the protocol.
+int failHandshake(const std::string& name, const ConnectEntry* entry) {
+  const std::string error = "`" + name + "`: the other side closed during the handshake";
+  if (entry == nullptr || entry->protocol != Protocol::Peer)
+    return fail(error, "is our public key in its [peers] and `allow`, and its key in ours?");
+  return fail(
+      error,
+      "is it an entry of the peer protocol in the same mode, with the same block as the other party? `sallyport "
+      "key show " +
+          entry->key + "` prints the fingerprint");
+}
+
+int failVaultRefused(const std::string& name, const ConnectEntry* entry) {
+  if (entry == nullptr || entry->protocol != Protocol::Peer)
+    return fail("`" + name + "`: the vault made no vouch", "`sallyport status` tells why");
+  const std::string error = "`" + name + "`: the vault gave no keys of the block `" + entry->key + "`";
+  if (entry->framing.mode == PeerMode::Base)
+    return fail(error,
+                "in base mode a block serves one connection: `sallyport status` tells if it was used; pair anew then");
+  return fail(error, "`sallyport status` tells why");
+}
+
+// Why there is no channel, and what to do about it. `entry` is null if our configuration doesn't have it.
+int failRefused(proto::NetRefusal refusal, const std::string& name, const ConnectEntry* entry) {
   switch (refusal) {
     case proto::NetRefusal::UNKNOWN_NAME:
       return fail("netd has no [[connect]] entry `" + name + "`", "add it, then `sallyport reload`");
     case proto::NetRefusal::TIMED_OUT: return fail("`" + name + "`: no channel in time", "is the other side up?");
     case proto::NetRefusal::UNREACHABLE:
       return fail("`" + name + "`: the other side can't be reached", "check `address`, and that the other side is up");
-    case proto::NetRefusal::HANDSHAKE_FAILED:
-      return fail("`" + name + "`: the other side closed during the handshake",
-                  "is our public key in its [peers] and `allow`, and its key in ours?");
-    case proto::NetRefusal::VAULT_REFUSED:
-      return fail("`" + name + "`: the vault made no vouch", "`sallyport status` tells why");
+    case proto::NetRefusal::HANDSHAKE_FAILED: return failHandshake(name, entry);
+    case proto::NetRefusal::VAULT_REFUSED: return failVaultRefused(name, entry);
     case proto::NetRefusal::SHUTTING_DOWN: return fail("netd is shutting down");
     case proto::NetRefusal::WRONG_PROTOCOL:
       return fail("`" + name + "` doesn't speak the peer protocol", "leave --protocol out, or set it in the entry");
@@ -53,11 +72,12 @@ std::string hintForUser(const Config& config) {
 
 // Waits for the channel, then copies until both directions have ended.
 template <typename Answer>
-int pump(EventLoop& loop, Answer&& asked, uint32_t timeoutMs, const std::string& name, const PumpOptions& options) {
+int pump(EventLoop& loop, Answer&& asked, uint32_t timeoutMs, const std::string& name, const ConnectEntry* entry,
+         const PumpOptions& options) {
   auto answer = answerOf(loop, kj::mv(asked), timeoutMs + ANSWER_TIMEOUT_MS);
   if (!answer) return fail("netd " + answer.error());
   const auto outcome = answer->getOutcome();
-  if (outcome.isRefused()) return failRefused(outcome.getRefused(), name);
+  if (outcome.isRefused()) return failRefused(outcome.getRefused(), name, entry);
   ChannelPump channelPump(loop, outcome.getChannel(), options);
   const auto problem = loop.await(channelPump.run());
   return problem.empty() ? EXIT_DONE : fail("`" + name + "`: " + problem);
@@ -102,12 +122,12 @@ int pipeChannel(const Arguments& arguments) {
   if (peer && !options.messages) {
     auto request = network.connectPeerRequest();
     request.setName(name.c_str());
-    return pump(loop, request.send(), timeoutMs, name, options);
+    return pump(loop, request.send(), timeoutMs, name, entry, options);
   }
   auto request = network.connectRequest();
   request.setName(name.c_str());
   request.setTimeoutMs(timeoutMs);
-  return pump(loop, request.send(), timeoutMs, name, options);
+  return pump(loop, request.send(), timeoutMs, name, entry, options);
 }
 
 }  // namespace sallyport::cli

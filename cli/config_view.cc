@@ -98,13 +98,22 @@ void inspectTokensOf(const vaultd::KeyHeader& header, const Config& config, Find
                                 " recovery`");
 }
 
+// How a key that isn't there is made.
+std::string makingOf(const Config& config, const std::string& name) {
+  const auto isBlock = [&](const auto& entry) { return entry.key == name && entry.protocol == Protocol::Peer; };
+  if (std::ranges::any_of(config.listens, isBlock) || std::ranges::any_of(config.connects, isBlock))
+    return "`sallyport pair " + name + "` makes one on both hosts, or: sallyport key new " + name +
+           " --kind peer-block --party A";
+  return "sallyport key new " + name;
+}
+
 void inspectKeys(const Config& config, Findings& findings) {
   for (const auto& [name, user] : keysInUse(config)) {
     std::error_code failure;
     const auto path = vaultd::keyPath(config.vault.keys, name);
     if (!fs::exists(path, failure) && !failure) {
       findings.errors.push_back(
-          {user + " needs the key `" + name + "`, but there is no " + path.string(), "sallyport key new " + name});
+          {user + " needs the key `" + name + "`, but there is no " + path.string(), makingOf(config, name)});
       continue;
     }
     if (::access(path.c_str(), R_OK) != 0 && errno == EACCES) {

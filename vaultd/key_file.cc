@@ -113,7 +113,8 @@ Result<KeyFile, Problem> readKeyText(const fs::path& folder, std::string_view na
   auto text = readPrivate(path, owners, &missing);
   if (!text && missing) {
     return refuse(Problem{path.string() + ": there is no key `" + std::string(name) + "`",
-                          "make it with `sallyport key new " + std::string(name) + "`"});
+                          "make it with `sallyport key new " + std::string(name) +
+                              "`, or for the peer protocol with `sallyport pair " + std::string(name) + "`"});
   }
   if (!text) return refuse(text.error());
   // Somebody who can write here could replace the key.

@@ -84,6 +84,17 @@ void check(proto::SendOutcome::Reader outcome) {
   throw Error(Code::protocolError);
 }
 
+// For calls that are answered when what they sent has left.
+template <typename Ask>
+void askSending(Ask ask) {
+  try {
+    ask();
+  } catch (const Error& error) {
+    if (error.code() != Code::timedOut) throw;
+    throw Error(Code::timedOut, "the peer doesn't read, so netd took no more; the channel is broken");
+  }
+}
+
 // The one rule of the document about threads: who breaks it is told.
 class OneCaller {
  public:
@@ -181,7 +192,7 @@ void PeerChannel::send(View data, uint32_t code) {
                                  }
                                }});
     } while (!rest.empty() && calls.size() < SENDS_AHEAD);
-    wire.askAll(calls);
+    askSending([&] { wire.askAll(calls); });
     if (failure) throw *failure;
   } while (!rest.empty());
 }
@@ -230,9 +241,12 @@ PeerReceived PeerChannel::receive(std::span<std::byte> buffer, milliseconds time
 void PeerChannel::finish() {
   if (!impl_) throw Error(Code::closed);
   const OneCaller caller(impl_->inCall);
-  ask<proto::PeerChannel::FinishParams, proto::PeerChannel::FinishResults>(
-      impl_->wire(), CHANNEL, FINISH, impl_->object.id, {}, [](auto) {},
-      [&](auto results, std::optional<uint32_t>) { check(results.getOutcome()); });
+  Wire& wire = impl_->wire();
+  askSending([&] {
+    ask<proto::PeerChannel::FinishParams, proto::PeerChannel::FinishResults>(
+        wire, CHANNEL, FINISH, impl_->object.id, {}, [](auto) {},
+        [&](auto results, std::optional<uint32_t>) { check(results.getOutcome()); });
+  });
 }
 
 void PeerChannel::close() noexcept {

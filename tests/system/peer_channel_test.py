@@ -126,6 +126,16 @@ class Api(SystemTest):
         channel.send(b"the first", 1)
         self.assertEqual(peer.receive(), (1, b"the first"))
 
+    def test_a_peer_that_doesnt_read_is_told_as_that(self):
+        listener = sallyport.listen_peer(self.socket, "chat", timeout=1)
+        peer = WirePeer(("127.0.0.1", self.port), "A", self.blocks["in"])
+        self.addCleanup(peer.close)
+        channel = listener.accept(10)
+        self.addCleanup(channel.abandon)
+        with self.assertRaisesRegex(sallyport.TimedOut, "the peer doesn't read"):
+            for _ in range(20):
+                channel.send(bytes(2 << 20))
+
     # -- receive
 
     def test_receive_fills_a_large_buffer_from_several_frames(self):

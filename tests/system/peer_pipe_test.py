@@ -32,6 +32,8 @@ class Pipe(SystemTest):
         port = cls.listener.getsockname()[1]
         peer_connect(site, "any", port, listen=False)
         peer_connect(site, "small", port, listen=False, max_frame_bytes=SMALL)
+        add_block(site, "once", cls.block, "A")
+        peer_connect(site, "base", port, key="once", listen=False, mode="base")
         add_block(site, "back", cls.block, "B")
         peer_connect(site, "echo", peer_listen(site, "echo", "echo", key="back"), listen=False)
         site.start()
@@ -84,6 +86,38 @@ class Pipe(SystemTest):
         command.stdin.flush()
         self.assert_failed(command, "max_frame_bytes", "9000")
         self.assert_no_end(peer)
+
+    def start(self, name):
+        """The command, and the connection that it made."""
+        command = subprocess.Popen([binary("sallyport"), "pipe", name, "-c", str(self.site_.config)], stdin=subprocess.PIPE,
+                                   stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        self.addCleanup(command.communicate)
+        self.addCleanup(command.kill)
+        return command, self.listener.accept()[0]
+
+    def test_a_refused_handshake_has_the_hint_of_its_protocol(self):
+        command, peer = self.start("any")
+        peer.close()
+        self.assertEqual(command.wait(30), 1)
+        said = command.stderr.read().decode()
+        self.assertIn("closed during the handshake", said)
+        self.assertIn("sallyport key show link", said)
+        self.assertNotIn("allow", said)
+
+    def test_a_block_that_was_used_is_told_as_that(self):
+        command, peer = self.start("base")
+        command.stdin.write(b"a frame of it")
+        command.stdin.flush()
+        self.assertTrue(peer.recv(100))
+        peer.close()
+        self.assertEqual(command.wait(30), 1)
+        command, peer = self.start("base")
+        self.addCleanup(peer.close)
+        self.assertEqual(command.wait(30), 1)
+        said = command.stderr.read().decode()
+        self.assertIn("the vault gave no keys of the block `once`", said)
+        self.assertIn("a block serves one connection", said)
+        self.assertNotIn("vouch", said)
 
     def test_a_stream_is_cut_to_the_entrys_frames(self):
         command, peer = self.pipe("small")

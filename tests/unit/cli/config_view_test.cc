@@ -84,6 +84,14 @@ TEST_F(ConfigView, AMissingKeyIsAnErrorWithItsRemedy) {
   EXPECT_NE(findings.errors[0].hint.find("sallyport key new server"), std::string::npos);
 }
 
+TEST_F(ConfigView, AMissingBlockIsMadeByPairing) {
+  const auto findings = inspectSurroundings(config(
+      "[[listen]]\nname = \"p\"\naddress = \"[::]:7001\"\nprotocol = \"peer\"\nkey = \"link\"\nservice = \"echo\"\n"));
+  ASSERT_EQ(findings.errors.size(), 1u);
+  EXPECT_NE(findings.errors[0].hint.find("sallyport pair link"), std::string::npos) << findings.errors[0].hint;
+  EXPECT_NE(findings.errors[0].hint.find("--kind peer-block"), std::string::npos);
+}
+
 TEST_F(ConfigView, ABrokenKeyFileIsAnErrorThatNamesIt) {
   ASSERT_TRUE(vaultd::generateKey(folder_ / "keys", "server", {}));
   std::filesystem::resize_file(folder_ / "keys/server.key", 10);

@@ -74,7 +74,7 @@ enum class Code : int {
   disconnected = 257,    // the vault went away, or cut us off, before it answered
   timedOut = 258,        // no answer in time; the connection was dropped
   unsupported = 259,     // the other side doesn't know the call: another socket than [vault] socket, or an older vault
-  protocolError = 260,   // the other side doesn't speak the vault's protocol
+  protocolError = 260,   // the other side doesn't speak its protocol
   vaultFailed = 261,     // the vault answered with an exception: look at its log
   selfTestFailed = 262,  // ping: the vault's known-answer test failed
   closed = 263,          // the Key or Vault was closed by this program
