@@ -240,7 +240,7 @@ int hsmImport(const Arguments& arguments) {
   if (!made) return EXIT_FAILED;
   const auto text = readSecretFromInput("secret of `" + made->name + "` in base64 or hex");
   if (!text) return failProblem(text.error());
-  const auto secret = vaultd::parseSecret(text->expose());
+  const auto secret = vaultd::parseGivenSecret(text->expose());
   if (!secret) return failProblem(secret.error());
   const PublicKey expected = vaultd::publicKeyOf(*secret, made->kind);
   auto session = HsmSession::open(arguments, made->folder, made->token, true);

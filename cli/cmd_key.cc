@@ -130,7 +130,7 @@ int keyImport(const Arguments& arguments) {
     if (!made) return failProblem(made.error());
     return announceKey(*made, *folder, "made");
   }
-  const auto secret = vaultd::parseSecret(text->expose(), options->kind);
+  const auto secret = vaultd::parseGivenSecret(text->expose(), options->kind);
   if (!secret) return failProblem(secret.error());
   const auto seal = sealOfNewFile(arguments, name, *folder);
   if (!seal) return failProblem(seal.error());

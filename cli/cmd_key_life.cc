@@ -148,7 +148,7 @@ int keyRotate(const Arguments& arguments) {
   const auto changed = changeOpened(arguments, *folder, name, [&](vaultd::OpenedKey& key) -> Result<void, Problem> {
     rotation.unused = key.header.kind == vaultd::KeyKind::PeerBlock && (!given || arguments.has("--unused"));
     if (!given) return addVersion(arguments, *folder, key, rotation, vaultd::unixNow());
-    auto secret = vaultd::parseSecret(given->expose(), key.header.kind);
+    auto secret = vaultd::parseGivenSecret(given->expose(), key.header.kind);
     if (!secret) return refuse(secret.error());
     return vaultd::rotate(key, std::move(*secret), rotation, vaultd::unixNow());
   });

@@ -88,7 +88,7 @@ int keyWrap(const Arguments& arguments) {
   }
   const auto text = readSecretFromInput("secret in base64 or hex");
   if (!text) return failProblem(text.error());
-  auto secret = vaultd::parseSecret(text->expose(), content.kind);
+  auto secret = vaultd::parseGivenSecret(text->expose(), content.kind);
   if (!secret) return failProblem(secret.error());
   content.secret = std::move(*secret);
   putLine(vaultd::wrapSecret(content, *to));

@@ -462,4 +462,14 @@ Result<LongTermSecret, Problem> parseSecret(std::string_view text, KeyKind kind)
   return secret;
 }
 
+Result<LongTermSecret, Problem> parseGivenSecret(std::string_view text, KeyKind kind) {
+  SecretText dense;
+  for (const char c : text) {
+    const bool space = (c == ' ') | (c == '\t') | (c == '\r') | (c == '\n');
+    if (reveal(space)) continue;
+    if (!dense.append({&c, 1})) break;  // far longer than any secret is
+  }
+  return parseSecret(dense.expose(), kind);
+}
+
 }  // namespace sallyport::vaultd

@@ -143,8 +143,10 @@ Result<NewKey, Problem> newTokenKey(std::string_view name, KeyKind kind, std::st
 // Another file key with this one slot: what an old copy of the file and its secret could open, it can open no more.
 Result<FileKey, Problem> renewFileKey(OpenedKey& opened, const Sealing& sealing);
 
-// The bytes of a secret in base64 or hex, with white space around: what `sallyport key import` reads.
+// The bytes of a secret in base64 or hex, with white space around.
 Result<LongTermSecret, Problem> parseSecret(std::string_view text, KeyKind kind = KeyKind::X25519);
+// What `sallyport key import` reads: the same with white space anywhere, as base64(1) and xxd(1) put it there.
+Result<LongTermSecret, Problem> parseGivenSecret(std::string_view text, KeyKind kind = KeyKind::X25519);
 
 // key_format_1.cc: the rest of the text after its first line, and its opening.
 Result<SealedKey, Problem> parseKeyText1(std::string_view text);

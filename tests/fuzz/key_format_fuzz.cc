@@ -45,6 +45,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   sim::drawnSecrets.clear();
   const std::string_view text(reinterpret_cast<const char*>(data), size);
   static_cast<void>(vaultd::parseSecret(text));
+  static_cast<void>(vaultd::parseGivenSecret(text));
   const auto share = vaultd::parseShare(text);
   if (share) CHECK(vaultd::parseShare(vaultd::shareText(*share).expose())->x == share->x);
   static_cast<void>(vaultd::parseImportKey(text));

@@ -7,9 +7,10 @@
     with WirePeer(("127.0.0.1", port), "A", block) as peer: ...
 """
 
+import base64
 import socket
 
-from harness import b64, free_port
+from harness import free_port
 import peerframe as pf
 
 OPEN, END = pf.CODE_OPEN, pf.CODE_END
@@ -20,7 +21,7 @@ def add_block(site, name, block, party, unused=True):
     """A block that we know as a key of the site's vault."""
     site.write_config()
     site.cli("key", "import", name, "--kind", "peer-block", "--party", party, *(["--unused"] if unused else []),
-             stdin=b64(block).encode() + b"\n")
+             stdin=base64.encodebytes(block))  # in lines of 76, as base64(1) has it
     site.publics[name] = b""
 
 

@@ -129,6 +129,27 @@ TEST(PeerBlock, IsReadFromBase64AndHex) {
   }
 }
 
+TEST(PeerBlock, IsGivenInLinesToo) {
+  const auto bytes = pattern();
+  const auto broken = [](std::string text, size_t width, const std::string& between) {
+    for (size_t at = width; at < text.size(); at += width + between.size()) text.insert(at, between);
+    return text;
+  };
+  for (const std::string& spelled :
+       {broken(toBase64(bytes), 76, "\n") + "\n", broken(toBase64(bytes), 64, "\r\n"), broken(toHex(bytes), 60, "\n"),
+        broken(toHex(bytes), 2, " "), broken(toHex(bytes), 4, "\t"), toBase64(bytes)}) {
+    const auto secret = parseGivenSecret(spelled, KeyKind::PeerBlock);
+    ASSERT_TRUE(secret.has_value()) << spelled;
+    EXPECT_TRUE(equalsConstantTime(secret->expose(), bytes));
+  }
+  for (const std::string& spelled :
+       {broken(toHex(bytes), 2, ":"), broken(toBase64(bytes), 76, "\n\v"), broken(toBase64(bytes), 76, "\n") + "=",
+        broken(toBase64(bytes), 76, "\n").substr(1), toHex(bytes) + "\n00", std::string("\n \n"),
+        broken(toBase64(bytes), 76, std::string(1, '\0')), std::string(SecretText::CAPACITY + 1, 'A')}) {
+    EXPECT_FALSE(parseGivenSecret(spelled, KeyKind::PeerBlock).has_value()) << spelled.substr(0, 300);
+  }
+}
+
 TEST(PeerBlock, WhatIsNoBlockIsRefusedByItsSize) {
   const auto bytes = pattern();
   const ByteSpan all = bytes;
