@@ -281,8 +281,8 @@ class UnixAddressesOfEntries(SystemTest):
                "sock.sendall(sys.argv[2].encode())\nsock.shutdown(socket.SHUT_WR)\nprint(sock.makefile().read(), end='')")
 
     def nobody(self, path, text):
-        done = subprocess.run([sys.executable, "-c", self.PROGRAM, str(path), text], capture_output=True, timeout=60, check=False, user=NOBODY,
-                              group=NOBODY, extra_groups=[])
+        done = subprocess.run([sys.executable, "-c", self.PROGRAM, str(path), text], capture_output=True, timeout=60, check=False,
+                              user=NOBODY, group=NOBODY, extra_groups=[])
         return done.stdout.decode(), done.stderr.decode().strip()
 
     def test_their_folder_says_who_may_use_them(self):

@@ -7,59 +7,6 @@ namespace {
 
 using PeerConnections = PeerWorkerTest;
 
-TEST_F(PeerConnections, EchoesFramesWithTheirCodes) {
-  start();
-  Party party = connectedParty(PEER_ECHO_ENTRY);
-  say(party, "hello", 7);
-  say(party, "", 9);
-  EXPECT_EQ(hear(party), "7:hello");
-  EXPECT_EQ(hear(party), "9:");
-  EXPECT_EQ(stats.get(Counter::ServerHandshakes), 1u);
-}
-
-TEST_F(PeerConnections, AnEchoGivesTheEndBackAndBothSidesClose) {
-  start();
-  Party party = connectedParty(PEER_ECHO_ENTRY);
-  say(party, "last", 7);
-  say(party, "", PEER_CODE_CONTROL);
-  EXPECT_EQ(hear(party), "7:last");
-  EXPECT_EQ(hear(party), END);
-  EXPECT_TRUE(closed(party.socket));  // though the party has closed nothing
-  EXPECT_TRUE(until([&] { return stats.get(Counter::Echoes) == 0; }));
-  for (size_t i = 0; i < wire::DROP_REASON_COUNT; ++i) EXPECT_EQ(stats.get(static_cast<R>(i)), 0u) << i;
-}
-
-TEST_F(PeerConnections, AnEchoToASlowReaderEndsWhenAllIsGivenBack) {
-  start();
-  Party party = connectedParty(PEER_ECHO_ENTRY);
-  const std::string text(600'000, 'x');  // more than the sockets hold
-  say(party, text);
-  say(party, "", PEER_CODE_CONTROL);
-  shutdown(party.socket, SHUT_WR);
-  turns();
-  EXPECT_EQ(stats.get(Counter::Echoes), 1u);
-  EXPECT_EQ(hear(party), "0:" + text);
-  EXPECT_EQ(hear(party), END);
-  EXPECT_TRUE(closed(party.socket));
-  for (size_t i = 0; i < wire::DROP_REASON_COUNT; ++i) EXPECT_EQ(stats.get(static_cast<R>(i)), 0u) << i;
-}
-
-TEST_F(PeerConnections, AnEchoGivesBackWhatIsAroundAnOpenInOneRead) {
-  start();
-  Party party = connectedParty(PEER_ECHO_ENTRY);
-  std::vector<std::byte> bytes;
-  const std::vector<std::pair<const char*, uint32_t>> frames = {
-      {"one", 1}, {"open", PEER_CODE_CONTROL}, {"three", 3}, {"", PEER_CODE_CONTROL}};
-  for (const auto& [said, code] : frames) {
-    const auto next = frame(party, said, code);
-    bytes.insert(bytes.end(), next.begin(), next.end());
-  }
-  writeTo(party, bytes);
-  EXPECT_EQ(hear(party), "1:one");
-  EXPECT_EQ(hear(party), "3:three");
-  EXPECT_EQ(hear(party), END);
-}
-
 TEST_F(PeerConnections, AFirstFrameOfDataIsServedToo) {
   start();
   Party party = dialParty(PEER_ECHO_ENTRY);
