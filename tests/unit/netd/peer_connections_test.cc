@@ -247,44 +247,6 @@ TEST_F(PeerConnections, RefuseWhatComesAfterTheEnd) {
   EXPECT_TRUE(dropped(R::AfterEnd));
 }
 
-TEST_F(PeerConnections, AnEchoRefusesWhatComesAfterTheEnd) {
-  start();
-  for (const uint32_t code : {0u, PEER_CODE_CONTROL}) {
-    Party party = connectedParty(PEER_ECHO_ENTRY);
-    auto bytes = frame(party, "", PEER_CODE_CONTROL);
-    const auto after = frame(party, "", code);
-    bytes.insert(bytes.end(), after.begin(), after.end());
-    writeTo(party, bytes);
-    EXPECT_EQ(hear(party), END);  // which was genuine
-    EXPECT_TRUE(closed(party.socket));
-  }
-  EXPECT_TRUE(dropped(R::AfterEnd, 2));
-}
-
-TEST_F(PeerConnections, AnEchoSeesWhatComesAfterTheEndHoweverItIsRead) {
-  start();
-  Party party = connectedParty(PEER_ECHO_ENTRY);
-  auto bytes = frame(party, std::string(500'000, 'x'));  // a read of its own
-  for (const auto& next :
-       {frame(party, "", PEER_CODE_CONTROL), frame(party, std::string(20'000, 'y')), frame(party, "z")})
-    bytes.insert(bytes.end(), next.begin(), next.end());
-  writeTo(party, bytes);
-  static_cast<void>(hear(party));
-  EXPECT_TRUE(dropped(R::AfterEnd));
-}
-
-TEST_F(PeerConnections, AnEchoWhoseWireEndsWithoutTheEndIsTruncated) {
-  start();
-  for (const size_t keep : {29u, 28u, 10u}) {
-    Party party = connectedParty(PEER_ECHO_ENTRY);
-    writeTo(party, ByteSpan(frame(party, "hello")).first(keep));
-    shutdown(party.socket, SHUT_WR);
-    if (keep == 29) { EXPECT_EQ(hear(party), "0:hello"); }
-    EXPECT_TRUE(closed(party.socket));
-  }
-  EXPECT_TRUE(dropped(R::Truncated, 3));
-}
-
 TEST_F(PeerConnections, AWireThatEndsWithoutTheEndIsTruncated) {
   start();
   for (const size_t keep : {29u, 28u, 10u}) {
