@@ -86,6 +86,16 @@ void inspectTokensOf(const vaultd::KeyHeader& header, const Config& config, Find
     findings.errors.push_back({"key `" + header.name + "` lives in token `" + header.token +
                                    "`, but there is no [token." + header.token + "]",
                                "sallyport.toml(5) tells what such a section needs"});
+  const auto token = config.tokens.find(header.token);
+  const auto serves = [&header](const auto& entry) { return entry.key == header.name; };
+  if (token != config.tokens.end() && token->second.deadlineMs >= config.limits.handshakeTimeoutMs &&
+      (std::ranges::any_of(config.listens, serves) || std::ranges::any_of(config.connects, serves))) {
+    findings.warnings.push_back(
+        "[token." + header.token +
+        "]: deadline_ms isn't below handshake_timeout_ms: when the token hangs, handshakes with "
+        "key `" +
+        header.name + "` time out before they are refused");
+  }
   bool others = false;
   for (const auto& slot : header.slots) {
     others |= slot.kind != vaultd::SealKind::Token;

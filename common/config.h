@@ -234,7 +234,9 @@ struct TokenConfig {
   std::string user = "sallyport-hsm";  // when started as root
   uint32_t maxSessions = 4;
   uint32_t workers = 2;        // threads with a session each; 1 for NSS without copies
-  uint32_t deadlineMs = 5000;  // of one call; then the module's process is ended and started again
+  // Of one call; then the module's process is ended and started again. Below handshakeTimeoutMs, so that a handshake is
+  // refused for the token's sake and not as late.
+  uint32_t deadlineMs = 4000;
   uint32_t memoryMiB = 64;     // the same when it has grown beyond this
   bool sessionCopy = false;    // work with a copy of each key in the session: NSS is faster so
   bool presenceAlways = false;

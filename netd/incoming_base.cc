@@ -71,14 +71,13 @@ void IncomingBase::begin(uint32_t events) {
   if (!worker_.sources().mayTry(sourceOf(origin_), worker_.loop().nowMs())) return fail(DropReason::SourceLimit);
   got = recv(socket_, first.data(), first.size(), MSG_DONTWAIT);
   if (got < static_cast<ssize_t>(wire::PEER_HEADER_BYTES)) return fail(DropReason::ClosedInHandshake);
-  question_ =
-      worker_.vault().openPeerSession(entry().name, true, first.first(static_cast<size_t>(got)), [this](auto begun) {
-        question_ = nullptr;
-        if (!begun) return fail(begun.error());
-        link_ = {std::move(begun->session), std::make_unique<BaseFrames>(worker_.sharedBudget())};
-        if (!begun->opened) return fail(DropReason::VaultRefused);
-        onOpened(*begun->opened);
-      });
+  question_ = worker_.vault().openPeerSession(entry(), true, first.first(static_cast<size_t>(got)), [this](auto begun) {
+    question_ = nullptr;
+    if (!begun) return fail(begun.error());
+    link_ = {std::move(begun->session), std::make_unique<BaseFrames>(worker_.sharedBudget())};
+    if (!begun->opened) return fail(DropReason::VaultRefused);
+    onOpened(*begun->opened);
+  });
 }
 
 void IncomingBase::readSome() {

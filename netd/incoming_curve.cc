@@ -45,7 +45,7 @@ void IncomingHandshake::perform(ServerHandshake::Step step) {
   std::visit(Match{
                  [this](Drop& drop) { fail(drop.reason); },
                  [this](SealCookieRequest& request) {
-                   question_ = worker_.vault().sealCookie(entry().name, std::move(request),
+                   question_ = worker_.vault().sealCookie(entry(), std::move(request),
                                                           [this](auto answer) { perform(machine_.onVault(answer)); });
                  },
                  [this](wire::CookieFrame& frame) {
@@ -58,7 +58,7 @@ void IncomingHandshake::perform(ServerHandshake::Step step) {
                  },
                  [this](VerifyVouchRequest& request) {
                    claimed_ = request.client;
-                   question_ = worker_.vault().verifyVouch(entry().name, std::move(request), [this](auto answer) {
+                   question_ = worker_.vault().verifyVouch(entry(), std::move(request), [this](auto answer) {
                      perform(machine_.onVault(std::move(answer)));
                    });
                  },

@@ -41,7 +41,7 @@ void IncomingPeer::readPreamble() {
   const auto theirs = ofA ? ofA : wire::parsePeerPreamble(preamble_, wire::PeerParty::A);
   theirParty_ = ofA ? wire::PeerParty::A : wire::PeerParty::B;
   askedUnder_ = worker_.configNumber();
-  question_ = worker_.vault().acceptPeer(entry().name, {.peerSalt = *theirs}, [this](auto accepted) {
+  question_ = worker_.vault().acceptPeer(entry(), {.peerSalt = *theirs}, [this](auto accepted) {
     question_ = nullptr;
     if (!accepted) return fail(accepted.error());
     onAccepted(*accepted);

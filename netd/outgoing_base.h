@@ -14,7 +14,7 @@ class OutgoingBase final : public OutgoingOf<BaseLink> {
 
  private:
   void start() override {
-    question_ = worker_.vault().openPeerSession(entry().name, false, {}, [this](auto begun) {
+    question_ = worker_.vault().openPeerSession(entry(), false, {}, [this](auto begun) {
       question_ = nullptr;
       if (!begun) return drop(begun.error());
       established(BaseLink{std::move(begun->session), std::make_unique<BaseFrames>(worker_.sharedBudget())});

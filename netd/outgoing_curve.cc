@@ -30,7 +30,7 @@ void OutgoingHandshake::perform(ClientHandshake::Step step) {
                    if (!sendWhole(frame)) drop(DropReason::TransportError);
                  },
                  [this](MakeVouchRequest& request) {
-                   question_ = worker_.vault().makeVouch(entry().name, request,
+                   question_ = worker_.vault().makeVouch(entry(), request,
                                                          [this](auto answer) { perform(machine_.onVault(answer)); });
                  },
                  [this](std::pair<wire::InitiateFrame, Established>& done) {

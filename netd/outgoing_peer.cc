@@ -10,9 +10,9 @@ namespace sallyport::netd {
 using wire::DropReason;
 
 void OutgoingPeer::start() {
-  if (const auto ready = worker_.vault().takePeerSalt(entry().name, worker_.limits().handshakeTimeoutMs))
+  if (const auto ready = worker_.vault().takePeerSalt(entry(), worker_.limits().handshakeTimeoutMs))
     return onSalt(*ready);
-  question_ = worker_.vault().drawPeerSalt(entry().name, {.listen = false}, [this](auto drawn) {
+  question_ = worker_.vault().drawPeerSalt(entry(), {.listen = false}, [this](auto drawn) {
     question_ = nullptr;
     if (!drawn) return drop(drawn.error());
     onSalt(*drawn);
@@ -40,12 +40,12 @@ void OutgoingPeer::onPreamble() {
   const auto theirs = wire::parsePeerPreamble(preamble_, own_->party);
   if (!theirs) return drop(theirs.error());
   askedUnder_ = worker_.configNumber();
-  question_ = worker_.vault().derivePeerKeys(
-      entry().name, {.listen = false, .ownSalt = own_->salt, .peerSalt = *theirs}, [this](auto secrets) {
-        question_ = nullptr;
-        if (!secrets) return drop(secrets.error());
-        onSecrets(*secrets);
-      });
+  question_ = worker_.vault().derivePeerKeys(entry(), {.listen = false, .ownSalt = own_->salt, .peerSalt = *theirs},
+                                             [this](auto secrets) {
+                                               question_ = nullptr;
+                                               if (!secrets) return drop(secrets.error());
+                                               onSecrets(*secrets);
+                                             });
 }
 
 void OutgoingPeer::onSecrets(PeerSecrets& secrets) {

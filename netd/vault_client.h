@@ -1,12 +1,11 @@
 // vault_client.h - a worker's view of vaultd: protocol steps, batched. Part of: netd-worker (edge: speaks
 // proto/vault.capnp). A question goes out at once when nothing is under way, else with those that gather until an
-// answer comes: at most 64 a call, at most two calls of a kind under way. When the vault goes away, questions wait for
-// its return as long as their connection lives; those under way are asked again, which is harmless: every step only
+// answer comes: at most 64 a call, at most two calls of a kind under way. All of this is for each key by itself: one in
+// a token that is slow, or hangs, is waited for by nobody but who needs it. When the vault goes away, questions wait
+// for its return as long as their connection lives; those under way are asked again, which is harmless: every step only
 // reads, draws another nonce or salt, or is refused because the salt is used up.
 #pragma once
 
-#include <array>
-#include <deque>
 #include <functional>
 #include <map>
 #include <memory>
@@ -19,6 +18,8 @@
 #include "common/event_loop.h"
 #include "common/rpc.h"
 #include "netd/base_session.h"
+#include "netd/call_room.h"
+#include "netd/entries.h"
 #include "netd/handshake.h"
 #include "netd/salt_pool.h"
 #include "netd/stats.h"
@@ -57,6 +58,8 @@ struct PeerAccepted {
   std::vector<PeerSecrets> others;  // of other versions of the block, while it is being rotated
 };
 
+struct VaultLane;
+
 class VaultClient {
  public:
   template <typename Answer>
@@ -78,22 +81,22 @@ class VaultClient {
   size_t waiting() const;
 
   // Never answers inside the call.
-  [[nodiscard]] std::unique_ptr<Question> sealCookie(const std::string& entry, SealCookieRequest request,
+  [[nodiscard]] std::unique_ptr<Question> sealCookie(const Entry& entry, SealCookieRequest request,
                                                      OnAnswer<SealedCookie> onAnswer);
-  [[nodiscard]] std::unique_ptr<Question> verifyVouch(const std::string& entry, VerifyVouchRequest request,
+  [[nodiscard]] std::unique_ptr<Question> verifyVouch(const Entry& entry, VerifyVouchRequest request,
                                                       OnAnswer<VerifiedVouch> onAnswer);
-  [[nodiscard]] std::unique_ptr<Question> makeVouch(const std::string& entry, MakeVouchRequest request,
+  [[nodiscard]] std::unique_ptr<Question> makeVouch(const Entry& entry, MakeVouchRequest request,
                                                     OnAnswer<MadeVouch> onAnswer);
-  [[nodiscard]] std::unique_ptr<Question> drawPeerSalt(const std::string& entry, PeerSaltRequest request,
+  [[nodiscard]] std::unique_ptr<Question> drawPeerSalt(const Entry& entry, PeerSaltRequest request,
                                                        OnAnswer<PeerSaltDrawn> onAnswer);
   // A salt of a [[connect]] entry that was drawn ahead, less than `lifeMs` ago; without one drawPeerSalt() is left. Has
   // more drawn, for those that come after.
-  std::optional<PeerSaltDrawn> takePeerSalt(const std::string& entry, uint64_t lifeMs);
+  std::optional<PeerSaltDrawn> takePeerSalt(const Entry& entry, uint64_t lifeMs);
   // Salts that were drawn ahead may be of another party or block now.
   void forgetPeerSalts() { pools_.clear(); }
-  [[nodiscard]] std::unique_ptr<Question> derivePeerKeys(const std::string& entry, PeerKeysRequest request,
+  [[nodiscard]] std::unique_ptr<Question> derivePeerKeys(const Entry& entry, PeerKeysRequest request,
                                                          OnAnswer<PeerSecrets> onAnswer);
-  [[nodiscard]] std::unique_ptr<Question> acceptPeer(const std::string& entry, PeerAcceptRequest request,
+  [[nodiscard]] std::unique_ptr<Question> acceptPeer(const Entry& entry, PeerAcceptRequest request,
                                                      OnAnswer<PeerAccepted> onAnswer);
   // Base mode: the vault's half of one connection, and what became of its `first` bytes, if there are any. Not waited
   // for while there is no vault: such a connection dies with the vault in any case.
@@ -101,23 +104,10 @@ class VaultClient {
     std::unique_ptr<BaseSession> session;
     std::optional<BaseSession::Opened> opened;  // valid inside the answer alone
   };
-  [[nodiscard]] std::unique_ptr<Question> openPeerSession(const std::string& entry, bool listen, ByteSpan first,
+  [[nodiscard]] std::unique_ptr<Question> openPeerSession(const Entry& entry, bool listen, ByteSpan first,
                                                           OnAnswer<BegunSession> onAnswer);
 
  private:
-  template <typename Step>
-  struct Call;
-  template <typename Step>
-  class Handle;
-  template <typename Step>
-  struct Queue;
-  struct CookieStep;
-  struct VerifyStep;
-  struct MakeStep;
-  struct PeerSaltStep;
-  struct PeerKeysStep;
-  struct PeerAcceptStep;
-
   struct Pool {
     SaltPool<PeerSaltDrawn> salts;
     std::map<uint64_t, std::unique_ptr<Question>> questions;  // under way
@@ -125,10 +115,13 @@ class VaultClient {
   };
 
   template <typename Step>
-  std::unique_ptr<Question> ask(const std::shared_ptr<Queue<Step>>& queue, const std::string& entry,
-                                typename Step::Request request, OnAnswer<typename Step::Answer> onAnswer);
+  std::unique_ptr<Question> ask(const Entry& entry, typename Step::Request request,
+                                OnAnswer<typename Step::Answer> onAnswer);
+  void pump();
   template <typename Step>
-  void pump(Queue<Step>& queue);
+  void pumpEach(proto::Net::Client& net);
+  template <typename Step>
+  bool beginCall(proto::Net::Client& net, const std::shared_ptr<VaultLane>& lane);
   void beginPeerSession(const std::string& entry, bool listen, ByteSpan first,
                         const std::function<void(Result<BegunSession, wire::DropReason>)>& tell);
   void schedule();
@@ -141,12 +134,9 @@ class VaultClient {
   kj::Maybe<proto::Net::Client> net_;
   uint64_t generation_ = 0;
   bool scheduled_ = false;
-  std::shared_ptr<Queue<CookieStep>> cookies_;
-  std::shared_ptr<Queue<VerifyStep>> verifies_;
-  std::shared_ptr<Queue<MakeStep>> makes_;
-  std::shared_ptr<Queue<PeerSaltStep>> salts_;
-  std::shared_ptr<Queue<PeerKeysStep>> keys_;
-  std::shared_ptr<Queue<PeerAcceptStep>> accepts_;
+  std::map<std::string, std::shared_ptr<VaultLane>> lanes_;  // by key; those that have something to do
+  std::string lastTurn_;                                     // its key
+  CallRoom room_;
   std::map<std::string, std::unique_ptr<Pool>> pools_;  // by entry
   std::shared_ptr<CallGate> gate_;                      // of base mode; its sessions may outlive us
   std::shared_ptr<bool> alive_;

@@ -384,14 +384,13 @@ void Worker::recheckBlocks() {
   for (Connection* c = connections_.front(); c != nullptr; c = connections_.next(*c)) {
     const Entry& entry = c->entry();
     if (!c->blockVersion() || rechecks_.contains(entry.id)) continue;
-    rechecks_[entry.id] =
-        vault_.drawPeerSalt(entry.name, {.listen = entry.isListen}, [this, id = entry.id](auto drawn) {
-          rechecks_.erase(id);
-          const bool noVerdict =
-              !drawn && (drawn.error() == DropReason::VaultUnavailable || drawn.error() == DropReason::RateLimited);
-          if (noVerdict) return recheckBlocksLater();
-          onBlockVersion(id, drawn ? std::optional(drawn->blockVersion) : std::nullopt);
-        });
+    rechecks_[entry.id] = vault_.drawPeerSalt(entry, {.listen = entry.isListen}, [this, id = entry.id](auto drawn) {
+      rechecks_.erase(id);
+      const bool noVerdict =
+          !drawn && (drawn.error() == DropReason::VaultUnavailable || drawn.error() == DropReason::RateLimited);
+      if (noVerdict) return recheckBlocksLater();
+      onBlockVersion(id, drawn ? std::optional(drawn->blockVersion) : std::nullopt);
+    });
   }
 }
 

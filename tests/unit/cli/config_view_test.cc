@@ -6,6 +6,8 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
+
 #include "tests/unit/temporary_folder.h"
 #include "vaultd/key_file.h"
 
@@ -129,6 +131,30 @@ pin = "file:no-such-pin"
   EXPECT_TRUE(says(with, "no-such-pin"));
   EXPECT_FALSE(says(with, "module /bin/sh"));
   for (const auto& error : with.errors) EXPECT_EQ(error.message.find("no-such"), std::string::npos) << error.message;
+}
+
+// Who hangs is to be told from who is late.
+TEST_F(ConfigView, ATokensDeadlineIsToBeBelowTheHandshakes) {
+  const vaultd::TokenKey inToken{{}, {std::byte{1}}, "montgomery"};
+  ASSERT_TRUE(vaultd::storeTokenKey(folder_ / "keys", "server", vaultd::KeyKind::X25519, "hsm1", inToken, {}));
+  const auto doubtful = [this](const std::string& deadline, const std::string& limits) {
+    const auto findings = inspectSurroundings(config(std::string(TEXT) + R"(
+[token.hsm1]
+module = "/bin/sh"
+uri = "pkcs11:token=one"
+pin = "file:no-such-pin"
+)" + deadline + "\n" + limits));
+    return std::ranges::any_of(findings.warnings,
+                               [](const auto& text) { return text.find("deadline_ms") != std::string::npos; });
+  };
+  EXPECT_FALSE(doubtful("", "")) << "as it is without a word";
+  EXPECT_FALSE(doubtful("deadline_ms = 4999", ""));
+  EXPECT_TRUE(doubtful("deadline_ms = 5000", ""));
+  EXPECT_FALSE(doubtful("deadline_ms = 5000", "[limits]\nhandshake_timeout_ms = 8000"));
+  EXPECT_TRUE(doubtful("", "[limits]\nhandshake_timeout_ms = 4000"));
+  std::filesystem::remove_all(folder_ / "keys");
+  ASSERT_TRUE(vaultd::generateKey(folder_ / "keys", "server", {}));
+  EXPECT_FALSE(doubtful("deadline_ms = 60000", "")) << "a token of keys that no handshake needs";
 }
 
 TEST_F(ConfigView, AGoodKeyIsNoFinding) {

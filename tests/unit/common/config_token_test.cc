@@ -35,7 +35,7 @@ TEST(TokenConfig, FillsInWhatIsUsual) {
   EXPECT_EQ(std::get<PinFile>(token.pin).path, "/etc/x/pin");
   EXPECT_EQ(token.workers, 2U);
   EXPECT_EQ(token.maxSessions, 4U);
-  EXPECT_EQ(token.deadlineMs, 5000U);
+  EXPECT_EQ(token.deadlineMs, 4000U);
   EXPECT_EQ(token.user, "sallyport-hsm");
   EXPECT_FALSE(token.presenceAlways);
 }

@@ -26,7 +26,9 @@ struct Script {
   std::vector<size_t> batches;  // items of each call, in order
   std::vector<std::string> calls;
   std::vector<std::string> entries;
+  std::vector<std::string> first;  // entry of each call
   bool hold = false;
+  std::set<std::string> hanging;  // entries whose calls are held, and no others
   std::vector<kj::Own<kj::PromiseFulfiller<void>>> held;
   std::optional<proto::Refusal> refusal;
   bool throws = false;
@@ -43,7 +45,7 @@ class ScriptedVault final : public proto::Net::Server {
   kj::Promise<void> sealCookies(SealCookiesContext context) override {
     const auto asked = context.getParams().getHellos();
     for (const auto item : asked) script_.entries.push_back(item.getEntry());
-    return answer("sealCookies", asked.size(), [this, context](uint count) mutable {
+    return answer("sealCookies", asked[0].getEntry(), asked.size(), [this, context](uint count) mutable {
       auto outcomes = context.getResults().initOutcomes(count);
       for (uint i = 0; i < count; ++i) {
         if (script_.refusal) {
@@ -57,7 +59,8 @@ class ScriptedVault final : public proto::Net::Server {
     });
   }
   kj::Promise<void> verifyVouches(VerifyVouchesContext context) override {
-    return answer("verifyVouches", context.getParams().getVouches().size(), [this, context](uint count) mutable {
+    const auto asked = context.getParams().getVouches();
+    return answer("verifyVouches", asked[0].getEntry(), asked.size(), [this, context](uint count) mutable {
       auto outcomes = context.getResults().initOutcomes(count);
       for (uint i = 0; i < count; ++i) {
         if (script_.refusal)
@@ -68,7 +71,8 @@ class ScriptedVault final : public proto::Net::Server {
     });
   }
   kj::Promise<void> makeVouches(MakeVouchesContext context) override {
-    return answer("makeVouches", context.getParams().getRequests().size(), [this, context](uint count) mutable {
+    const auto asked = context.getParams().getRequests();
+    return answer("makeVouches", asked[0].getEntry(), asked.size(), [this, context](uint count) mutable {
       auto outcomes = context.getResults().initOutcomes(count);
       for (uint i = 0; i < count; ++i) {
         if (script_.refusal) {
@@ -88,7 +92,7 @@ class ScriptedVault final : public proto::Net::Server {
       EXPECT_FALSE(item.getListen());
       script_.entries.push_back(item.getName());
     }
-    return answer("peerSalts", asked.size(), [this, context](uint count) mutable {
+    return answer("peerSalts", asked[0].getName(), asked.size(), [this, context](uint count) mutable {
       auto outcomes = context.getResults().initOutcomes(count);
       for (uint i = 0; i < count; ++i) {
         if (script_.refusal) {
@@ -104,12 +108,13 @@ class ScriptedVault final : public proto::Net::Server {
 
  private:
   template <typename Fill>
-  kj::Promise<void> answer(const char* name, uint items, Fill fill) {
+  kj::Promise<void> answer(const char* name, const std::string& entry, uint items, Fill fill) {
     script_.batches.push_back(items);
     script_.calls.push_back(name);
+    script_.first.push_back(entry);
     if (script_.throws) return KJ_EXCEPTION(FAILED, "the vault is confused");
     const uint count = script_.answersTooFew ? items - 1 : items;
-    if (!script_.hold) {
+    if (!script_.hold && !script_.hanging.contains(entry)) {
       fill(count);
       return kj::READY_NOW;
     }
@@ -159,18 +164,24 @@ class AVaultClient : public testing::Test {
       answers[number] = answer ? std::nullopt : std::optional(answer.error());
     };
   }
-  [[nodiscard]] std::unique_ptr<VaultClient::Question> askCookie(int number = 0, const std::string& entry = "db") {
+  static Entry entryOf(const std::string& name, const std::string& key = "server") {
+    Entry entry;
+    entry.name = name;
+    entry.vaultKey = key;
+    return entry;
+  }
+  [[nodiscard]] std::unique_ptr<VaultClient::Question> askCookie(int number = 0, const Entry& entry = entryOf("db")) {
     asking = true;
     auto question = client->sealCookie(entry, {}, note<SealedCookie>(number));
     asking = false;
     return question;
   }
   // What each kind of question comes to.
-  std::vector<std::optional<R>> askAll() {
+  std::vector<std::optional<R>> askAll(const Entry& entry = entryOf("e")) {
     answers.clear();
-    const auto a = client->sealCookie("e", {}, note<SealedCookie>(0));
-    const auto b = client->verifyVouch("e", {}, note<VerifiedVouch>(1));
-    const auto c = client->makeVouch("e", {}, note<MadeVouch>(2));
+    const auto a = client->sealCookie(entry, {}, note<SealedCookie>(0));
+    const auto b = client->verifyVouch(entry, {}, note<VerifiedVouch>(1));
+    const auto c = client->makeVouch(entry, {}, note<MadeVouch>(2));
     turns();
     EXPECT_EQ(answers.size(), 3u);
     return {answers[0], answers[1], answers[2]};

@@ -11,9 +11,9 @@ TEST_F(AVaultClient, GetsItsAnswers) {
   std::optional<Result<SealedCookie, R>> cookie;
   std::optional<Result<VerifiedVouch, R>> verdict;
   std::optional<Result<MadeVouch, R>> made;
-  const auto a = client->sealCookie("db", {}, [&](auto answer) { cookie = std::move(answer); });
-  const auto b = client->verifyVouch("db", {}, [&](auto answer) { verdict = std::move(answer); });
-  const auto c = client->makeVouch("db", {}, [&](auto answer) { made = std::move(answer); });
+  const auto a = client->sealCookie(entryOf("db"), {}, [&](auto answer) { cookie = std::move(answer); });
+  const auto b = client->verifyVouch(entryOf("db"), {}, [&](auto answer) { verdict = std::move(answer); });
+  const auto c = client->makeVouch(entryOf("db"), {}, [&](auto answer) { made = std::move(answer); });
   turns();
   ASSERT_TRUE(cookie && *cookie && verdict && *verdict && made && *made);
   EXPECT_EQ((*cookie)->packet.nonce.span()[0], std::byte{7});
@@ -31,7 +31,7 @@ TEST_F(AVaultClient, SendsTheQuestionsOfATurnTogetherAndAtMost64ACall) {
   connect();
   script.hold = true;
   std::vector<std::unique_ptr<VaultClient::Question>> questions;
-  for (int i = 0; i < 300; ++i) questions.push_back(askCookie(i, "entry-" + std::to_string(i)));
+  for (int i = 0; i < 300; ++i) questions.push_back(askCookie(i, entryOf("entry-" + std::to_string(i))));
   turns();
   EXPECT_EQ(script.batches, (std::vector<size_t>{64, 64}));  // two under way, no more
   script.hold = false;
@@ -116,7 +116,7 @@ TEST_F(AVaultClient, LetsAnAnswerWithdrawTheOthers) {
   std::vector<std::unique_ptr<VaultClient::Question>> questions;
   int granted = 0;
   for (int i = 0; i < 3; ++i) {
-    questions.push_back(client->sealCookie("e", {}, [&](auto) {
+    questions.push_back(client->sealCookie(entryOf("e"), {}, [&](auto) {
       ++granted;
       questions.clear();  // a connection that dies may take others with it
     }));
