@@ -15,12 +15,11 @@
 #include <fstream>
 
 #include "common/check.h"
+#include "hsmd/program.h"
 
 namespace sallyport::hsmd {
 
 namespace {
-
-constexpr int FIRST_CHILD_FD = 3;
 
 // SIGCHLD as something to poll for: a child that is stopped shows by nothing else.
 class ChildSignals {
@@ -89,7 +88,7 @@ class Launcher {
 
  private:
   void obey(const LauncherOrder& order) {
-    launched_.lastEpoch = order.epoch;
+    *options_.lastEpoch = order.epoch;  // before anything of it is there
     if (order.order == Order::Kill) {
       if (child_ > 0) kill(-child_, SIGKILL);
     } else if (child_ > 0) {
@@ -124,15 +123,7 @@ class Launcher {
     // What a module prints is nobody's output.
     const int nothing = open("/dev/null", O_RDONLY | O_CLOEXEC);
     if (nothing < 0 || dup2(nothing, STDIN_FILENO) < 0 || dup2(STDERR_FILENO, STDOUT_FILENO) < 0) _exit(126);
-    const int count = static_cast<int>(options_.childFds.size());
-    for (int i = 0; i < count; ++i) {
-      if (dup2(options_.childFds[static_cast<size_t>(i)], FIRST_CHILD_FD + i) < 0) _exit(126);
-    }
-    const int program = FIRST_CHILD_FD + count;
-    if (dup3(options_.program, program, O_CLOEXEC) < 0) _exit(126);
-    close_range(static_cast<unsigned>(program) + 1, ~0U, 0);
-    syscall(SYS_execveat, program, "", arguments, environment_.data(), AT_EMPTY_PATH);
-    _exit(126);
+    becomeProgram(options_.program, options_.childFds, arguments, environment_.data());
   }
 
   void reap() {

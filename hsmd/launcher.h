@@ -1,7 +1,8 @@
-// launcher.h - starts and ends the processes that load a module. Part of: hsmd (the process that the client started).
+// launcher.h - starts and ends the processes that load a module. Part of: hsmd (its first process; guard.h starts it).
 // A system call filter is inherited over exec, and what a module needs while it loads can't be foreseen: so the process
 // that execs has none, and does nothing else. It has dropped root, capabilities and the way to new ones; it believes a
-// command of eight bytes and parses nothing. The keeper, which thinks, is another process and has a filter that kills.
+// command of eight bytes and parses nothing of others. The keeper, which thinks, is another process and has a filter
+// that kills.
 #pragma once
 
 #include <sys/types.h>
@@ -12,8 +13,7 @@
 
 namespace sallyport::hsmd {
 
-// What `ps` and `pkill` see: the keeper and workers have names of their own, so that whoever ends "hsmd" ends what this
-// process brings back.
+// What `ps` sees; the program is hsmd for both.
 constexpr const char* LAUNCHER_NAME = "token-launcher";
 constexpr const char* KEEPER_NAME = "hsmd";
 
@@ -35,12 +35,14 @@ struct LauncherOptions {
   pid_t keeper = 0;                      // its end is ours: whoever called launch() may start another
   std::vector<int> childFds;             // become 3, 4, ... in the child
   std::vector<std::string> environment;  // NAME=value: all that a child has
+  // That of each order is written here, in memory that outlives this process: whoever takes its place goes on behind
+  // it.
+  uint32_t* lastEpoch = nullptr;
 };
 
 struct Launched {
   int keeperStatus = 0;        // of waitpid
   bool keeperStopped = false;  // and that is why it was killed
-  uint32_t lastEpoch = 0;      // of its orders; 0: it has given none
 };
 // Until the keeper is gone; one that is stopped is killed: nobody would end the workers of a module that hangs. Nothing
 // of what it has started is left when it returns, and no keeper.

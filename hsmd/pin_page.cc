@@ -1,4 +1,4 @@
-// pin_page.cc - see pin_page.h. Part of: hsmd (keeper and worker).
+// pin_page.cc - see pin_page.h. Part of: hsmd (guard and worker).
 #include "hsmd/pin_page.h"
 
 #include <fcntl.h>

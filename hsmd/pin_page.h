@@ -1,5 +1,5 @@
-// pin_page.h - the PIN and what is known of it, in memory that outlives workers. Part of: hsmd (keeper and worker).
-// One page of memfd_secret made by the keeper; each worker maps it. It is how a PIN that was wrong stays wrong: no
+// pin_page.h - the PIN and what is known of it, in memory that outlives workers. Part of: hsmd (guard and worker).
+// One page of memfd_secret made by the guard; each worker maps it. It is how a PIN that was wrong stays wrong: no
 // worker to come tries it again, whatever ended the one before. Used by one thread of one process at a time.
 #pragma once
 

@@ -1,6 +1,11 @@
 // settings.cc - see settings.h. Part of: hsmd.
 #include "hsmd/settings.h"
 
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
 #include <charconv>
 
 namespace sallyport::hsmd {
@@ -10,6 +15,9 @@ namespace {
 // Each value is its length in decimal, a colon, and its bytes.
 void put(std::string& out, std::string_view value) { out += std::to_string(value.size()) + ":" + std::string(value); }
 void put(std::string& out, uint64_t value) { put(out, std::to_string(value)); }
+
+constexpr uint32_t MOST_PATHS = 64;
+constexpr uint32_t MOST_VARIABLES = 4096;  // the configuration's own bound is its length
 
 struct Reader {
   std::string_view rest;
@@ -27,15 +35,16 @@ struct Reader {
     rest.remove_prefix(used + 1 + length);
     return value;
   }
-  uint32_t number(uint32_t most) {
+  template <typename Number>
+  Number number(Number most) {
     const std::string digits = text();
-    uint32_t value = 0;
+    Number value = 0;
     const auto [end, fault] = std::from_chars(digits.data(), digits.data() + digits.size(), value);
     if (fault != std::errc() || end != digits.data() + digits.size() || value > most) good = false;
     return good ? value : 0;
   }
-  std::vector<std::string> texts() {
-    std::vector<std::string> values(number(64));
+  std::vector<std::string> texts(uint32_t most) {
+    std::vector<std::string> values(number(most));
     for (auto& value : values) value = text();
     return values;
   }
@@ -87,14 +96,56 @@ std::optional<WorkerSettings> WorkerSettings::parse(std::string_view text) {
   settings.profile = static_cast<ModuleProfile>(reader.number(static_cast<uint32_t>(ModuleProfile::Custom)));
   settings.requirement =
       static_cast<SandboxRequirement>(reader.number(static_cast<uint32_t>(SandboxRequirement::None)));
-  settings.maxSessions = reader.number(1024);
-  settings.workers = reader.number(16);
-  settings.sessionCopy = reader.number(1) == 1;
-  settings.operatorMode = reader.number(1) == 1;
-  settings.readPaths = reader.texts();
-  settings.writePaths = reader.texts();
+  settings.maxSessions = reader.number(1024U);
+  settings.workers = reader.number(16U);
+  settings.sessionCopy = reader.number(1U) == 1;
+  settings.operatorMode = reader.number(1U) == 1;
+  settings.readPaths = reader.texts(MOST_PATHS);
+  settings.writePaths = reader.texts(MOST_PATHS);
   if (!reader.good || !reader.rest.empty()) return std::nullopt;
   return settings;
+}
+
+std::string LauncherSettings::write() const {
+  std::string out;
+  put(out, token);
+  put(out, stepMs);
+  put(out, static_cast<uint64_t>(requirement));
+  put(out, environment.size());
+  for (const auto& variable : environment) put(out, variable);
+  return out;
+}
+
+std::optional<LauncherSettings> LauncherSettings::parse(std::string_view text) {
+  Reader reader{text};
+  LauncherSettings settings;
+  settings.token = reader.text();
+  settings.stepMs = reader.number(UINT64_MAX);
+  settings.requirement =
+      static_cast<SandboxRequirement>(reader.number(static_cast<uint32_t>(SandboxRequirement::None)));
+  settings.environment = reader.texts(MOST_VARIABLES);
+  if (!reader.good || !reader.rest.empty()) return std::nullopt;
+  return settings;
+}
+
+int settingsFile(const std::string& text) {
+  const int fd = memfd_create("hsmd-settings", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+  if (fd < 0) return -1;
+  if (write(fd, text.data(), text.size()) == static_cast<ssize_t>(text.size()) &&
+      fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE | F_SEAL_SEAL) == 0)
+    return fd;
+  const int problem = errno;
+  close(fd);
+  errno = problem;
+  return -1;
+}
+
+std::string readSettings(int fd) {
+  struct stat status {};
+  if (fstat(fd, &status) != 0 || status.st_size <= 0) return {};
+  std::string text(static_cast<size_t>(status.st_size), '\0');
+  if (pread(fd, text.data(), text.size(), 0) != static_cast<ssize_t>(text.size())) return {};
+  return text;
 }
 
 }  // namespace sallyport::hsmd

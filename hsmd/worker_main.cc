@@ -33,16 +33,8 @@ struct Inherited {
   SharedMemory page;
 };
 
-std::optional<WorkerSettings> readSettings() {
-  std::string text(64 * 1024, '\0');
-  const ssize_t got = pread(SETTINGS_FD, text.data(), text.size(), 0);
-  if (got <= 0) return std::nullopt;
-  text.resize(static_cast<size_t>(got));
-  return WorkerSettings::parse(text);
-}
-
 std::optional<Inherited> takeInherited() {
-  auto settings = readSettings();
+  auto settings = WorkerSettings::parse(readSettings(SETTINGS_FD));
   auto pin = SharedMemory::map(PIN_FD, PIN_PAGE_BYTES);
   auto board = SharedMemory::map(BOARD_FD, BOARD_BYTES);
   auto page = SharedMemory::map(PAGE_FD, hsm::PAGE_BYTES);
@@ -197,6 +189,7 @@ int run(int argc, char** argv) {
   }
   // The PIN and derived secrets are about to be in this memory.
   prctl(PR_SET_DUMPABLE, 0);
+  prctl(PR_SET_NAME, "hsmd-worker");  // run by descriptor, it would be called by a number
   std::signal(SIGPIPE, SIG_IGN);
   startLog("hsmd-worker");
   CHECK(sodium_init() >= 0);

@@ -77,7 +77,10 @@ class Spawn {
 }  // namespace
 
 KeeperStart startOf(const TokenConfig& token, const fs::path& configFile, bool asOperator) {
-  KeeperStart start{findProgram("hsmd"), configFile, token.name, asOperator};
+  // Beside hsmd, in an installation as in a build tree.
+  const fs::path hsmd = findProgram("hsmd");
+  const fs::path guard = hsmd.empty() ? hsmd : hsmd.parent_path() / "token-guard";
+  KeeperStart start{guard, configFile, token.name, asOperator};
   if (const auto* pin = std::get_if<PinDescriptor>(&token.pin)) start.pinFd = pin->fd;
   return start;
 }
@@ -91,8 +94,8 @@ Result<KeeperEnds, std::string> startKeeper(const KeeperStart& start) {
   auto control = socketPair();
   if (!control) return refuse(control.error());
 
-  // The launcher's name. What is called hsmd can be killed, all of it: the launcher brings it back.
-  std::vector<std::string> words = {"token-launcher",
+  // Without a folder that may have hsmd in its name: what is called that can be killed, all of it, and is brought back.
+  std::vector<std::string> words = {"token-guard",
                                     "--config",
                                     start.configFile.string(),
                                     "--token",

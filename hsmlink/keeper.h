@@ -1,7 +1,8 @@
 // keeper.h - starting an hsmd, the keeper of one token. Part of: hsmlink (vaultd before lock-down, CLI).
 // This is the one place from which vaultd starts a program, and it does so before it has read a key or entered its
-// sandbox: afterwards the system calls for it are gone. The keeper gets three descriptors and its standard error;
-// everything else of ours is close-on-exec. It ends when its control socket closes, so it never outlives us.
+// sandbox: afterwards the system calls for it are gone. So it isn't hsmd itself that is started, but token-guard, which
+// starts hsmd, and another one when that was killed, on the same descriptors. It gets three of them and our standard
+// error; everything else of ours is close-on-exec. It ends when its control socket closes, so it never outlives us.
 #pragma once
 
 #include <sys/types.h>
@@ -28,7 +29,7 @@ struct KeeperEnds {
 };
 
 struct KeeperStart {
-  std::filesystem::path program;
+  std::filesystem::path program;  // token-guard
   std::filesystem::path configFile;
   std::string token;
   bool asOperator = false;     // may generate, import and probe

@@ -169,7 +169,7 @@ class Bench:
                                  "--secs", self.options.secs)
         self.vault_calls(kind, alone["derives_per_s"])
         with AwakeCores():
-            served = run_json(program("hsm_derives"), harness.binary("hsmd"), kind.far.config, "hsm", "--secs", self.options.secs)
+            served = run_json(program("hsm_derives"), harness.binary("token-guard"), kind.far.config, "hsm", "--secs", self.options.secs)
         self.add("derives of the module alone", "per s", kind, alone["derives_per_s"])
         self.add("derives of the module alone, mean", "us", kind, alone["mean_us"])
         self.add("derives of the module alone, CPU", "us each", kind, alone["cpu_us"])

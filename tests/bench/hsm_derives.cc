@@ -1,9 +1,9 @@
 // hsm_derives.cc - what hsmd does per second, asked in frames as vaultd asks it. Part of: tests/bench.
 //
-//   hsm_derives HSMD CONFIG TOKEN [--secs S] [--width N]
+//   hsm_derives GUARD CONFIG TOKEN [--secs S] [--width N]
 //
-// Starts hsmd for [token.TOKEN], takes its first X25519 key that proved itself, and derives with it: one after the
-// other, then N at a time. The page is ordinary shared memory here. The answer is one line of JSON.
+// Starts hsmd, by token-guard, for [token.TOKEN], takes its first X25519 key that proved itself, and derives with it:
+// one after the other, then N at a time. The page is ordinary shared memory here. The answer is one line of JSON.
 #include <fcntl.h>
 #include <poll.h>
 #include <sodium.h>

@@ -36,10 +36,11 @@ def undocumented(root):
     for option in sorted(options):
         if option not in pages["sallyport.1"]:
             yield "sallyport.1", f"the option {option}"
-    for daemon in ("vaultd", "netd", "hsmd"):
-        for option in re.findall(r'"  (--[a-z-]+)', (root / daemon / "main.cc").read_text()):
-            if option not in pages[f"{daemon}.8"]:
-                yield f"{daemon}.8", f"the option {option}"
+    for source in ("vaultd/main.cc", "netd/main.cc", "hsmd/main.cc", "hsmd/guard_main.cc"):
+        page = source.partition("/")[0] + ".8"
+        for option in re.findall(r'"  (--[a-z-]+)', (root / source).read_text()):
+            if option not in pages[page]:
+                yield page, f"the option {option}"
     parser = "".join((root / "common" / name).read_text() for name in ("config_parse.cc", "config_token.cc"))
     keys = set()
     for group in re.findall(r"\{((?:\s*\"[a-z_]+\",?)+)\}", parser):

@@ -53,7 +53,7 @@ def bin_root():
 
 
 def binary(name):
-    folder = {"sallyport": "cli", "vaultd": "vaultd", "hsmd": "hsmd"}.get(name, "netd")
+    folder = {"sallyport": "cli", "vaultd": "vaultd", "hsmd": "hsmd", "token-guard": "hsmd"}.get(name, "netd")
     return str(bin_root() / folder / name)
 
 

@@ -1,7 +1,7 @@
 #!/usr/bin/python3
-"""Goal: any process of an hsmd may die or be stopped. What is called hsmd is replaced, all of it at once, and handshakes resume by
-themselves; a worker that floods its keeper is ended for that by name; if the launcher itself is killed, nothing is left behind, and
-status and log say that only a restart of vaultd helps.
+"""Goal: any process of an hsmd may die or be stopped, and all that run its programs at once: they are replaced, handshakes resume by
+themselves, and the PIN is neither lost nor tried again; a worker that floods its keeper is ended for that by name; if those that start
+the others are all killed, nothing is left behind, and status and log say that only a restart of vaultd helps.
 Method: real processes, killed one by one: hsmd by itself in frames, then behind a vault.
 """
 
@@ -10,6 +10,7 @@ import os
 import pathlib
 import signal
 import sys
+import threading
 import time
 import unittest
 
@@ -36,15 +37,28 @@ def has_filter(pid):
 
 
 def by_role(session):
-    """{"launcher": pid, "keeper": pid, "worker": pid} of the one hsmd in this session, as far as they live. What is about to become a
-    worker has the launcher's name for a moment, but no filter."""
-    names = {"token-launcher": "launcher", "hsmd": "keeper", "hsmd-worker": "worker"}
+    """{"guard": pid, "launcher": pid, "keeper": pid, "worker": pid} of the one hsmd in this session, as far as they live. What is about to
+    become another one has its parent's name for a moment; a keeper and a worker have a filter."""
+    names = {"token-guard": "guard", "token-launcher": "launcher", "hsmd": "keeper", "hsmd-worker": "worker"}
     return {names[name]: pid for pid, name in processes_of_session(session).items()
-            if name in names and (name == "token-launcher" and parent_name(pid) != name or has_filter(pid))}
+            if name in names and (name.startswith("token-") and parent_name(pid) != name or has_filter(pid))}
 
 
-def whole(session):
-    return wait_until(lambda: len(by_role(session)) == 3 and by_role(session), 20, "hsmd is whole")
+def whole(session, roles=4):
+    return wait_until(lambda: len(by_role(session)) == roles and by_role(session), 20, "hsmd is whole")
+
+
+def program(pid):
+    """The name of the file that it runs; of another user only root may know."""
+    try:
+        return os.path.basename(os.readlink(f"/proc/{pid}/exe"))
+    except OSError:
+        return ""
+
+
+def running(session):
+    """All that run one of hsmd's two programs, as `kill -9` finds them."""
+    return [pid for pid in processes_of_session(session) if program(pid) in ("hsmd", "hsmd-worker")]
 
 
 def kill(pid):
@@ -85,7 +99,7 @@ class Alone(unittest.TestCase):
             self.assertEqual((died["epoch"], died["status"]), (epoch, "keeperDied"))
             self.hsm.wait_up(after=epoch)
             after = self.roles()
-            self.assertEqual(after["launcher"], before["launcher"])
+            self.assertEqual((after["guard"], after["launcher"]), (before["guard"], before["launcher"]))
             self.assertNotEqual(after["keeper"], before["keeper"])
             self.assertFalse(is_alive(before["worker"]))
             self.assert_works()
@@ -116,11 +130,101 @@ class Alone(unittest.TestCase):
         self.hsm.close()
         wait_until(lambda: not processes_of_session(session), 15, "everything ended")
 
-    def test_without_its_launcher_nothing_lives_on(self):
+    def test_a_launcher_that_dies_is_replaced_and_all_that_it_had_with_it(self):
+        # What is in the configuration now, nobody reads.
+        (self.hsm.dir / "sallyport.toml").write_text("[token.hsm]\nmodule = 1\n")
+        for _ in range(3):
+            before, epoch = self.roles(), self.hsm.epoch
+            kill(before["launcher"])
+            died = self.hsm.wait_died(epoch)
+            self.assertEqual((died["epoch"], died["status"]), (epoch, "keeperDied"))
+            self.hsm.wait_up(after=epoch)
+            after = self.roles()
+            self.assertEqual(after["guard"], before["guard"])
+            self.assertFalse(set(after.values()) & {before["launcher"], before["keeper"], before["worker"]})
+            self.assertFalse(is_alive(before["keeper"]) or is_alive(before["worker"]))
+            self.assert_works()
+        self.assertEqual(self.hsm.wait_layers()["seccomp"][0], "active")
+        for role in ("guard", "launcher", "keeper", "worker"):
+            status = pathlib.Path(f"/proc/{self.roles()[role]}/status").read_text()
+            self.assertRegex(status, r"(?m)^CapEff:\s+0+$", role)
+            self.assertRegex(status, r"(?m)^NoNewPrivs:\s+1$", role)
+        self.assertIn("its hsmd was killed by SIGKILL", self.hsm.log())
+        self.assertEqual(self.token.state()["tries"], "3")
+
+    def test_all_that_run_its_programs_may_be_killed_or_stopped_at_once(self):
         session = self.hsm.keeper.pid
-        kill(self.roles()["launcher"])
+        for signum in (signal.SIGKILL, signal.SIGSTOP):
+            before, epoch = self.roles(), self.hsm.epoch
+            found = running(session)
+            self.assertEqual(len(found), 3)
+            send_each(found, signum)
+            self.hsm.wait_up(after=epoch)
+            self.assertFalse(any(is_alive(pid) for pid in found))
+            self.assertEqual(self.roles()["guard"], before["guard"])
+            self.assert_works()
+        self.assertIn("its hsmd was stopped", self.hsm.log())
+
+    def test_a_client_that_leaves_while_there_is_no_launcher_ends_it_all(self):
+        session = self.hsm.keeper.pid
+        for _ in range(4):  # so that the next one waits
+            kill(wait_until(lambda: by_role(session).get("launcher"), 20, "a launcher"))
+        self.hsm.close()
+        wait_until(lambda: not processes_of_session(session), 15, "everything ended")
+
+    def test_without_its_guard_all_goes_on_and_ends_with_the_client(self):
+        session, before, epoch = self.hsm.keeper.pid, self.roles(), self.hsm.epoch
+        kill(before.pop("guard"))
+        self.assert_works()
+        self.assertEqual((whole(session, 3), self.hsm.epoch), (before, epoch))
+        kill(before["keeper"])
+        self.hsm.wait_up(after=epoch)
+        self.assert_works()
+        self.hsm.close()
+        wait_until(lambda: not processes_of_session(session), 15, "everything ended")
+
+    def test_without_its_guard_and_its_launcher_nothing_lives_on(self):
+        session, before = self.hsm.keeper.pid, self.roles()
+        kill(before["guard"])
+        kill(before["launcher"])
         wait_until(lambda: not processes_of_session(session), 15, "everything ended")
         wait_until(lambda: not self.hsm.pump(1), 15, "the client sees the end of its socket")
+
+    # -- the PIN
+
+    def killed(self, hsm):
+        """All at once; the one that comes up after."""
+        epoch = hsm.epoch
+        send_each(running(hsm.keeper.pid), signal.SIGKILL)
+        return hsm.wait_up(after=epoch)
+
+    def test_a_pin_that_was_given_outlives_them_all(self):
+        with Hsmd(self.token, pin="ask") as hsm:
+            self.assertEqual(hsm.log_in(self.token.pin), "ok")
+            for _ in range(2):
+                self.assertEqual(self.killed(hsm).login_status, "ok")
+            self.assertEqual(hsm.keys()[0]["publicKey"], self.public)
+        self.assertEqual(self.token.state()["tries"], "3")
+
+    def test_a_pin_that_was_wrong_is_not_tried_again(self):
+        self.token.set_pin_file("wrong")
+        with Hsmd(self.token) as hsm:
+            self.assertEqual(hsm.login_status, "pinWrong")
+            logins = self.token.count("C_Login")
+            self.token.set_pin_file(self.token.pin)  # which nobody reads
+            self.assertEqual(self.killed(hsm).login_status, "pinWrong")
+            self.assertEqual(self.token.count("C_Login"), logins)
+            self.assertEqual(self.token.state()["tries"], "2")
+            self.assertEqual(hsm.log_in(self.token.pin), "ok")
+
+    def test_a_pin_that_was_being_tried_is_not_tried_again(self):
+        logins = self.token.count("C_Login")
+        self.token.faults("C_Login hang")
+        with Hsmd(self.token, wait=False) as hsm:
+            wait_until(lambda: self.token.count("C_Login") > logins, 20, "it hangs")
+            self.token.faults("")
+            self.assertEqual(self.killed(hsm).login_status, "notLoggedIn")
+            self.assertEqual(self.token.count("C_Login"), logins + 1)
 
     def test_a_worker_that_floods_its_keeper_is_ended_by_name(self):
         epoch, pid = self.hsm.epoch, self.hsm.pid
@@ -168,53 +272,72 @@ class BehindAVault(SystemTest):
         self.assertIn("its keeper was killed by SIGKILL", self.site_.log())
         self.assertIn("watches over the module's died", self.site_.log())
 
-    def hsmd(self):
-        """All that is called so, as `pkill hsmd` finds it."""
-        return [pid for pid, name in processes_of_session(self.site_.up.pid).items() if name.startswith("hsmd")]
+    def assert_replaced_under_load(self, signum):
+        """All that run hsmd's programs, while handshakes ask for them all the time."""
+        vault, before = self.site_.vault_status()["pid"], self.roles()
+        found, stop, tried = running(self.site_.up.pid), threading.Event(), []
 
-    def test_handshakes_resume_by_themselves_after_all_that_is_called_hsmd_was_killed(self):
-        vault = self.site_.vault_status()["pid"]
+        def load():
+            while not stop.is_set():
+                tried.append(self.works())
+        threads = [threading.Thread(target=load) for _ in range(3)]
         with self.site_.connect(self.port, self.alice, key="server") as session:
-            self.roles()
-            killed = self.hsmd()
-            self.assertEqual(len(killed), 2)
-            send_each(killed, signal.SIGKILL)
-            wait_until(self.works, RESUME_S, "handshakes resume", step=0.1)
+            for thread in threads:
+                thread.start()
+            try:
+                wait_until(lambda: any(tried), 20, "handshakes are under way")
+                self.assertEqual(set(found), {before["launcher"], before["keeper"], before["worker"]})
+                send_each(found, signum)
+                wait_until(lambda: not any(is_alive(pid) for pid in found), 20, "they are dead")
+                wait_until(self.works, RESUME_S, "handshakes resume", step=0.1)
+            finally:
+                stop.set()
+                for thread in threads:
+                    thread.join()
             self.assert_echo(session, b"a session that was there")
-        self.assertFalse(set(killed) & set(self.hsmd()))
-        self.assertEqual(self.site_.vault_status()["pid"], vault)
+        self.assertEqual((self.site_.vault_status()["pid"], self.roles()["guard"]), (vault, before["guard"]))
+        self.assertTrue(self.works())
+        self.assertEqual(self.token.state()["tries"], "3")
 
-    def test_handshakes_resume_by_themselves_after_all_that_is_called_hsmd_was_stopped(self):
-        vault = self.site_.vault_status()["pid"]
-        with self.site_.connect(self.port, self.alice, key="server") as session:
-            self.roles()
-            stopped = self.hsmd()
-            send_each(stopped, signal.SIGSTOP)
-            wait_until(self.works, RESUME_S, "handshakes resume", step=0.1)
-            self.assert_echo(session, b"a session that was there")
-        self.assertFalse(any(is_alive(pid) for pid in stopped))
+    def test_handshakes_resume_by_themselves_after_all_of_hsmd_was_killed(self):
+        for _ in range(2):
+            self.assert_replaced_under_load(signal.SIGKILL)
+        self.assertIn("its hsmd was killed by SIGKILL: starting it again in 100 ms", self.site_.log())
+
+    def test_handshakes_resume_by_themselves_after_all_of_hsmd_was_stopped(self):
+        self.assert_replaced_under_load(signal.SIGSTOP)
+        self.assertIn("its hsmd was stopped, and is ended for that", self.site_.log())
+
+    def test_handshakes_resume_by_themselves_after_the_keeper_was_stopped(self):
+        vault, keeper = self.site_.vault_status()["pid"], self.roles()["keeper"]
+        os.kill(keeper, signal.SIGSTOP)
+        wait_until(lambda: not is_alive(keeper), 20, "it is ended")
+        wait_until(self.works, RESUME_S, "handshakes resume", step=0.1)
         self.assertIn("its keeper was stopped, and is ended for that", self.site_.log())
         self.assertEqual(self.site_.vault_status()["pid"], vault)
 
-    def test_its_launcher_stopped_as_well_is_refused_by_name_and_resumes(self):
+    def test_its_guard_stopped_as_well_is_refused_by_name_and_resumes(self):
         vault, before = self.site_.vault_status()["pid"], self.site_.drops()
         stopped = self.roles()
-        self.assertEqual(set(stopped), {"launcher", "keeper", "worker"})
-        for pid in stopped.values():
-            os.kill(pid, signal.SIGSTOP)
+        self.assertEqual(set(stopped), {"guard", "launcher", "keeper", "worker"})
+        for role in ("guard", "launcher", "keeper", "worker"):
+            os.kill(stopped[role], signal.SIGSTOP)
         self.assertFalse(self.works())
         self.assertTrue(self.works(self.soft_port, "soft"), "another key suffers")
         shown = self.site_.cli("hsm", "status", check=False)
         self.assertEqual(shown.returncode, 1, "a token that answers nothing is shown as up")
         self.assertIn(b"is being ended: a call took too long", shown.stdout + shown.stderr)
         self.assertTrue(set(self.site_.drops_since(before)) & {"hsm_unavailable", "vault_unavailable"})
-        os.kill(stopped["launcher"], signal.SIGCONT)  # which ends the others as they are
+        os.kill(stopped.pop("guard"), signal.SIGCONT)  # which ends the others as they are
         wait_until(self.works, RESUME_S, "handshakes resume", step=0.1)
-        self.assertFalse(is_alive(stopped["worker"]) or is_alive(stopped["keeper"]))
+        self.assertFalse(any(is_alive(pid) for pid in stopped.values()))
         self.assertEqual(self.site_.vault_status()["pid"], vault)
 
-    def test_the_launchers_end_is_told_with_what_to_do_and_a_restart_mends_it(self):
-        before = self.roles()
+    def test_the_guards_end_changes_nothing_and_the_launchers_after_it_is_told_with_what_to_do(self):
+        before, status = self.roles(), self.site_.vault_status()["pid"]
+        kill(before.pop("guard"))
+        self.assertTrue(self.works())
+        self.assertEqual((whole(self.site_.up.pid, 3), self.site_.vault_status()["pid"]), (before, status))
         kill(before["launcher"])
         wait_until(lambda: not any(is_alive(pid) for pid in before.values()), 15, "its processes end with it")
 
@@ -229,6 +352,42 @@ class BehindAVault(SystemTest):
         self.assertTrue(self.works(self.soft_port, "soft"), "another key suffers")
         os.kill(self.site_.vault_status()["pid"], signal.SIGKILL)  # `up` starts it again
         wait_until(self.works, RESUME_S, "handshakes after a restart of vaultd", step=0.1)
+
+    def test_nothing_outlives_the_vault_or_up(self):
+        before = self.roles()
+        kill(self.site_.vault_status()["pid"])  # `up` starts it again
+        wait_until(lambda: not any(is_alive(pid) for pid in before.values()), 15, "they end with the vault")
+        wait_until(self.works, RESUME_S, "handshakes after a restart of vaultd", step=0.1)
+        session, before = self.site_.up.pid, self.roles()
+        kill(session)
+        wait_until(lambda: not processes_of_session(session), 15, "everything ended")
+        self.assertFalse(any(is_alive(pid) for pid in before.values()))
+
+
+class UnlockedByAnOperator(SystemTest):
+    def test_the_pin_outlives_all_of_hsmd(self):
+        token = tokens.Mock()
+        self.addCleanup(token.remove)
+        site = self.site("hsm-ask")
+        site.token("hsm", token)
+        site.token_key("server", "hsm")
+        site.token("hsm", token, pin="ask")
+        alice = site.peer("alice")
+        port = site.listen("echo", ["alice"], "echo", key="server")
+        site.start()
+
+        def works():
+            with contextlib.suppress(OSError, ct.Closed, ct.BadPeer, TimeoutError), site.connect(port, alice, timeout=10) as session:
+                session.send(b"x")
+                return session.receive(10) == b"x"
+        self.assertFalse(works())
+        site.cli("hsm", "unlock", "hsm", "--pin-file", str(token.pin_file))
+        wait_until(works, RESUME_S, "handshakes after `hsm unlock`", step=0.1)
+        found = running(site.up.pid)
+        send_each(found, signal.SIGKILL)
+        wait_until(lambda: not any(is_alive(pid) for pid in found), 20, "they are dead")
+        wait_until(works, RESUME_S, "handshakes resume", step=0.1)
+        self.assertEqual(token.state()["tries"], "3")
 
 
 if __name__ == "__main__":

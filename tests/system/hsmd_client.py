@@ -152,7 +152,7 @@ class Hsmd:
         self.log_path = self.dir / "log"
         with open(self.log_path, "wb") as log:
             self.keeper = subprocess.Popen(
-                [binary("hsmd"), "--config", str(self.dir / "sallyport.toml"), "--token", self.name, "--calls-fd", str(fds[0]),
+                [binary("token-guard"), "--config", str(self.dir / "sallyport.toml"), "--token", self.name, "--calls-fd", str(fds[0]),
                  "--control-fd", str(fds[1]), "--page-fd", str(fds[2]), *(["--operator"] if self.operator else [])],
                 pass_fds=fds, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
         calls.close()

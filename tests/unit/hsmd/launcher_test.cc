@@ -10,6 +10,8 @@
 #include <fstream>
 
 #include "hsmd/launcher.h"
+#include "hsmd/pin_page.h"
+#include "hsmd/settings.h"
 #include "tests/unit/temporary_folder.h"
 
 namespace sallyport::hsmd {
@@ -29,6 +31,8 @@ TEST(LauncherTest, WhatAModuleLeavesBehindEndsWithIt) {
     options.socket = fcntl(ends[1], F_DUPFD_CLOEXEC, 64);
     options.program = fcntl(open("/bin/sh", O_PATH | O_CLOEXEC), F_DUPFD_CLOEXEC, 64);
     options.childFds = {STDERR_FILENO};
+    uint32_t lastEpoch = 0;
+    options.lastEpoch = &lastEpoch;
     launch(options);
     _exit(0);
   }
@@ -52,11 +56,15 @@ TEST(LauncherTest, WhatAModuleLeavesBehindEndsWithIt) {
 }
 
 // A keeper that says `order` and then ends as it does in `end`; what the launcher makes of it.
+struct Seen : Launched {
+  uint32_t lastEpoch = 0;
+};
 template <typename End>
-Launched launchedBy(const LauncherOrder& order, End&& end) {
+Seen launchedBy(const LauncherOrder& order, End&& end) {
   std::array<int, 2> sockets, results;
   EXPECT_EQ(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, sockets.data()), 0);
   EXPECT_EQ(pipe2(results.data(), O_CLOEXEC), 0);
+  const int epochs = SharedMemory::createPlain("epochs", LAST_EPOCH_BYTES);
   const pid_t launcher = fork();
   if (launcher == 0) {
     const pid_t keeper = fork();
@@ -72,24 +80,28 @@ Launched launchedBy(const LauncherOrder& order, End&& end) {
     options.program = fcntl(open("/bin/sleep", O_PATH | O_CLOEXEC), F_DUPFD_CLOEXEC, 64);
     options.childFds = {STDERR_FILENO};
     options.keeper = keeper;
+    auto lastEpoch = SharedMemory::map(epochs, LAST_EPOCH_BYTES);
+    options.lastEpoch = &lastEpoch->as<uint32_t>();
     const Launched launched = launch(options);
     _exit(write(results[1], &launched, sizeof launched) == static_cast<ssize_t>(sizeof launched) ? 0 : 1);
   }
   for (const int fd : {sockets[0], sockets[1], results[1]}) close(fd);
   Launched launched;
   EXPECT_EQ(read(results[0], &launched, sizeof launched), static_cast<ssize_t>(sizeof launched));
-  close(results[0]);
   EXPECT_EQ(waitpid(launcher, nullptr, 0), launcher);
-  return launched;
+  const Seen seen{launched, SharedMemory::map(epochs, LAST_EPOCH_BYTES)->as<uint32_t>()};
+  close(results[0]);
+  close(epochs);
+  return seen;
 }
 
 TEST(LauncherTest, TellsHowItsKeeperEndedAndWhereItWas) {
   const LauncherOrder order{.order = Order::Kill, .epoch = 5};
-  const Launched exited = launchedBy(order, [](int) { _exit(3); });
+  const Seen exited = launchedBy(order, [](int) { _exit(3); });
   EXPECT_TRUE(WIFEXITED(exited.keeperStatus));
   EXPECT_EQ(WEXITSTATUS(exited.keeperStatus), 3);
   EXPECT_EQ(exited.lastEpoch, 5u);
-  const Launched killed = launchedBy(order, [](int) { raise(SIGKILL); });
+  const Seen killed = launchedBy(order, [](int) { raise(SIGKILL); });
   EXPECT_TRUE(WIFSIGNALED(killed.keeperStatus));
   EXPECT_EQ(WTERMSIG(killed.keeperStatus), SIGKILL);
 }
@@ -99,7 +111,7 @@ TEST(LauncherTest, AKeeperThatIsStoppedIsEndedAsIfItWereDead) {
   const auto stop = [](int) {
     for (;;) raise(SIGSTOP);
   };
-  const Launched stopped = launchedBy(order, stop);
+  const Seen stopped = launchedBy(order, stop);
   EXPECT_TRUE(stopped.keeperStopped);
   EXPECT_TRUE(WIFSIGNALED(stopped.keeperStatus));
   EXPECT_EQ(WTERMSIG(stopped.keeperStatus), SIGKILL);
@@ -107,7 +119,7 @@ TEST(LauncherTest, AKeeperThatIsStoppedIsEndedAsIfItWereDead) {
 }
 
 TEST(LauncherTest, AKeeperThatClosesItsSocketIsEndedAndSoIsItsWorker) {
-  const Launched launched = launchedBy({.order = Order::Serve, .epoch = 1}, [](int socket) {
+  const Seen launched = launchedBy({.order = Order::Serve, .epoch = 1}, [](int socket) {
     close(socket);
     for (;;) pause();
   });

@@ -119,6 +119,27 @@ TEST(Settings, DontSurviveACut) {
   EXPECT_FALSE(WorkerSettings::parse("-1:x"));
 }
 
+TEST(Settings, OfALauncherComeOutOfTheirFileAsTheyWentIn) {
+  LauncherSettings settings{
+      .token = "hsm1", .stepMs = 5'000'000'000, .requirement = SandboxRequirement::None, .environment = {"A=b", "C="}};
+  for (int i = 0; i < 100; ++i) settings.environment.push_back("V" + std::to_string(i) + "=" + std::string(1000, 'x'));
+  const int fd = settingsFile(settings.write());
+  ASSERT_GE(fd, 0);
+  EXPECT_EQ(pwrite(fd, "x", 1, 0), -1) << "nobody writes there any more";
+  const auto read = LauncherSettings::parse(readSettings(fd));
+  close(fd);
+  ASSERT_TRUE(read);
+  EXPECT_EQ(read->token, "hsm1");
+  EXPECT_EQ(read->stepMs, 5'000'000'000U);
+  EXPECT_EQ(read->requirement, SandboxRequirement::None);
+  EXPECT_EQ(read->environment, settings.environment);
+  const std::string text = LauncherSettings{}.write();
+  for (size_t length = 0; length < text.size(); ++length)
+    EXPECT_FALSE(LauncherSettings::parse(text.substr(0, length))) << length;
+  EXPECT_FALSE(LauncherSettings::parse(text + "1:x"));
+  EXPECT_EQ(readSettings(-1), "");
+}
+
 // --- restarts --------------------------------------------------------------------------------------------------------
 
 TEST(Restarts, WaitLongerEachTimeButNotForever) {
