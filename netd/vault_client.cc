@@ -181,6 +181,7 @@ void VaultClient::pump() {
     pumpEach<MakeStep>(*net);
     pumpEach<PeerSaltStep>(*net);
     pumpEach<CookieStep>(*net);
+    std::erase_if(lanes_, [](const auto& lane) { return lane.second->idle(); });
   }
 }
 
