@@ -86,6 +86,7 @@ Token::Token(EventLoop& loop, const TokenConfig& config, Result<hsmlink::KeeperE
       presenceAlways_(config.presenceAlways),
       recheckMs_(uint64_t{config.recheckMinutes} * 60'000),
       times_(times) {
+  if (const auto* pin = std::get_if<PinDescriptor>(&config.pin)) pinFd_ = pin->fd;
   if (!ends) {
     state_ = TokenState::Ended;
     why_ = ends.error();

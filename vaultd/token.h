@@ -83,7 +83,7 @@ class Token final : private hsmlink::HsmLink::Events {
   bool lost() const { return lost_; }  // onTokenLost() was the last word
   // Why it isn't up, and what an operator can do; empty if it is.
   const std::string& why() const { return why_; }
-  std::string hint() const { return hintFor(state_, cause_, name_); }
+  std::string hint() const;
   // "token hsm is down: the token was removed"
   std::string describe() const;
 
@@ -189,6 +189,7 @@ class Token final : private hsmlink::HsmLink::Events {
   const bool presenceAlways_;
   const uint64_t recheckMs_;
   const Times times_;
+  std::optional<int> pinFd_;  // where hsmd reads its PIN before it starts anything
   TokenState state_ = TokenState::Starting;
   std::string why_ = "its process is starting";
   hsm::Status cause_ = hsm::Status::Ok;  // of NoPin and Down

@@ -52,4 +52,10 @@ std::string hintFor(TokenState state, Status cause, std::string_view token) {
   return {};
 }
 
+std::string Token::hint() const {
+  if (state_ == TokenState::Starting && pinFd_ && facts_.epoch == 0 && facts_.restarts == 0)
+    return "its PIN is read from descriptor " + std::to_string(*pinFd_) + " until whoever gives it closes it";
+  return hintFor(state_, cause_, name_);
+}
+
 }  // namespace sallyport::vaultd

@@ -235,6 +235,16 @@ TEST_F(TokenUse, EachStateButUpHasAHint) {
   EXPECT_EQ(token->hint(), hintFor(S::Down, hsm::Status::NoToken, "hsm1"));
 }
 
+TEST_F(TokenUse, OneThatReadsItsPinFromADescriptorSaysSoUntilItHasStartedSomething) {
+  TokenConfig fromFd = config();
+  fromFd.pin = PinDescriptor{9};
+  start(fromFd);
+  EXPECT_TRUE(contains(token->hint(), "from descriptor 9"));
+  hsmd.fail(hsm::Status::NoToken);
+  until([&] { return token->state() == TokenState::Down; });
+  EXPECT_FALSE(contains(token->hint(), "descriptor"));
+}
+
 TEST_F(TokenUse, APanicForgetsThePinAndWipesThePage) {
   bringUp();
   hsmd.page->slot(40)[5] = std::byte{9};
