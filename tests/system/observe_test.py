@@ -263,7 +263,8 @@ class Descriptors(SystemTest):
         site = self.site()
         with tempfile.TemporaryFile() as secret:
             site.pass_fds = (secret.fileno(),)
-            site.listen("echo", [], "echo")
+            site.peer("alice")
+            site.listen("echo", ["alice"], "echo")
             site.start()
             inode = os.fstat(secret.fileno()).st_ino
             found = {name for pid, name in processes_of_session(site.up.pid).items() for fd in os.listdir(f"/proc/{pid}/fd")

@@ -46,7 +46,7 @@ class Pipe(SystemTest):
         self.addCleanup(command.kill)
         peer = WirePeer(self.listener.accept()[0], "B", self.block, opening=False)
         self.addCleanup(peer.close)
-        self.assertEqual(peer.receive(), (OPEN, b""))
+        self.assertEqual(peer.receive(), OPEN)
         return command, peer
 
     def assert_no_end(self, peer):
@@ -81,7 +81,7 @@ class Pipe(SystemTest):
         self.addCleanup(command.kill)
         peer = WirePeer(self.listener.accept()[0], "B", self.block, opening=False)
         self.addCleanup(peer.close)
-        self.assertEqual(peer.receive(), (OPEN, b""))
+        self.assertEqual(peer.receive(), OPEN)
         command.stdin.write(framed(bytes(5000)))
         command.stdin.flush()
         self.assert_failed(command, "max_frame_bytes", "9000")
