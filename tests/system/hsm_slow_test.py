@@ -46,12 +46,11 @@ class SlowToken(SystemTest):
             return False
 
     def worker_of(self, token):
-        """Its hsmd-worker: the child of a keeper that was started for this token."""
+        """Its hsmd-worker: the grandchild of the guard that was started for this token."""
         for pid, name in processes_of_session(self.site_.up.pid).items():
-            if name == "hsmd-worker":
-                parent = pathlib.Path(f"/proc/{process_stat(pid)[2]}/cmdline")
-                if b"--token\0" + token.encode() + b"\0" in parent.read_bytes():
-                    return pid
+            launcher = name == "hsmd-worker" and process_stat(process_stat(pid)[2])
+            if launcher and b"--token\0" + token.encode() + b"\0" in pathlib.Path(f"/proc/{launcher[2]}/cmdline").read_bytes():
+                return pid
         return None
 
     def harm(self, harm, until):
