@@ -257,7 +257,7 @@ class Pins(WordsTest):
                 parts = (f"the token waits for its PIN: {site.mock.pin_file}: {words}", "there is no terminal", "--pin-file FILE")
                 self.assert_refused(site, *parts)
                 site.start()
-                self.assert_refused(site, "is no pin: the token waits for its PIN", words, "`sallyport hsm unlock hsm`",
+                self.assert_refused(site, "has no PIN: the token waits for its PIN", words, "`sallyport hsm unlock hsm`",
                                     words=("status",))
                 site.stop_daemons()
         self.assertEqual(site.mock.count("C_Login"), logins)
