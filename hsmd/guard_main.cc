@@ -167,17 +167,6 @@ int moved(int fd) {
   return high;
 }
 
-// Nobody reads here what a library may have left open.
-void closeAllBut(std::vector<int> kept) {
-  std::ranges::sort(kept);
-  unsigned first = STDERR_FILENO + 1;
-  for (const int fd : kept) {
-    if (static_cast<unsigned>(fd) > first) close_range(first, static_cast<unsigned>(fd) - 1, 0);
-    first = static_cast<unsigned>(fd) + 1;
-  }
-  close_range(first, ~0U, 0);
-}
-
 int serve(const Arguments& arguments, const TokenConfig& token) {
   sandbox::Options options;
   options.profile = sandbox::Profile::HsmKeeper;

@@ -57,17 +57,6 @@ bool makePair(Pair& pair) {
   return pair.ours >= 0 && pair.theirs >= 0;
 }
 
-// Standard input, output and error stay as well. The PIN, the client's page and its calls are no keeper's.
-void closeAllBut(std::array<int, 3> kept) {
-  std::ranges::sort(kept);
-  unsigned first = STDERR_FILENO + 1;
-  for (const int fd : kept) {
-    if (static_cast<unsigned>(fd) > first) close_range(first, static_cast<unsigned>(fd) - 1, 0);
-    first = static_cast<unsigned>(fd) + 1;
-  }
-  close_range(first, ~0U, 0);
-}
-
 uint64_t nowMs() {
   const auto now = std::chrono::steady_clock::now().time_since_epoch();
   return static_cast<uint64_t>(std::chrono::duration_cast<std::chrono::milliseconds>(now).count());
@@ -131,6 +120,7 @@ class Processes {
     prctl(PR_SET_NAME, KEEPER_NAME);
     auto memory = SharedMemory::map(launcher_.childFds[BOARD_FD - CALLS_FD], BOARD_BYTES);
     if (!memory) return fail("hsmd: no memory");
+    // The PIN, the client's page and its calls are no keeper's.
     closeAllBut({sockets.control, sockets.launcher, sockets.birth});
     Keeper keeper(sockets, std::move(*memory), settings_.token, settings_.stepMs, lastEpoch);
     sandbox::Options options;

@@ -5,6 +5,8 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include <algorithm>
+
 namespace sallyport::hsmd {
 
 namespace {
@@ -26,5 +28,15 @@ void becomeProgram(int program, std::span<const int> fds, char* const* arguments
 }
 
 int highCopy(int fd) { return fcntl(fd, F_DUPFD_CLOEXEC, HIGH); }
+
+void closeAllBut(std::vector<int> kept) {
+  std::ranges::sort(kept);
+  unsigned first = STDERR_FILENO + 1;
+  for (const int fd : kept) {
+    if (static_cast<unsigned>(fd) > first) close_range(first, static_cast<unsigned>(fd) - 1, 0);
+    first = static_cast<unsigned>(fd) + 1;
+  }
+  close_range(first, ~0U, 0);
+}
 
 }  // namespace sallyport::hsmd

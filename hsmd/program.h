@@ -3,6 +3,7 @@
 #pragma once
 
 #include <span>
+#include <vector>
 
 namespace sallyport::hsmd {
 
@@ -16,5 +17,8 @@ inline constexpr int FIRST_CHILD_FD = 3;
 
 // The same descriptor under a number far from those, or -1.
 int highCopy(int fd);
+
+// Standard input, output and error stay as well. Nobody is to read what a library has left open.
+void closeAllBut(std::vector<int> kept);
 
 }  // namespace sallyport::hsmd
