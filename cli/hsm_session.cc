@@ -22,6 +22,8 @@ using vaultd::SecretText;
 constexpr uint64_t ANSWER_MS = 120'000;
 // Each step of a start has its own limit, which its keeper keeps: this is for all of them.
 constexpr uint64_t START_MS = 600'000;
+// The keeper kills a worker at once, but the kernel may hold one in a device's driver.
+constexpr uint64_t END_MS = 2000;
 constexpr size_t NEW_ID_BYTES = 16;
 
 Problem refusedBy(const std::string& token, const hsm::Reply& reply) {
@@ -111,6 +113,11 @@ Result<void, Problem> HsmSession::waitForWorker(uint32_t before) {
   return refuse(unansweredBy(token_, hsmlink::Failure::Late, START_MS));
 }
 
+void HsmSession::waitForEnd() {
+  const uint64_t until = loop_.nowMs() + END_MS;
+  while (!died_ && !ended_ && loop_.nowMs() < until) loop_.turn(100);
+}
+
 Result<void, Problem> HsmSession::logIn(const Arguments& arguments) {
   if (up_->login == Status::Ok) return {};
   const Problem why = refusalOf(token_, up_->login, up_->detail.text());
@@ -129,6 +136,7 @@ Result<void, Problem> HsmSession::logIn(const Arguments& arguments) {
   if (done && done->status != Status::Ok) return refuse(refusedBy(token_, *done));
   // Who has taken a PIN ends, and the next one finds and proves the keys: its end may be seen before its answer.
   if (!done && done.error() != hsmlink::Failure::WorkerGone) {
+    if (done.error() == hsmlink::Failure::Late) waitForEnd();
     auto problem = unansweredBy(token_, done.error(), stepMs_);
     if (done.error() == hsmlink::Failure::Late) problem.message += " to C_Login";
     return refuse(std::move(problem));
@@ -164,6 +172,7 @@ HsmSession::OrProblem<hsm::Reply> HsmSession::answerTo(hsm::Ask ask, ByteSpan in
   // Its end tells more than that no answer came.
   if (!reply && reply.error() == hsmlink::Failure::WorkerGone && died_)
     return refuse(refusalOf(token_, died_->status, died_->detail.text()));
+  if (!reply && reply.error() == hsmlink::Failure::Late) waitForEnd();
   if (!reply) return refuse(unansweredBy(token_, reply.error(), ANSWER_MS));
   return std::move(*reply);
 }

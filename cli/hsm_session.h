@@ -57,6 +57,8 @@ class HsmSession final : private hsmlink::HsmLink::Events {
   hsmlink::Outcome exchange(hsm::Ask ask, ByteSpan in, SlotCopy* out, uint64_t deadlineMs);
   // One that is up, of another epoch than `before`; 0: the first.
   Result<void, vaultd::Problem> waitForWorker(uint32_t before);
+  // Of a worker that was too late: then what hsmd logs of it stands above our own error, which is the last thing said.
+  void waitForEnd();
   Result<void, vaultd::Problem> logIn(const Arguments& arguments);
 
   std::unique_ptr<EventLoop> ownLoop_;
