@@ -29,7 +29,8 @@ enum class ControlKind : uint32_t {
   MetricsListener,  // descriptor (worker 0 only)
   VaultLink,        // descriptor: connected to the vault's net socket
   CookieKey,        // payload: 32 bytes, the new minute key
-  Dialed,           // request: the worker's number; descriptor: a socket that is connecting or connected
+  Dialed,           // request: the worker's number; descriptor: a socket that is connecting or connected; value: 1 when
+                    // the entry's last dial failed: then how this one ends is to be told, however it ends
   DialFailed,       // request; value: errno, or 0 when the target has no (more) addresses
   StatusReport,     // request; descriptor: sealed memfd with a StatusReport
   ReloadDone,       // request; value: 1 done, 0 refused; payload: text for people
@@ -42,6 +43,7 @@ enum class ControlKind : uint32_t {
   StatusRequest,  // request (worker 0 only)
   ReloadRequest,  // request (worker 0 only)
   Drained,        // nothing is left: the worker is about to exit
+  DialOutcome,    // target: id of an entry; value: errno of a dial that ended in no connection, or 0: one that did
   WhoCalls,       // target: id of a [[listen]] entry, or NET_SOCKET; descriptor: accepted there, comes back as Caller
 };
 

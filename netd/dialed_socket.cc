@@ -5,6 +5,7 @@
 #include <netinet/tcp.h>
 #include <sys/socket.h>
 
+#include <cerrno>
 #include <cstddef>
 
 #include "netd/worker.h"
@@ -46,6 +47,12 @@ void DialedSocket::ask() {
   request_ = worker_.startDial(*this, entryId_, attempt_);
 }
 
+void DialedSocket::askNext(int error) {
+  error_ = error;
+  ++attempt_;
+  ask();
+}
+
 void DialedSocket::stopWatching() {
   if (!watching_) return;
   watching_ = false;
@@ -56,19 +63,23 @@ void DialedSocket::done(kj::Maybe<kj::AutoCloseFd> socket) {
   stopWatching();
   worker_.forgetDial(request_);
   if (socket == nullptr) worker_.stats().add(Counter::DialFailures);
+  if (socket == nullptr ? error_ != 0 : tellsSuccess_) worker_.tellDialed(entryId_, socket == nullptr ? error_ : 0);
   auto callback = kj::mv(onDone_);
   callback(kj::mv(socket));  // `this` may be gone now
 }
 
-void DialedSocket::expire() { done(nullptr); }
+void DialedSocket::expire() {
+  if (watching_) error_ = ETIMEDOUT;
+  done(nullptr);
+}
 
 void DialedSocket::onAnswer(ControlChannel::Received& received) {
   if (received.record.kind == ControlKind::DialFailed || received.fds.empty()) {
     // 0: no address is left; otherwise this one failed at once and the next is asked for.
     if (received.record.value == 0) return done(nullptr);
-    ++attempt_;
-    return ask();
+    return askNext(static_cast<int>(received.record.value));
   }
+  tellsSuccess_ = received.record.value != 0;
   if (received.fds[0].get() >= worker_.descriptorCeiling()) return done(nullptr);
   socket_ = kj::mv(received.fds[0]);
   if (isConnected(socket_)) return done(kj::mv(socket_));
@@ -83,8 +94,7 @@ void DialedSocket::onEvents(uint32_t) {
   stopWatching();
   if (error == 0) return done(kj::mv(socket_));
   socket_ = nullptr;
-  ++attempt_;
-  ask();
+  askNext(error);
 }
 
 }  // namespace sallyport::netd

@@ -29,6 +29,7 @@ class DialedSocket final : EventLoop::Watcher {
  private:
   void onEvents(uint32_t events) override;
   void ask();
+  void askNext(int error);
   void done(kj::Maybe<kj::AutoCloseFd> socket);
   void stopWatching();
 
@@ -36,6 +37,8 @@ class DialedSocket final : EventLoop::Watcher {
   uint32_t entryId_;
   OnDone onDone_;
   uint64_t attempt_ = 0;
+  int error_ = 0;             // errno of the address that was tried last
+  bool tellsSuccess_ = false;  // the monitor waits to hear that the entry can be reached again
   uint64_t request_ = 0;
   kj::AutoCloseFd socket_;
   bool watching_ = false;

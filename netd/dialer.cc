@@ -162,15 +162,19 @@ void Dialer::answer(Target& target, const Request& request) {
     fd = startConnecting(address.storage.ss_family, address.get(), address.length);
   }
   if (fd < 0) {
-    const int error = errno;
-    target.problem = std::string("can't be reached: ") + std::strerror(error);
     return worker->send(
-        {.kind = ControlKind::DialFailed, .request = request.request, .value = static_cast<uint64_t>(error)});
+        {.kind = ControlKind::DialFailed, .request = request.request, .value = static_cast<uint64_t>(errno)});
   }
-  target.problem.clear();
   std::vector<kj::AutoCloseFd> fds;
   fds.emplace_back(fd);
-  worker->send({.kind = ControlKind::Dialed, .request = request.request}, {}, std::move(fds));
+  const bool troubled = !target.problem.empty();
+  worker->send({.kind = ControlKind::Dialed, .request = request.request, .value = troubled}, {}, std::move(fds));
+}
+
+void Dialer::ended(uint32_t entryId, int error) {
+  const auto found = targets_.find(entryId);
+  if (found == targets_.end()) return;
+  found->second.problem = error == 0 ? "" : std::string("can't be reached: ") + std::strerror(error);
 }
 
 void Dialer::resolve(uint32_t entryId, Target& target) {
@@ -200,12 +204,12 @@ void Dialer::resolved(uint32_t entryId, const std::string& lines) {
     start = end + 1;
   }
   if (numeric.empty()) {
-    target.problem = "the name " + tcp->host + " doesn't resolve";
-    logWarning(target.problem);
+    const std::string problem = "the name " + tcp->host + " doesn't resolve";
+    if (target.problem != problem) logWarning(problem);  // once: each connection asks again
+    target.problem = problem;
   } else {
     target.numeric = std::move(numeric);
     target.resolvedAtMs = loop_.nowMs();
-    target.problem.clear();
   }
   auto waiting = std::move(target.waiting);
   target.waiting.clear();

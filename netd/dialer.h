@@ -30,6 +30,8 @@ class Dialer {
   // then.
   void dial(uint32_t entryId, uint64_t attempt, unsigned worker, uint64_t request);
   std::function<WorkerProcess*(unsigned)> find;
+  // A dial of an entry came to this: errno, or 0 for a connection.
+  void ended(uint32_t entryId, int error);
   // Empty, or why the target doesn't work.
   std::string problem(uint32_t entryId) const;
   // A child of ours ended. False if it isn't a resolver.

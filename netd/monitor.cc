@@ -220,6 +220,7 @@ void Monitor::handle(WorkerProcess& worker, ControlChannel::Received& received) 
       worker.markReady({reinterpret_cast<const char*>(received.payload.data()), received.payload.size()});
       return equip(worker);
     case ControlKind::Dial: return dialer_.dial(record.target, record.value, worker.index(), record.request);
+    case ControlKind::DialOutcome: return dialer_.ended(record.target, static_cast<int>(record.value));
     case ControlKind::VaultLost:
       worker.wantsVault = true;
       vaultState_ = "lost; trying to connect";

@@ -275,6 +275,10 @@ uint64_t Worker::startDial(DialedSocket& dial, uint32_t entryId, uint64_t attemp
   return request;
 }
 
+void Worker::tellDialed(uint32_t entryId, int error) {
+  control_.send({.kind = ControlKind::DialOutcome, .target = entryId, .value = static_cast<uint64_t>(error)});
+}
+
 void Worker::expireDial(uint64_t request) {
   const auto found = dials_.find(request);
   if (found == dials_.end()) return;
@@ -356,6 +360,7 @@ void Worker::handle(ControlChannel::Received& received) {
     case ControlKind::StatusRequest:
     case ControlKind::ReloadRequest:
     case ControlKind::Drained:
+    case ControlKind::DialOutcome:
     case ControlKind::WhoCalls: break;
   }
   KJ_FAIL_REQUIRE("an unknown control record");

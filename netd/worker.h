@@ -78,6 +78,8 @@ class Worker {
 
   // Asks the monitor for a socket to the entry's target; the socket's owner is told by number.
   uint64_t startDial(DialedSocket& dial, uint32_t entryId, uint64_t attempt);
+  // How a dial of an entry ended: errno, or 0.
+  void tellDialed(uint32_t entryId, int error);
   void forgetDial(uint64_t request) { dials_.erase(request); }
   void expireDial(uint64_t request);
   // Asks the monitor something (StatusRequest, ReloadRequest); `onAnswer` gets the record that names the request.

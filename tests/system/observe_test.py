@@ -158,6 +158,35 @@ class Observe(SystemTest):
                 self.assertNotRegex(status, r"Uid:\s+0\s")
         self.assertEqual(len({pathlib.Path(f"/proc/{pid}").stat().st_dev for pid in pids["workers"]}), 1)
 
+    def test_a_target_that_can_not_be_reached_is_told_until_it_can(self):
+        site = self.site("targets")
+        alice = site.peer("alice")
+        taken = socket.socket()
+        self.addCleanup(taken.close)
+        taken.bind(("127.0.0.1", 0))  # nobody listens there, and nobody else will
+        gone = site.dir / "gone.sock"
+        ports = {"refuses": site.listen("refuses", ["alice"], f"tcp:127.0.0.1:{taken.getsockname()[1]}", key="server"),
+                 "absent": site.listen("absent", ["alice"], f"unix:{gone}", key="server"),
+                 "unknown": site.listen("unknown", ["alice"], "tcp:nobody.invalid:5432", key="server")}
+        site.start()
+
+        def states():
+            return {name: site.net_status()["entries"]["listen", name] for name in ports}
+
+        self.assertEqual(set(states().values()), {""})
+        for _ in range(3):
+            for port in ports.values():
+                with site.connect(port, alice, key="server") as session:
+                    self.assert_closed_silently(session.sock)
+        self.assertEqual(states(), {"refuses": "can't be reached: Connection refused",
+                                    "absent": "can't be reached: No such file or directory",
+                                    "unknown": "the name nobody.invalid doesn't resolve"})
+        self.assertRegex(site.cli("status").stdout.decode(), r"refuses .*can't be reached: Connection refused")
+        self.assertEqual(site.log().count("nobody.invalid doesn't resolve"), 1)
+        taken.listen()
+        with site.connect(ports["refuses"], alice, key="server"):
+            wait_until(lambda: states()["refuses"] == "", 10, "the state that a target can be reached again")
+
     def test_check_names_what_would_listen_and_dial(self):
         text = self.host.cli("check").stdout.decode()
         for word in (str(self.port), str(self.plain_port), "alice", "tunnel"):

@@ -271,7 +271,8 @@ class WorkerTest : public testing::Test {
     int ends[2];
     ASSERT_EQ(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, ends), 0);
     target = kj::AutoCloseFd(ends[0]);
-    sendFd({.kind = ControlKind::Dialed, .request = received.record.request}, kj::AutoCloseFd(ends[1]));
+    sendFd({.kind = ControlKind::Dialed, .request = received.record.request, .value = dialedValue},
+           kj::AutoCloseFd(ends[1]));
   }
   size_t recordsOf(ControlKind kind) const {
     return static_cast<size_t>(std::ranges::count(records, kind, &ControlRecord::kind));
@@ -381,6 +382,7 @@ class WorkerTest : public testing::Test {
   std::vector<Unnamed> unnamed;  // callers that the worker can't name, as they came
   kj::AutoCloseFd target;
   bool answerDials = true;
+  uint64_t dialedValue = 0;           // 1: the last dial failed
   std::optional<uint64_t> dialError;  // so many addresses fail, then there are no more
   bool workerGone = false;
   std::optional<RpcServer> vaultServer;

@@ -270,8 +270,28 @@ TEST_F(AWorker, AsksForTheNextAddressAndGivesUpWhenThereIsNone) {
   EXPECT_TRUE(closed(peer.socket));
   EXPECT_TRUE(dropped(R::TargetUnavailable));
   EXPECT_EQ(recordsOf(ControlKind::Dial), 3u);
-  EXPECT_EQ(records.back().value, 2u);
+  const auto last = std::ranges::find(records, 2u, &ControlRecord::value);
+  ASSERT_NE(last, records.end());
+  EXPECT_EQ(last->kind, ControlKind::Dial);
+  EXPECT_EQ(last->target, TARGET);
+  ASSERT_TRUE(until([&] { return recordsOf(ControlKind::DialOutcome) == 1; }));
+  EXPECT_EQ(records.back().value, static_cast<uint64_t>(ECONNREFUSED));  // of the last that was tried
   EXPECT_EQ(records.back().target, TARGET);
+}
+
+TEST_F(AWorker, TellsThatATargetIsReachedAgainAndNothingWhileAllIsWell) {
+  start();
+  for (const uint64_t failedBefore : {0u, 1u}) {
+    dialedValue = failedBefore;
+    Peer peer = dial(TARGET);
+    ASSERT_TRUE(handshake(peer));
+    ASSERT_TRUE(until([&] { return target.get() >= 0; }));
+    say(peer, "hello");
+    EXPECT_EQ(test::text(read(target, 5)), "hello");
+    EXPECT_EQ(recordsOf(ControlKind::DialOutcome), failedBefore);
+    target = nullptr;
+  }
+  EXPECT_EQ(records.back().value, 0u);
 }
 
 TEST_F(AWorker, GivesUpATargetThatNobodyAnswersFor) {
