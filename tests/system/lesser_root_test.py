@@ -6,20 +6,16 @@ Method: `sallyport up` through setpriv and unshare, as containers do it. Needs r
 
 import os
 import pathlib
-import shutil
 import socket
-import tempfile
 import unittest
 
 import minicapnp
-from harness import Site, SystemTest, bin_root, wait_until
-from unprivileged_test import DAEMONS, NOBODY
-from vault_app_test import as_user
+from harness import SystemTest, wait_until
+from users import AS_NOBODY, NOBODY, SETPRIV, StartedBy, as_user, run_copies_of_the_programs
 
 USER = 4321
 # What Docker leaves to root; its filter isn't played here: many hosts run containers without one.
 DOCKER = "chown,dac_override,fowner,fsetid,kill,setgid,setuid,setpcap,net_bind_service,net_raw,sys_chroot,mknod,audit_write,setfcap"
-SETPRIV = "/usr/bin/setpriv"
 
 
 def bounded(capabilities):
@@ -29,21 +25,8 @@ def bounded(capabilities):
 WITHOUT_NAMESPACES = bounded("-sys_admin,-sys_chroot")
 IN_DOCKER = bounded("-all," + ",".join("+" + name for name in DOCKER.split(",")))
 POWERLESS = bounded("-all")
-AS_NOBODY = (SETPRIV, f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups")
 ROOT_OF_A_NAMESPACE = (*AS_NOBODY, "/usr/bin/unshare", "-r")
 WITHOUT_A_MAP = (*AS_NOBODY, "/usr/bin/unshare", "--user")
-
-
-class LesserSite(Site):
-    def __init__(self, name, start):
-        super().__init__(name)
-        self.by = start
-
-    def _spawn(self, *command):
-        if set(AS_NOBODY) <= set(self.by):
-            for path in (self.dir, *self.dir.rglob("*")):
-                os.chown(path, NOBODY, NOBODY)
-        return super()._spawn(*self.by, *command)
 
 
 def uid_of(pid):
@@ -54,19 +37,10 @@ def uid_of(pid):
 class LesserRoot(SystemTest):
     @classmethod
     def setUpClass(cls):
-        # Where uid 65534 can read and run them.
-        root = bin_root()
-        copies = pathlib.Path(tempfile.mkdtemp(prefix="sallyport-programs-"))
-        cls.addClassCleanup(shutil.rmtree, copies)
-        copies.chmod(0o755)
-        for program in DAEMONS:
-            (copies / program).parent.mkdir(exist_ok=True)
-            shutil.copy(root / program, copies / program)
-        os.environ["SALLYPORT_BIN_ROOT"] = str(copies)
-        cls.addClassCleanup(os.environ.__setitem__, "SALLYPORT_BIN_ROOT", str(root))
+        run_copies_of_the_programs(cls)
 
     def lesser_site(self, name, start):
-        site = LesserSite(name, start)
+        site = StartedBy(name, start)
         self._sites.append(site)
         self.addCleanup(site.stop)
         return site

@@ -6,15 +6,14 @@ Method: two sites that dial each other under a block, and pair again through a m
 curve_tun on and cuts at a given one; for a name that is there, and for a new one.
 """
 
-import os
 import re
 import struct
 import subprocess
 import unittest
 
-from harness import SystemTest, binary
-from peer_sites import add_block, peer_connect, peer_listen
-from traffic import Mitm, Service, plain, read_count
+from harness import binary
+from peer_sites import TwoHosts
+from traffic import Mitm
 
 # The packets of one direction, in order: the offerer's go up, the taker's down.
 STEPS = {"offer": ("up", 2), "have": ("down", 1), "both": ("up", 3), "done": ("down", 2)}
@@ -44,15 +43,9 @@ class CutAt:
         return passed
 
 
-class CutPairing(SystemTest):
+class CutPairing(TwoHosts):
     def setUp(self):
         super().setUp()
-        self.hq, self.branch = self.site("hq"), self.site("branch")
-        hq_key, branch_key = self.hq.key("hq"), self.branch.key("branch")
-        self.hq.peer("branch", branch_key)
-        self.branch.peer("hq", hq_key)
-        self.hq.grant("pair", keys=["hq"], verbs=["box", "open"], peers=["branch"])
-        self.branch.grant("pair", keys=["branch"], verbs=["box", "open"], peers=["hq"])
         self.middle = Mitm(("127.0.0.1", self.hq.listen("pairing", ["branch"], "channel", key="hq")))
         self.addCleanup(self.middle.close)
         self.branch.connect_entry("hq", ("127.0.0.1", self.middle.port), "hq", key="branch", listen=False)
@@ -61,16 +54,7 @@ class CutPairing(SystemTest):
         self.back = Mitm(("127.0.0.1", back))
         self.addCleanup(self.back.close)
         self.hq.connect_entry("branch", ("127.0.0.1", self.back.port), "branch", key="hq", listen=False)
-        block = os.urandom(128)
-        add_block(self.hq, "link", block, "B")
-        add_block(self.branch, "link", block, "A")
-        service = Service()
-        self.addCleanup(service.close)
-        self.to_hq = peer_connect(self.branch, "to-hq", peer_listen(self.hq, "in-hq", service.where))
-        self.to_branch = peer_connect(self.hq, "to-branch", peer_listen(self.branch, "in-branch", service.where))
-        self.hq.start()
-        self.branch.start()
-        self.assert_both_serve("before")
+        self.start_both()
 
     # -- one run of both commands: (the offerer's, the taker's) status, standard output and error
 
@@ -90,20 +74,6 @@ class CutPairing(SystemTest):
         return self.pair("link", step, taker=self.branch, offerer=self.hq, entries=("back", "branch"), middle=self.back)
 
     # -- what must be
-
-    @staticmethod
-    def serves(port, text):
-        try:
-            with plain(port) as sock:
-                sock.sendall(text)
-                return read_count(sock, len(text), 10) == text
-        except (OSError, EOFError):
-            return False
-
-    def assert_both_serve(self, when):
-        for _ in range(2):
-            self.assertTrue(self.serves(self.to_hq, b"to hq"), f"{when}: branch dials hq")
-            self.assertTrue(self.serves(self.to_branch, b"to branch"), f"{when}: hq dials branch")
 
     @staticmethod
     def key(site, name):

@@ -9,45 +9,14 @@ import os
 import re
 import unittest
 
-from harness import SystemTest, wait_until
-from peer_sites import add_block, peer_connect, peer_listen
-from traffic import Service, plain, read_count
+from harness import wait_until
+from peer_sites import TwoHosts
 
 
-class Rotation(SystemTest):
+class Rotation(TwoHosts):
     def setUp(self):
         super().setUp()
-        self.hq, self.branch = self.site("hq"), self.site("branch")
-        hq_key, branch_key = self.hq.key("hq"), self.branch.key("branch")
-        self.hq.peer("branch", branch_key)
-        self.branch.peer("hq", hq_key)
-        self.hq.grant("pair", keys=["hq"], verbs=["box", "open"], peers=["branch"])
-        self.branch.grant("pair", keys=["branch"], verbs=["box", "open"], peers=["hq"])
-        block = os.urandom(128)
-        add_block(self.hq, "link", block, "B")
-        add_block(self.branch, "link", block, "A")
-        service = Service()
-        self.addCleanup(service.close)
-        self.to_hq = peer_connect(self.branch, "to-hq", peer_listen(self.hq, "hq", service.where))
-        self.to_branch = peer_connect(self.hq, "to-branch", peer_listen(self.branch, "branch", service.where))
-        self.hq.start()
-        self.branch.start()
-        self.assert_both_serve("before")
-
-    @staticmethod
-    def serves(port, text):
-        try:
-            with plain(port) as sock:
-                sock.sendall(text)
-                return read_count(sock, len(text), 10) == text
-        except (OSError, EOFError):
-            return False
-
-    def assert_both_serve(self, when):
-        """Several: a salt that was drawn before the step must do as well as a fresh one."""
-        for _ in range(4):
-            self.assertTrue(self.serves(self.to_hq, b"to hq"), f"{when}: branch dials hq")
-            self.assertTrue(self.serves(self.to_branch, b"to branch"), f"{when}: hq dials branch")
+        self.start_both()
 
     def versions(self, site):
         listed = site.cli("key", "show", "link", "--versions").stdout.decode()

@@ -8,9 +8,11 @@
 """
 
 import base64
+import os
 import socket
 
-from harness import free_port
+from harness import SystemTest, free_port
+from traffic import Service, plain, read_count
 import peerframe as pf
 
 END = pf.CODE_CONTROL  # with an empty payload
@@ -46,6 +48,46 @@ def peer_connect(site, name, address, key="link", listen=True, **options):
     port = free_port()
     site.connects[name]["listen"] = f"127.0.0.1:{port}"
     return port
+
+
+class TwoHosts(SystemTest):
+    """Two sites, hq and branch, that know each other's keys; once started, each dials the other under one block, `link`."""
+
+    def setUp(self):
+        super().setUp()
+        self.hq, self.branch = self.site("hq"), self.site("branch")
+        hq_key, branch_key = self.hq.key("hq"), self.branch.key("branch")
+        self.hq.peer("branch", branch_key)
+        self.branch.peer("hq", hq_key)
+        self.hq.grant("pair", keys=["hq"], verbs=["box", "open"], peers=["branch"])
+        self.branch.grant("pair", keys=["branch"], verbs=["box", "open"], peers=["hq"])
+
+    def start_both(self):
+        block = os.urandom(128)
+        add_block(self.hq, "link", block, "B")
+        add_block(self.branch, "link", block, "A")
+        service = Service()
+        self.addCleanup(service.close)
+        self.to_hq = peer_connect(self.branch, "to-hq", peer_listen(self.hq, "in-hq", service.where))
+        self.to_branch = peer_connect(self.hq, "to-branch", peer_listen(self.branch, "in-branch", service.where))
+        self.hq.start()
+        self.branch.start()
+        self.assert_both_serve("before")
+
+    @staticmethod
+    def serves(port, text):
+        try:
+            with plain(port) as sock:
+                sock.sendall(text)
+                return read_count(sock, len(text), 10) == text
+        except (OSError, EOFError):
+            return False
+
+    def assert_both_serve(self, when):
+        """Several: a salt that was drawn before a step must do as well as a fresh one."""
+        for _ in range(4):
+            self.assertTrue(self.serves(self.to_hq, b"to hq"), f"{when}: branch dials hq")
+            self.assertTrue(self.serves(self.to_branch, b"to branch"), f"{when}: hq dials branch")
 
 
 class WirePeer:

@@ -5,42 +5,23 @@ Method: real daemons, started as uid 65534 from copies that it may run. Needs ro
 
 import os
 import pathlib
-import shutil
 import signal
 import socket
-import tempfile
 import unittest
 
-from harness import Site, SystemTest, bin_root, ct, wait_until
+from harness import SystemTest, ct, wait_until
+from users import AS_NOBODY, StartedBy, run_copies_of_the_programs
 from worker_killed_test import shut_down_listeners
-
-NOBODY = 65534
-DAEMONS = ("cli/sallyport", "vaultd/vaultd", "netd/netd", "netd/netd-worker", "netd/netd-resolver")
-
-
-class NobodysSite(Site):
-    def _spawn(self, *command):
-        for path in (self.dir, *self.dir.rglob("*")):
-            os.chown(path, NOBODY, NOBODY)
-        return super()._spawn("/usr/bin/setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", *command)
 
 
 @unittest.skipUnless(os.geteuid() == 0, "needs root")
 class Unprivileged(SystemTest):
     @classmethod
     def setUpClass(cls):
-        root = bin_root()
-        copies = pathlib.Path(tempfile.mkdtemp(prefix="sallyport-programs-"))
-        cls.addClassCleanup(shutil.rmtree, copies)
-        copies.chmod(0o755)
-        for program in DAEMONS:
-            (copies / program).parent.mkdir(exist_ok=True)
-            shutil.copy(root / program, copies / program)
-        os.environ["SALLYPORT_BIN_ROOT"] = str(copies)
-        cls.addClassCleanup(os.environ.__setitem__, "SALLYPORT_BIN_ROOT", str(root))
+        run_copies_of_the_programs(cls)
 
     def test_a_pair_of_an_ordinary_user(self):
-        site = NobodysSite("nobody")
+        site = StartedBy("nobody", AS_NOBODY)
         self._sites.append(site)
         self.addCleanup(site.stop)
         alice = site.peer("alice")
@@ -64,7 +45,7 @@ class Unprivileged(SystemTest):
             self.assert_echo(session)
 
     def test_unix_sockets_that_a_worker_has_shut_down_are_bound_again(self):
-        site = NobodysSite("nobody2")
+        site = StartedBy("nobody2", AS_NOBODY)
         self._sites.append(site)
         self.addCleanup(site.stop)
         alice = site.peer("alice")

@@ -14,34 +14,10 @@ import nacl.public
 import nacl.signing
 from harness import SystemTest, ct, minicapnp, wait_until
 from minicapnp import VAULT_ADMIN, VAULT_APP, VAULT_KEY, Struct, VaultRefused, call_message
+from users import as_user
 
 EVERYTHING = ["box", "open", "fresh_nonce"]
 USER, GROUP = 61001, 61002
-
-
-def as_user(uid, groups, work):
-    """What `work()` returns (True or the name of a refusal) in a process of that user."""
-    receive, send = os.pipe()
-    pid = os.fork()
-    if pid == 0:
-        try:
-            os.setgroups(groups)
-            os.setgid(uid)
-            os.setuid(uid)
-            try:
-                answer = str(work())
-            except VaultRefused as refused:
-                answer = str(refused)
-            except OSError as error:
-                answer = type(error).__name__
-            os.write(send, answer.encode())
-        finally:
-            os._exit(0)
-    os.close(send)
-    with os.fdopen(receive, "rb") as pipe:
-        answer = pipe.read().decode()
-    os.waitpid(pid, 0)
-    return answer
 
 
 class Friend:
