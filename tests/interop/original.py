@@ -22,6 +22,9 @@ import threading
 SKIPPED = 77  # meson's word for it
 START_TIMEOUT_S = 30
 ANSWER_TIMEOUT_S = 90
+SIZES = [0, 1, 15, 16, 17, 63, 64, 65, 4096, 16384, 32768, 65471, 65472, 65502, 65503]
+MIXED = [1, 63, 64, 4096, 7, 65503, 300]  # of floods
+THOUSANDS = 4000
 
 
 def folder():
@@ -46,6 +49,20 @@ def message(seed, number, size):
 
 def messages(count, seed, sizes):
     return [message(seed, number, sizes[number % len(sizes)]) for number in range(count)]
+
+
+def thousands_both_ways(network, channel, session):
+    """Floods both ends at once; returns what the channel received, and what it should have."""
+    ours = messages(THOUSANDS, 2, MIXED)
+    drained, sent = session.drain(THOUSANDS, 2, MIXED), session.flood(THOUSANDS, 1, MIXED)
+    received = []
+    for at in range(0, THOUSANDS, 20):
+        question = channel.start_send(ours[at:at + 20])
+        received += channel.receive_all(20)
+        channel.sent(network.rpc.wait(question, 30))
+    sent.result(30)
+    drained.result(30)
+    return received, messages(THOUSANDS, 1, MIXED)
 
 
 def _word(value):

@@ -8,7 +8,6 @@ Runs by hand, where the original is at hand: original.py. SALLYPORT_FULL=1 adds 
 
 import http.server
 import pathlib
-import socket
 import sys
 import threading
 import time
@@ -17,29 +16,9 @@ import unittest
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "system"))
 import original  # noqa: E402
 from harness import Crowd, SystemTest, ct, full_run, minicapnp, wait_until  # noqa: E402
-from traffic import Mitm, Service, patterned, plain, read_all, reset, sha256  # noqa: E402
-
-SIZES = [0, 1, 15, 16, 17, 63, 64, 65, 4096, 16384, 32768, 65471, 65472, 65502, 65503]
-MIXED = [1, 63, 64, 4096, 7, 65503, 300]  # of floods
-THOUSANDS = 4000
-
-
-def speaks_first(sock, arrival):
-    sock.sendall(b"220 welcome\r\n")
-    Service._echo(sock, arrival)
-
-
-def answers_after_end(sock, arrival):
-    arrival.data += read_all(sock)[0]
-    arrival.end = "eof"
-    sock.sendall(sha256(bytes(arrival.data)).encode())
-
-
-def ends_first(sock, arrival):
-    sock.sendall(b"all I have to say")
-    sock.shutdown(socket.SHUT_WR)
-    data, arrival.end = read_all(sock)
-    arrival.data += data
+from original import MIXED, SIZES, THOUSANDS  # noqa: E402
+from traffic import (Mitm, Service, answers_after_end, ends_first, patterned, plain, read_all, reset, sha256,  # noqa: E402
+                     speaks_first)
 
 
 def talks_and_listens(sock, arrival):
@@ -161,16 +140,7 @@ class OriginalClient(SystemTest):
             listener = network.listen("channel")
             session = self.open("channel")
             channel = listener.accept()[0]
-            ours = original.messages(THOUSANDS, 2, MIXED)
-            drained, sent = session.drain(THOUSANDS, 2, MIXED), session.flood(THOUSANDS, 1, MIXED)
-            received = []
-            for at in range(0, THOUSANDS, 20):
-                question = channel.start_send(ours[at:at + 20])
-                received += channel.receive_all(20)
-                channel.sent(network.rpc.wait(question, 30))
-            sent.result(30)
-            drained.result(30)
-            self.assertEqual(received, original.messages(THOUSANDS, 1, MIXED))
+            self.assertEqual(*original.thousands_both_ways(network, channel, session))
             session.close()
             self.assertEqual(channel.receive()[0], [])
 

@@ -16,11 +16,8 @@ import unittest
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "system"))
 import original  # noqa: E402
 from harness import Crowd, SystemTest, binary, ct, free_port, full_run, minicapnp  # noqa: E402
+from original import MIXED, SIZES, THOUSANDS  # noqa: E402
 from traffic import patterned, plain, read_all, read_count, reset, sha256  # noqa: E402
-
-SIZES = [0, 1, 15, 16, 17, 63, 64, 65, 4096, 16384, 32768, 65471, 65472, 65502, 65503]
-MIXED = [1, 63, 64, 4096, 7, 65503, 300]
-THOUSANDS = 4000
 
 
 class OriginalServer(SystemTest):
@@ -82,16 +79,7 @@ class OriginalServer(SystemTest):
     def test_thousands_both_ways_at_once_in_a_channel(self):
         network = self.network()
         channel, session = self.open_channel(network)
-        ours = original.messages(THOUSANDS, 2, MIXED)
-        drained, sent = session.drain(THOUSANDS, 2, MIXED), session.flood(THOUSANDS, 1, MIXED)
-        received = []
-        for at in range(0, THOUSANDS, 20):
-            question = channel.start_send(ours[at:at + 20])
-            received += channel.receive_all(20)
-            channel.sent(network.rpc.wait(question, 30))
-        sent.result(30)
-        drained.result(30)
-        self.assertEqual(received, original.messages(THOUSANDS, 1, MIXED))
+        self.assertEqual(*original.thousands_both_ways(network, channel, session))
         session.close()
         self.assertEqual(channel.receive()[0], [])
 

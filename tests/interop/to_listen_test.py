@@ -11,29 +11,11 @@ import unittest
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "system"))
 from harness import Crowd, SystemTest, ct, free_port, minicapnp, wait_until  # noqa: E402
-from traffic import Service, patterned, read_all, sha256  # noqa: E402
+from traffic import Service, answers_after_end, ends_first, patterned, read_all, sha256, speaks_first  # noqa: E402
 
 SIZES = [0, 1, 2, 15, 16, 17, 31, 32, 33, 63, 64, 65, 127, 128, 255, 256, 1000, 1460, 4095, 4096, 16383, 16384, 16385, 32767, 32768,
          65000, 65471, 65472, 65501, 65502, 65503]
 BULK_BYTES = 24 << 20
-
-
-def speaks_first(sock, arrival):
-    sock.sendall(b"220 welcome\r\n")
-    Service._echo(sock, arrival)
-
-
-def answers_after_end(sock, arrival):
-    arrival.data += read_all(sock)[0]
-    arrival.end = "eof"
-    sock.sendall(sha256(bytes(arrival.data)).encode())
-
-
-def ends_first(sock, arrival):
-    sock.sendall(b"all I have to say")
-    sock.shutdown(socket.SHUT_WR)
-    data, arrival.end = read_all(sock)
-    arrival.data += data
 
 
 class ToListen(SystemTest):

@@ -202,6 +202,26 @@ class Service:
         self.close()
 
 
+# How a Service may behave instead of echoing.
+
+def speaks_first(sock, arrival):
+    sock.sendall(b"220 welcome\r\n")
+    Service._echo(sock, arrival)
+
+
+def answers_after_end(sock, arrival):
+    arrival.data += read_all(sock)[0]
+    arrival.end = "eof"
+    sock.sendall(sha256(bytes(arrival.data)).encode())
+
+
+def ends_first(sock, arrival):
+    sock.sendall(b"all I have to say")
+    sock.shutdown(socket.SHUT_WR)
+    data, arrival.end = read_all(sock)
+    arrival.data += data
+
+
 class Line:
     """The two sockets of one connection through a Mitm. Nobody closes a socket in which another thread still sits: the reset would
     not go out before that one wakes up. So receivers look up often, and the last to leave closes both."""
