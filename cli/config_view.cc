@@ -11,6 +11,8 @@
 #include "common/find_program.h"
 #include "common/socket_group.h"
 #include "vaultd/key_file.h"
+#include "vaultd/key_owners.h"
+#include "vaultd/nonce_file.h"
 
 namespace sallyport::cli {
 
@@ -118,42 +120,88 @@ std::string makingOf(const Config& config, const std::string& name) {
   return "sallyport key new " + name;
 }
 
+// What only the vault's own user can judge.
+bool isClosedToUs(const fs::path& path, Findings& findings) {
+  if (::access(path.c_str(), R_OK) == 0 || errno != EACCES) return false;
+  findings.warnings.push_back(path.string() + " is not checked: this user can't read it");
+  return true;
+}
+
+// The key as the vault will read it, as far as it can be opened without a secret. Nothing: that is a finding.
+std::optional<vaultd::KeyHeader> readKey(const fs::path& folder, const std::string& name,
+                                         const vaultd::FileOwners& owners, Findings& findings) {
+  if (isClosedToUs(vaultd::keyPath(folder, name), findings)) return std::nullopt;
+  auto key = vaultd::readKeyFile(folder, name, owners);
+  if (!key) {
+    findings.errors.push_back(key.error());
+    return std::nullopt;
+  }
+  if (key->header.seal != vaultd::SealKind::Plain) return std::move(key->header);
+  auto opened = vaultd::loadKey(folder, name, {}, owners);
+  if (!opened) {
+    findings.errors.push_back(opened.error());
+    return std::nullopt;
+  }
+  return std::move(opened->header);
+}
+
+// A key without nonces doesn't keep the vault from serving others; if there are no others, it doesn't start.
+void inspectNonces(const fs::path& folder, const std::vector<std::string>& drawing, size_t keys,
+                   const vaultd::FileOwners& owners, Findings& findings) {
+  std::vector<vaultd::Problem> problems;
+  for (const auto& name : drawing) {
+    const auto path = vaultd::noncePath(folder, name);
+    if (isClosedToUs(path, findings)) continue;
+    if (auto good = vaultd::inspectNonceFile(path, owners); !good) problems.push_back(good.error());
+  }
+  for (auto& problem : problems) {
+    if (problems.size() == keys)
+      findings.errors.push_back(std::move(problem));
+    else
+      findings.warnings.push_back(problem.message + ": handshakes with its key are refused" +
+                                  (problem.hint.empty() ? "" : " (" + problem.hint + ")"));
+  }
+}
+
 void inspectKeys(const Config& config, Findings& findings) {
-  for (const auto& [name, user] : keysInUse(config)) {
+  const auto& folder = config.vault.keys;
+  const auto owners = vaultd::keyOwners(config.vault);
+  const auto keys = keysInUse(config);
+  std::vector<std::string> drawing;  // nonces
+  for (const auto& [name, user] : keys) {
     std::error_code failure;
-    const auto path = vaultd::keyPath(config.vault.keys, name);
-    if (!fs::exists(path, failure) && !failure) {
+    const auto path = vaultd::keyPath(folder, name);
+    if (fs::symlink_status(path, failure).type() == fs::file_type::not_found) {
       findings.errors.push_back(
           {user + " needs the key `" + name + "`, but there is no " + path.string(), makingOf(config, name)});
       continue;
     }
-    if (::access(path.c_str(), R_OK) != 0 && errno == EACCES) {
-      findings.warnings.push_back(path.string() + " is not checked: this user can't read it");
-      continue;
-    }
-    const auto key = vaultd::readKeyFile(config.vault.keys, name);
-    if (!key) {
-      findings.errors.push_back(key.error());
-      continue;
-    }
-    inspectKinds(config.listens, "[[listen]]", key->header, findings);
-    inspectKinds(config.connects, "[[connect]]", key->header, findings);
-    inspectTokensOf(key->header, config, findings);
+    const auto header = readKey(folder, name, owners, findings);
+    if (!header) continue;
+    if (header->kind != vaultd::KeyKind::PeerBlock) drawing.push_back(name);
+    inspectKinds(config.listens, "[[listen]]", *header, findings);
+    inspectKinds(config.connects, "[[connect]]", *header, findings);
+    inspectTokensOf(*header, config, findings);
     // A peer with our own key would talk to itself: nearly always a key pasted on the wrong host.
     for (const auto& [peer, publicKey] : config.peers) {
-      const auto& versions = key->header.versions;
+      const auto& versions = header->versions;
       if (std::ranges::find(versions, publicKey, &vaultd::KeyVersion::publicKey) == versions.end()) continue;
       findings.warnings.push_back("peer `" + peer + "` has the key of our own `" + name + "`");
     }
   }
+  inspectNonces(folder, drawing, keys.size(), owners, findings);
 }
 
 void inspectPassphrase(const Config& config, Findings& findings) {
   const auto& file = config.vault.passphraseFile;
-  std::error_code failure;
-  if (file.empty() || fs::is_regular_file(file, failure)) return;
-  findings.errors.push_back({"[vault] passphrase_file: there is no file " + file.string(),
-                             "its first line is the passphrase, and its mode 0600"});
+  if (file.empty() || isClosedToUs(file, findings)) return;
+  bool missing = false;
+  const auto text = vaultd::readPrivate(file, vaultd::keyOwners(config.vault), &missing);
+  if (text) return;
+  findings.errors.push_back(
+      missing ? vaultd::Problem{"[vault] passphrase_file: there is no file " + file.string(),
+                                "its first line is the passphrase, and its mode 0600"}
+              : vaultd::Problem{"[vault] passphrase_file: " + text.error().message, text.error().hint});
 }
 
 void inspectGroups(const Config& config, Findings& findings) {
@@ -187,6 +235,7 @@ std::map<std::string, std::string> keysInUse(const Config& config) {
   for (const GrantEntry& grant : config.grants) {
     for (const auto& key : grant.keys) keys.emplace(key, "[[grant]] `" + grant.name + "`");
   }
+  for (const auto& key : config.honeyKeys) keys.emplace(key, "[key." + key + "] honey");
   return keys;
 }
 

@@ -145,8 +145,4 @@ Result<Listeners, Problem> openListeners(const Config& config, const sandbox::Op
   return listeners;
 }
 
-FileOwners keyOwners(const sandbox::Options& options) {
-  return {{0, ::geteuid(), sandbox::targetIdentity(options).uid}};
-}
-
 }  // namespace sallyport::vaultd

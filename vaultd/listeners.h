@@ -11,7 +11,7 @@
 #include "common/config.h"
 #include "common/rpc.h"
 #include "sandbox/sandbox.h"
-#include "vaultd/private_file.h"
+#include "vaultd/problem.h"
 #include "vaultd/vault_state.h"
 
 namespace sallyport::vaultd {
@@ -31,9 +31,6 @@ struct Listeners {
 // Makes missing folders, binds the sockets, and gives the net socket to netd's user if we are root.
 Result<Listeners, Problem> openListeners(const Config& config, const sandbox::Options& options,
                                          const Accounts& accounts);
-
-// Whose key files this process accepts: its own, root's, and those of the user that it is going to be.
-FileOwners keyOwners(const sandbox::Options& options);
 
 // Tells the log who is turned away from a socket for his user: a daemon or a program that waits for us learns no
 // reason. A line a second; what was left out is counted in the next one.

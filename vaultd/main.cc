@@ -22,6 +22,7 @@
 #include "common/text_page.h"
 #include "vaultd/admin_service.h"
 #include "vaultd/audit_files.h"
+#include "vaultd/key_owners.h"
 #include "vaultd/listeners.h"
 #include "vaultd/metrics.h"
 #include "vaultd/passphrase.h"
@@ -116,10 +117,7 @@ void prepareLibraries() {
 }
 
 sandbox::Options sandboxOptions(const VaultConfig& config) {
-  sandbox::Options options;
-  options.profile = sandbox::Profile::Vaultd;
-  options.requirement = config.requireSandbox;
-  options.user = config.user;
+  sandbox::Options options = identityOptions(config);
   options.maxOpenFiles = MAX_OPEN_FILES;
   return options;
 }
@@ -152,7 +150,7 @@ Result<std::unique_ptr<BlockClaims>, Problem> loadClaims(const std::filesystem::
 int serve(const Config& config) {
   prepareLibraries();
   const sandbox::Options options = sandboxOptions(config.vault);
-  const FileOwners owners = keyOwners(options);
+  const FileOwners owners = keyOwners(config.vault);
   sandbox::Sandbox sandbox(options);
   // Programs are started here or never: afterwards the vault holds secrets, and has no such system call.
   Keepers keepers = startKeepers(config);

@@ -34,6 +34,10 @@ bool fill(int fd, const LedgerId& id) {
   return ::fsync(fd) == 0;
 }
 
+Problem inFile(const fs::path& path, const Problem& problem) {
+  return {path.string() + ": " + problem.message, problem.hint};
+}
+
 NonceFileProblem inUse(const fs::path& path) {
   return {NonceFileProblem::Kind::InUse,
           {path.string() + " is in use: another vaultd runs with this key",
@@ -62,11 +66,19 @@ Result<std::unique_ptr<NonceLedger>, NonceFileProblem> openNonceFile(const fs::p
   }
   const NonceFacts facts = factsOf(fd->get(), id);
   auto ledger = NonceLedger::open(diskOf(kj::mv(*fd)), facts, wallSeconds);
-  if (!ledger) {
-    return refuse(NonceFileProblem{NonceFileProblem::Kind::Unusable,
-                                   {path.string() + ": " + ledger.error().message, ledger.error().hint}});
-  }
+  if (!ledger) return refuse(NonceFileProblem{NonceFileProblem::Kind::Unusable, inFile(path, ledger.error())});
   return kj::mv(*ledger);
+}
+
+Result<void, Problem> inspectNonceFile(const fs::path& path, const FileOwners& owners) {
+  bool missing = false;
+  auto fd =
+      openPrivate(path, O_RDWR, owners, &missing);  // as the vault will: a file that is only readable is of no use
+  if (!fd && missing) return {};
+  if (!fd) return refuse(fd.error());
+  auto good = NonceLedger::inspect(*diskOf(kj::mv(*fd)));
+  if (!good) return refuse(inFile(path, good.error()));
+  return {};
 }
 
 }  // namespace sallyport::vaultd

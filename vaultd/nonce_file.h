@@ -1,7 +1,7 @@
-// nonce_file.h - NAME.nonces: the file beneath a NonceLedger. Process: vaultd alone, opened before lock-down;
-// afterwards only pwrite and fdatasync on the open descriptor. Holds no secret. Two vaults never share one: the file
-// stays locked (OFD) for the life of the process. A missing file is made new, with a fresh instance id, so deleting it
-// is always safe.
+// nonce_file.h - NAME.nonces: the file beneath a NonceLedger. Part of: vaultd's key library (the vault opens it before
+// lock-down, and afterwards does only pwrite and fdatasync on the open descriptor; the CLI only inspects it). Holds no
+// secret. Two vaults never share one: the file stays locked (OFD) for the life of the process. A missing file is made
+// new, with a fresh instance id, so deleting it is always safe.
 #pragma once
 
 #include <filesystem>
@@ -26,5 +26,9 @@ struct NonceFileProblem {
 // ledger is there but gives out nothing, and says why.
 Result<std::unique_ptr<NonceLedger>, NonceFileProblem> openNonceFile(const std::filesystem::path& path,
                                                                      const LedgerId& id, const FileOwners& owners = {});
+
+// Whether openNonceFile() would find a state that it can use; a missing file is none of its problems. Nothing is
+// written or locked, so a vault may be at work with the file. The problem names the file.
+Result<void, Problem> inspectNonceFile(const std::filesystem::path& path, const FileOwners& owners = {});
 
 }  // namespace sallyport::vaultd

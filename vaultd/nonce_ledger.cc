@@ -135,26 +135,38 @@ std::unique_ptr<NonceLedger> NonceLedger::unusable(std::string why) {
   return ledger;
 }
 
-Result<void, Problem> NonceLedger::readState(const NonceFacts& facts) {
-  Image image;
-  const ssize_t got = disk_->read(0, image);
+Result<NonceLedger::Copies, Problem> NonceLedger::readCopies(NonceDisk& disk) {
+  Copies copies;
+  const ssize_t got = disk.read(0, copies.image);
   if (got < 0) return refuse(Problem{std::string("can't read: ") + std::strerror(static_cast<int>(-got)), {}});
   const char* const remedy =
       "move the file away: the next start makes a new one, under a fresh nonce key, which is safe";
   if (got != static_cast<ssize_t>(FILE_BYTES)) return refuse(Problem{"the nonce state is cut off", remedy});
 
-  std::array<Slot, 2> slots;
   std::array<SlotState, 2> states;
-  for (size_t i = 0; i < 2; ++i) states[i] = decode(ByteSpan(image).subspan(i * SLOT_BYTES, SLOT_BYTES), i, slots[i]);
+  for (size_t i = 0; i < 2; ++i) {
+    states[i] = decode(ByteSpan(copies.image).subspan(i * SLOT_BYTES, SLOT_BYTES), i, copies.slots[i]);
+    copies.good[i] = states[i] == SlotState::Good;
+  }
   if (states[0] == SlotState::OtherVersion || states[1] == SlotState::OtherVersion) {
     return refuse(
         Problem{"the nonce state is of another version",
                 "use the version of sallyport that wrote it, or move the file away: the next start makes a new one"});
   }
-  const bool good0 = states[0] == SlotState::Good;
-  const bool good1 = states[1] == SlotState::Good;
-  if (!good0 && !good1) return refuse(Problem{"both copies of the nonce state are damaged", remedy});
+  if (!copies.good[0] && !copies.good[1]) return refuse(Problem{"both copies of the nonce state are damaged", remedy});
+  return copies;
+}
 
+Result<void, Problem> NonceLedger::inspect(NonceDisk& disk) {
+  if (auto copies = readCopies(disk); !copies) return refuse(copies.error());
+  return {};
+}
+
+Result<void, Problem> NonceLedger::readState(const NonceFacts& facts) {
+  const auto copies = readCopies(*disk_);
+  if (!copies) return refuse(copies.error());
+  const auto& [image, slots, good] = *copies;
+  const auto [good0, good1] = good;
   const size_t newest = good0 && (!good1 || slots[0].generation > slots[1].generation) ? 0 : 1;
   state_ = slots[newest];
   next_ = state_.bound;

@@ -76,6 +76,8 @@ class NonceLedger {
   // tests make it small.
   static Result<std::unique_ptr<NonceLedger>, Problem> open(std::unique_ptr<NonceDisk> disk, const NonceFacts& facts,
                                                             WallClock clock, uint64_t reservation = RESERVATION);
+  // Would open() take the state? Nothing is written.
+  static Result<void, Problem> inspect(NonceDisk& disk);
   // A ledger that gives out nothing, and why.
   static std::unique_ptr<NonceLedger> unusable(std::string why);
 
@@ -106,6 +108,12 @@ class NonceLedger {
   enum class SlotState { Good, Damaged, OtherVersion };
   static std::array<std::byte, SLOT_BYTES> encode(const Slot& slot);
   static SlotState decode(ByteSpan bytes, size_t index, Slot& slot);
+  struct Copies {
+    Image image;
+    std::array<Slot, 2> slots;
+    std::array<bool, 2> good{};  // at least one
+  };
+  static Result<Copies, Problem> readCopies(NonceDisk& disk);
 
   NonceLedger() = default;
   Result<void, Problem> readState(const NonceFacts& facts);

@@ -7,9 +7,12 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <fstream>
+#include <iterator>
 
 #include "tests/unit/temporary_folder.h"
 #include "vaultd/key_file.h"
+#include "vaultd/nonce_file.h"
 
 namespace sallyport::cli {
 namespace {
@@ -30,6 +33,11 @@ peer = "alice"
 [peers]
 alice = "hSDwCYkwp1R0i33ctD73Wg2/Og0mOBr066SpjqqbTmo="
 )";
+
+std::string contentOf(const std::filesystem::path& path) {
+  std::ifstream file(path, std::ios::binary);
+  return {std::istreambuf_iterator<char>(file), {}};
+}
 
 class ConfigView : public ::testing::Test {
  protected:
@@ -160,6 +168,101 @@ pin = "file:no-such-pin"
 TEST_F(ConfigView, AGoodKeyIsNoFinding) {
   ASSERT_TRUE(vaultd::generateKey(folder_ / "keys", "server", {}));
   EXPECT_TRUE(inspectSurroundings(config()).errors.empty());
+}
+
+TEST_F(ConfigView, APlainKeyIsOpenedAsTheVaultOpensIt) {
+  ASSERT_TRUE(vaultd::generateKey(folder_ / "keys", "server", {}));
+  ASSERT_TRUE(vaultd::generateKey(folder_ / "others", "server", {}));
+  const auto path = vaultd::keyPath(folder_ / "keys", "server");
+  const auto public_ = [](const std::string& text) { return text.substr(text.find("public="), 51); };
+  std::string text = contentOf(path);
+  text.replace(text.find("public="), 51, public_(contentOf(vaultd::keyPath(folder_ / "others", "server"))));
+  std::ofstream(path) << text;
+  ASSERT_TRUE(vaultd::readKeyFile(folder_ / "keys", "server")) << "every line of it is well-formed";
+  const auto findings = inspectSurroundings(config());
+  ASSERT_EQ(findings.errors.size(), 1u);
+  EXPECT_EQ(findings.errors[0].message.find(path.string() + ": "), 0u) << findings.errors[0].message;
+  EXPECT_FALSE(findings.errors[0].hint.empty());
+  EXPECT_EQ(contentOf(path), text);
+}
+
+TEST_F(ConfigView, ANonceFileThatTheVaultWouldNotUseIsFound) {
+  const auto header = vaultd::generateKey(folder_ / "keys", "server", {});
+  ASSERT_TRUE(header);
+  const auto path = vaultd::noncePath(folder_ / "keys", "server");
+  EXPECT_TRUE(inspectSurroundings(config()).errors.empty());
+  EXPECT_FALSE(std::filesystem::exists(path)) << "the vault makes it, a check makes nothing";
+
+  const auto running = vaultd::openNonceFile(path, header->ledgerId);
+  ASSERT_TRUE(running);
+  const std::string good = contentOf(path);
+  EXPECT_TRUE(inspectSurroundings(config()).errors.empty()) << "a vault that is at work with it is no finding";
+
+  const auto errorOf = [&](const std::string& content) {
+    std::ofstream(path, std::ios::trunc) << content;
+    const auto findings = inspectSurroundings(config());
+    EXPECT_EQ(contentOf(path), content) << "a check writes nothing";
+    EXPECT_EQ(findings.errors.size(), 1u);
+    if (findings.errors.empty()) return std::string();
+    EXPECT_FALSE(findings.errors[0].hint.empty());
+    return findings.errors[0].message;
+  };
+  EXPECT_EQ(errorOf(good.substr(0, 100)), path.string() + ": the nonce state is cut off");
+  EXPECT_EQ(errorOf(std::string(good.size(), 'x')), path.string() + ": both copies of the nonce state are damaged");
+  std::ofstream(path, std::ios::trunc) << good;
+  std::filesystem::permissions(path, std::filesystem::perms(0640));
+  const auto open = inspectSurroundings(config());
+  ASSERT_EQ(open.errors.size(), 1u);
+  EXPECT_EQ(open.errors[0].hint, "chmod 600 " + path.string());
+
+  // As in the vault: another key can serve.
+  ASSERT_TRUE(vaultd::generateKey(folder_ / "keys", "second", {}));
+  std::string both(TEXT);
+  both.replace(both.rfind("\"server\""), 8, "\"second\"");
+  const auto one = inspectSurroundings(config(both));
+  EXPECT_TRUE(one.errors.empty());
+  EXPECT_TRUE(std::ranges::any_of(one.warnings, [&](const std::string& warning) {
+    return warning.find(path.string()) == 0 && warning.find("handshakes with its key are refused") != std::string::npos;
+  }));
+}
+
+TEST_F(ConfigView, WhatThisUserCantReadIsSaidToBeUnchecked) {
+  if (::geteuid() != 0) GTEST_SKIP() << "needs root, to become another";
+  const auto header = vaultd::generateKey(folder_ / "keys", "server", {});
+  ASSERT_TRUE(header);
+  const auto nonces = vaultd::noncePath(folder_ / "keys", "server");
+  ASSERT_TRUE(vaultd::openNonceFile(nonces, header->ledgerId));
+  std::filesystem::resize_file(nonces, 100);
+  std::filesystem::permissions(folder_, std::filesystem::perms(0755));
+  std::filesystem::permissions(folder_ / "keys", std::filesystem::perms(0755));
+  const auto isUnchecked = [&](const std::filesystem::path& path) {
+    if (::setresuid(65534, 65534, 0) != 0) return false;
+    const auto findings = inspectSurroundings(config());
+    if (::setresuid(0, 0, 0) != 0) return false;
+    EXPECT_TRUE(findings.errors.empty());
+    const auto note = path.string() + " is not checked: this user can't read it";
+    return std::ranges::find(findings.warnings, note) != findings.warnings.end();
+  };
+  const auto key = vaultd::keyPath(folder_ / "keys", "server");
+  EXPECT_TRUE(isUnchecked(key));
+  ASSERT_EQ(::chown(key.c_str(), 65534, 65534), 0);
+  EXPECT_TRUE(isUnchecked(nonces));
+}
+
+TEST_F(ConfigView, AHoneyKeyIsNeededToo) {
+  ASSERT_TRUE(vaultd::generateKey(folder_ / "keys", "server", {}));
+  const auto findings = inspectSurroundings(config(std::string(TEXT) + "[key.bait]\nhoney = true\n"));
+  ASSERT_EQ(findings.errors.size(), 1u);
+  EXPECT_NE(findings.errors[0].message.find("[key.bait] honey needs the key `bait`"), std::string::npos);
+}
+
+TEST_F(ConfigView, APassphraseFileThatOthersCanReadIsAnError) {
+  ASSERT_TRUE(vaultd::generateKey(folder_ / "keys", "server", {}));
+  std::ofstream(folder_ / "words") << "secret\n";
+  std::filesystem::permissions(folder_ / "words", std::filesystem::perms(0644));
+  const auto findings = inspectSurroundings(config("[vault]\npassphrase_file = \"words\"\n"));
+  ASSERT_EQ(findings.errors.size(), 1u);
+  EXPECT_EQ(findings.errors[0].hint, "chmod 600 " + (folder_ / "words").string());
 }
 
 TEST_F(ConfigView, APeerWithOurOwnKeyIsDoubtful) {
