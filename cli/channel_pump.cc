@@ -7,6 +7,7 @@
 #include "cli/daemon_client.h"
 #include "cli/terminal.h"
 #include "common/log.h"
+#include "proto/wire/drop_reason.h"
 
 namespace sallyport::cli {
 namespace {
@@ -20,6 +21,9 @@ constexpr unsigned MAX_PEER_RECEIVING = 1;    // what the interface allows
 constexpr size_t MAX_OUTPUT_BYTES = 4 << 20;  // more than that queued: nothing more is asked for
 
 constexpr uint32_t CLOSE_TIMEOUT_MS = 2000;
+
+constexpr const char* AFTER_A_BREAK =
+    "the last data may be missing on either side: send it anew; netd's log, here and there, tells more";
 
 // Why netd took no message. `maxBytes`: the longest that the pump gives it.
 std::string refusedWords(proto::NetRefusal refusal, size_t maxBytes) {
@@ -173,7 +177,7 @@ void ChannelPump::onSent(proto::SendOutcome::Reader outcome, size_t bytes, bool 
       break;
     case proto::SendOutcome::BROKEN:
       // What the peer sent before is still to be received, and tells the end.
-      if (problem_.empty()) problem_ = "the channel is broken: " + sanitized(outcome.getBroken().cStr());
+      if (problem_.empty()) breakOff(outcome.getBroken().cStr());
       input_.pause();
       break;
     case proto::SendOutcome::REFUSED:
@@ -226,13 +230,14 @@ void ChannelPump::onReceived(proto::Received::Reader received) {
       channelEnded_ = true;
       if (problem_.empty() && !options_.messages && !peerEnded_) {
         problem_ = "the stream is truncated: the peer closed without ending it";
+        hint_ = AFTER_A_BREAK;
       }
       break;
     case proto::ChannelEnd::BROKEN:
     default:
       channelEnded_ = true;
       // The first reason is the nearest to the cause, unless it is only that we couldn't send any more.
-      problem_ = "the channel is broken: " + sanitized(received.getReason().cStr());
+      breakOff(received.getReason().cStr());
       break;
   }
   onChannelEnd();
@@ -249,9 +254,16 @@ void ChannelPump::onPeerReceived(proto::PeerReceived::Reader received) {
     output_.end();
   } else if (status.isBroken()) {
     channelEnded_ = true;
-    problem_ = "the channel is broken: " + sanitized(status.getBroken().cStr());
+    breakOff(status.getBroken().cStr());
   }
   if (!done_) onChannelEnd();
+}
+
+// `reason`: netd's name of it.
+void ChannelPump::breakOff(std::string_view reason) {
+  problem_ = "the channel is broken: " + sanitized(reason);
+  if (const auto known = wire::dropReasonNamed(reason)) problem_ += ": " + std::string(wire::describe(*known));
+  hint_ = AFTER_A_BREAK;
 }
 
 void ChannelPump::onChannelEnd() {

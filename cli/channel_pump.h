@@ -30,6 +30,8 @@ class ChannelPump {
 
   // Empty when both directions have ended as they should; else what went wrong, for people.
   kj::Promise<std::string> run();
+  // After run(): what to do about what went wrong; may be empty.
+  const std::string& hint() const { return hint_; }
 
  private:
   void onInput(ByteSpan bytes);
@@ -44,6 +46,7 @@ class ChannelPump {
   void receiveMore();
   void onReceived(proto::Received::Reader received);
   void onPeerReceived(proto::PeerReceived::Reader received);
+  void breakOff(std::string_view reason);
   void onChannelEnd();
   void sendEnd();
   void onOutputProgress();
@@ -72,6 +75,7 @@ class ChannelPump {
   bool channelEnded_ = false;
   bool idle_ = false;    // messages: the wait after the input's end is over
   std::string problem_;  // of the channel; told when the output is written
+  std::string hint_;
   bool done_ = false;
   kj::Own<kj::PromiseFulfiller<std::string>> fulfiller_;
   kj::Promise<void> idleTimer_ = nullptr;

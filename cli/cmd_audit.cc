@@ -198,7 +198,7 @@ std::optional<Since> parseSince(std::string text) {
 int markExported(const Place& place, uint64_t seq) {
   EventLoop loop;
   auto vault = DaemonClient::connect(loop, place.adminSocket);
-  if (!vault) return fail("not marked: vaultd " + vault.error());
+  if (!vault) return fail("not marked: vaultd " + vault.error().message, vault.error().hint);
   auto request = (*vault)->as<proto::Admin>().auditExportedRequest();
   request.setSeq(seq);
   const auto answer = answerOf(loop, request.send());

@@ -182,9 +182,7 @@ std::string advice(const Found& found) {
 
 // --- a running vault ---
 
-int failVault(const std::string& why) {
-  return fail("the vault " + why, "`sallyport status` tells how it is; `sallyport up` starts one");
-}
+int failVault(const std::string& why) { return fail("the vault " + why, "`sallyport status` tells how it is"); }
 
 struct TokenState {
   std::string state;
@@ -230,7 +228,7 @@ std::unique_ptr<DaemonClient> connectVault(EventLoop& loop, const KeyFolder& fol
   }
   auto client = DaemonClient::connect(loop, folder.adminSocket);
   if (client) return std::move(*client);
-  failVault(client.error());
+  fail("the vault " + client.error().message, client.error().hint);
   return nullptr;
 }
 

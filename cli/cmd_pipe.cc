@@ -80,7 +80,7 @@ int pump(EventLoop& loop, Answer&& asked, uint32_t timeoutMs, const std::string&
   if (outcome.isRefused()) return failRefused(outcome.getRefused(), name, entry);
   ChannelPump channelPump(loop, outcome.getChannel(), options);
   const auto problem = loop.await(channelPump.run());
-  return problem.empty() ? EXIT_DONE : fail("`" + name + "`: " + problem);
+  return problem.empty() ? EXIT_DONE : fail("`" + name + "`: " + problem, channelPump.hint());
 }
 
 }  // namespace
@@ -114,7 +114,7 @@ int pipeChannel(const Arguments& arguments) {
   auto client = DaemonClient::connect(loop, config->net.socket);
   if (!client) {
     const bool refused = ::access(config->net.socket.c_str(), W_OK) != 0 && errno == EACCES;
-    return fail("netd " + client.error(), refused ? hintForUser(*config) : "start it with `sallyport up`");
+    return fail("netd " + client.error().message, refused ? hintForUser(*config) : client.error().hint);
   }
   auto network = (*client)->as<proto::Network>();
   const uint32_t timeoutMs = config->limits.dialTimeoutMs + config->limits.handshakeTimeoutMs;

@@ -19,7 +19,7 @@ int status(const Arguments& arguments) {
   auto vault = DaemonClient::connect(loop, config->vault.adminSocket);
   std::optional<capnp::Response<proto::Admin::StatusResults>> vaultAnswer;
   if (!vault) {
-    both.vaultProblem = vault.error();
+    both.vaultProblem = vault.error().message;
   } else if (auto answer = answerOf(loop, (*vault)->as<proto::Admin>().statusRequest().send())) {
     vaultAnswer.emplace(kj::mv(*answer));
     both.vault = vaultAnswer->getStatus();
@@ -30,7 +30,7 @@ int status(const Arguments& arguments) {
   std::optional<capnp::Response<proto::Network::StatusResults>> netAnswer;
   const bool isForVaultAlone = !net && !needsNetd(*config);
   if (!net) {
-    both.netProblem = net.error() + (isForVaultAlone ? ", and no entry needs it" : "");
+    both.netProblem = net.error().message + (isForVaultAlone ? ", and no entry needs it" : "");
   } else if (auto answer = answerOf(loop, (*net)->as<proto::Network>().statusRequest().send())) {
     netAnswer.emplace(kj::mv(*answer));
     both.net = netAnswer->getStatus();
@@ -45,7 +45,8 @@ int status(const Arguments& arguments) {
   put(arguments.has("--json") ? statusJson(both) : statusText(both));
   const int written = finishOutput();
   if (both.vault && (both.net || isForVaultAlone)) return written;
-  return both.vault ? fail("netd " + both.netProblem) : fail("vaultd " + both.vaultProblem);
+  if (both.vault) return fail("netd " + both.netProblem, net ? "" : net.error().hint);
+  return fail("vaultd " + both.vaultProblem, vault ? "" : vault.error().hint);
 }
 
 }  // namespace sallyport::cli

@@ -21,14 +21,17 @@ std::optional<KeyFolder> runningVault(const Arguments& arguments) {
   return std::nullopt;
 }
 
-// The names of the keys that it has locked; the error is text for people.
-Result<std::vector<std::string>, std::string> lockedKeys(const KeyFolder& folder) {
+// Words that follow "the vault".
+int failVault(const Problem& problem) { return fail("the vault " + problem.message, problem.hint); }
+
+// The names of the keys that it has locked.
+Result<std::vector<std::string>, Problem> lockedKeys(const KeyFolder& folder) {
   EventLoop loop;
   auto client = DaemonClient::connect(loop, folder.adminSocket);
   if (!client) return refuse(client.error());
   auto request = (*client)->as<proto::Admin>().statusRequest();
   auto answer = answerOf(loop, request.send());
-  if (!answer) return refuse(answer.error());
+  if (!answer) return refuse(Problem{answer.error(), {}});
   std::vector<std::string> names;
   for (const auto key : answer->getStatus().getKeys()) {
     if (std::string_view(key.getState().cStr()) == "locked") names.emplace_back(key.getName().cStr());
@@ -49,7 +52,7 @@ int unlockOne(const Arguments& arguments, const KeyFolder& folder, const std::st
   if (!fileKey)
     return fail(vaultd::keyPath(folder.path, name).string() + ": " + fileKey.error().message, fileKey.error().hint);
   const auto given = giveToVault(folder.adminSocket, file->text.expose(), *fileKey);
-  if (!given) return fail("the vault " + given.error());
+  if (!given) return failVault(given.error());
   say(*given);
   return EXIT_DONE;
 }
@@ -61,7 +64,7 @@ int lockVault(const Arguments& arguments) {
   if (!folder) return EXIT_FAILED;
   EventLoop loop;
   auto client = DaemonClient::connect(loop, folder->adminSocket);
-  if (!client) return fail("the vault " + client.error());
+  if (!client) return failVault(client.error());
   auto request = (*client)->as<proto::Admin>().lockRequest();
   request.setKey(arguments.words.empty() ? kj::String() : kj::heapString(arguments.words[0].c_str()));
   auto answer = answerOf(loop, request.send());
@@ -78,7 +81,7 @@ int unlockVault(const Arguments& arguments) {
   auto names = arguments.words;
   if (names.empty()) {
     const auto locked = lockedKeys(*folder);
-    if (!locked) return fail("the vault " + locked.error());
+    if (!locked) return failVault(locked.error());
     names = *locked;
     if (names.empty()) say("no key is locked");
   }
@@ -93,7 +96,7 @@ int panicVault(const Arguments& arguments) {
   if (!folder) return EXIT_FAILED;
   EventLoop loop;
   auto client = DaemonClient::connect(loop, folder->adminSocket);
-  if (!client) return fail("the vault " + client.error());
+  if (!client) return failVault(client.error());
   auto request = (*client)->as<proto::Admin>().panicRequest();
   auto answer = answerOf(loop, request.send());
   if (!answer) return fail("the vault " + answer.error());

@@ -1,8 +1,11 @@
 // daemon_client.cc - see daemon_client.h.
 #include "cli/daemon_client.h"
 
+#include <grp.h>
 #include <poll.h>
+#include <pwd.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -13,6 +16,9 @@
 #include "common/log.h"
 
 namespace sallyport::cli {
+
+using vaultd::Problem;
+
 namespace {
 
 constexpr size_t MAX_ANSWER_BYTES = 64 * 1024;
@@ -27,21 +33,42 @@ LinkLimits clientLimits() {
   return limits;
 }
 
+constexpr const char* START_IT =
+    "start it with `sallyport up` or its systemd unit; -c FILE names another configuration";
+
+// Who could use a socket that this user may not.
+std::string usersOf(const std::filesystem::path& socket) {
+  struct stat status {};
+  if (::stat(socket.c_str(), &status) != 0) return "run this as root, or as the user of the daemon";
+  const passwd* owner = ::getpwuid(status.st_uid);
+  const group* members = ::getgrgid(status.st_gid);
+  std::string text = "run this as root";
+  if (status.st_uid != 0)
+    text += " or as " + (owner != nullptr ? owner->pw_name : "uid " + std::to_string(status.st_uid));
+  if ((status.st_mode & S_IWGRP) != 0)
+    text += ", or as a member of the group " + (members != nullptr ? members->gr_name : std::to_string(status.st_gid));
+  return text;
+}
+
 }  // namespace
 
-Result<std::unique_ptr<DaemonClient>, std::string> DaemonClient::connect(EventLoop& loop,
-                                                                         const std::filesystem::path& socket) {
+Result<std::unique_ptr<DaemonClient>, Problem> DaemonClient::connect(EventLoop& loop,
+                                                                     const std::filesystem::path& socket) {
   if (::access(socket.c_str(), W_OK) != 0) {
-    if (errno == EACCES) return refuse("may not be asked by this user: no permission for " + socket.string());
-    if (errno == ENOENT || errno == ENOTDIR) return refuse("is not running: there is no " + socket.string());
-    return refuse(socket.string() + ": " + std::strerror(errno));
+    if (errno == EACCES)
+      return refuse(Problem{"may not be asked by this user: no permission for " + socket.string(), usersOf(socket)});
+    if (errno == ENOENT || errno == ENOTDIR)
+      return refuse(Problem{"is not running: there is no " + socket.string(), START_IT});
+    return refuse(Problem{"can't be asked: " + socket.string() + ": " + std::strerror(errno), {}});
   }
   try {
     std::unique_ptr<DaemonClient> client(new DaemonClient);
     client->rpc_ = std::make_unique<RpcClient>(loop, connectUnix(socket), clientLimits(),
                                                [self = client.get()] { self->disconnected_ = true; });
     return client;
-  } catch (const kj::Exception&) { return refuse("is not running: nobody answers on " + socket.string()); }
+  } catch (const kj::Exception&) {
+    return refuse(Problem{"is not running: nobody answers on " + socket.string(), START_IT});
+  }
 }
 
 std::string describeFailure(const kj::Exception& failure) {
@@ -56,7 +83,7 @@ std::string describeFailure(const kj::Exception& failure) {
 
 ReloadOutcome reloadVault(EventLoop& loop, const std::filesystem::path& adminSocket, std::string_view configText) {
   auto client = DaemonClient::connect(loop, adminSocket);
-  if (!client) return {false, client.error()};
+  if (!client) return {false, client.error().message};
   auto request = (*client)->as<proto::Admin>().reloadRequest(capnp::MessageSize{configText.size() / 8 + 64, 0});
   request.setConfig(kj::heapString(configText.data(), configText.size()));
   auto answer = answerOf(loop, request.send());
@@ -92,7 +119,7 @@ ReloadOutcome reloadNet(const std::filesystem::path& adminSocket, std::string_vi
 std::vector<std::string> keysNotLoaded(EventLoop& loop, const std::filesystem::path& adminSocket,
                                        const Config& config) {
   auto client = DaemonClient::connect(loop, adminSocket);
-  if (!client) return {"vaultd " + client.error()};
+  if (!client) return {"vaultd " + client.error().message};
   const auto answer = answerOf(loop, (*client)->as<proto::Admin>().statusRequest().send());
   if (!answer) return {"vaultd " + answer.error()};
   auto missing = keysInUse(config);

@@ -1,5 +1,6 @@
 // daemon_client.h - one connection to vaultd's admin socket or to netd's socket. Part of: cli.
-// A daemon that is not there, may not be asked, or doesn't answer is an ordinary answer here: text for people.
+// A daemon that is not there, may not be asked, or doesn't answer is an ordinary answer here: text for people, to
+// follow the daemon's name.
 #pragma once
 
 #include <filesystem>
@@ -14,6 +15,7 @@
 #include "common/rpc.h"
 #include "proto/net.capnp.h"
 #include "proto/vault_admin.capnp.h"
+#include "vaultd/problem.h"
 
 namespace sallyport::cli {
 
@@ -29,9 +31,9 @@ kj::Promise<T> within(EventLoop& loop, uint32_t timeoutMs, kj::Promise<T> promis
 
 class DaemonClient {
  public:
-  // The error says why not, e.g. "is not running: nobody listens on run/net.sock".
-  static Result<std::unique_ptr<DaemonClient>, std::string> connect(EventLoop& loop,
-                                                                    const std::filesystem::path& socket);
+  // The problem says why not, e.g. "is not running: there is no run/net.sock".
+  static Result<std::unique_ptr<DaemonClient>, vaultd::Problem> connect(EventLoop& loop,
+                                                                        const std::filesystem::path& socket);
 
   template <typename Interface>
   typename Interface::Client as() {

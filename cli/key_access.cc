@@ -210,8 +210,8 @@ Result<vaultd::Rewrite, Problem> addSlot(vaultd::EditedKey& key, const vaultd::S
 
 namespace {
 
-Result<std::string, std::string> give(EventLoop& loop, const fs::path& adminSocket, std::string_view text,
-                                      const vaultd::FileKey& key) {
+Result<std::string, Problem> give(EventLoop& loop, const fs::path& adminSocket, std::string_view text,
+                                  const vaultd::FileKey& key) {
   auto client = DaemonClient::connect(loop, adminSocket);
   if (!client) return refuse(client.error());
   auto request = (*client)->as<proto::Admin>().unlockRequest(capnp::MessageSize{text.size() / 8 + 64, 0});
@@ -221,16 +221,16 @@ Result<std::string, std::string> give(EventLoop& loop, const fs::path& adminSock
   auto fileKey = request.initFileKey(static_cast<unsigned>(bytes.size()));
   std::memcpy(fileKey.begin(), bytes.data(), bytes.size());
   auto answer = answerOf(loop, request.send());
-  if (!answer) return refuse(answer.error());
+  if (!answer) return refuse(Problem{answer.error(), {}});
   const auto outcome = answer->getOutcome();
   if (outcome.isDone()) return sanitized(outcome.getDone().cStr());
-  return refuse("refuses: " + sanitized(outcome.getRefused().getProblem().cStr()));
+  return refuse(Problem{"refuses: " + sanitized(outcome.getRefused().getProblem().cStr()), {}});
 }
 
 }  // namespace
 
-Result<std::string, std::string> giveToVault(const fs::path& adminSocket, std::string_view text,
-                                             const vaultd::FileKey& key) {
+Result<std::string, Problem> giveToVault(const fs::path& adminSocket, std::string_view text,
+                                         const vaultd::FileKey& key) {
   EventLoop loop;
   return give(loop, adminSocket, text, key);
 }
@@ -247,7 +247,7 @@ void tellVault(EventLoop& loop, const KeyFolder& folder, const vaultd::ChangedKe
   std::string state;
   {
     auto client = DaemonClient::connect(loop, folder.adminSocket);
-    if (!client) return warn("the vault " + client.error() + "; it uses the change when it is started again");
+    if (!client) return warn("the vault " + client.error().message + "; it uses the change when it is started again");
     auto request = (*client)->as<proto::Admin>().statusRequest();
     auto answer = answerOf(loop, request.send());
     if (!answer) return warn("the vault " + answer.error() + "; it uses the change when it is started again");
@@ -259,7 +259,7 @@ void tellVault(EventLoop& loop, const KeyFolder& folder, const vaultd::ChangedKe
     return say("the running vault has `" + name + "` locked; `sallyport unlock " + name + "` brings the change to it");
   }
   const auto given = give(loop, folder.adminSocket, key.text.expose(), key.fileKey);
-  if (!given) return warn("the vault " + given.error() + "; restart it to use the change");
+  if (!given) return warn("the vault " + given.error().message + "; restart it to use the change");
   say(whatItMeans);
 }
 

@@ -68,8 +68,8 @@ void tellVault(const KeyFolder& folder, const vaultd::ChangedKey& key);
 void tellVault(EventLoop& loop, const KeyFolder& folder, const vaultd::ChangedKey& key,
                const char* whatItMeans = "the running vault uses it from now on");
 // Hands over the text of a file and what opens it. What was done, or why not, for people.
-Result<std::string, std::string> giveToVault(const std::filesystem::path& adminSocket, std::string_view text,
-                                             const vaultd::FileKey& key);
+Result<std::string, vaultd::Problem> giveToVault(const std::filesystem::path& adminSocket, std::string_view text,
+                                                 const vaultd::FileKey& key);
 
 // Prints the public half of a key that was just made, and where it goes (cmd_key.cc).
 int announceKey(const vaultd::KeyHeader& header, const KeyFolder& folder, std::string_view what);

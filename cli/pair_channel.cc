@@ -14,7 +14,7 @@ constexpr uint32_t TEXT_TIMEOUT_MS = 120'000;
 
 Result<std::unique_ptr<DaemonClient>, Problem> connectNetd(EventLoop& loop, const Config& config) {
   auto client = DaemonClient::connect(loop, config.net.socket);
-  if (!client) return refuse(Problem{"netd " + client.error(), "start it with `sallyport up`"});
+  if (!client) return refuse(Problem{"netd " + client.error().message, client.error().hint});
   return std::move(*client);
 }
 

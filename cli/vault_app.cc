@@ -97,7 +97,8 @@ std::optional<DataCommand> dataCommand(const Arguments& arguments) {
 Result<VaultApp, Problem> VaultApp::connect(EventLoop& loop, const std::filesystem::path& socket) {
   auto client = DaemonClient::connect(loop, socket);
   if (!client)
-    return refuse(Problem{"the vault " + client.error(), "`sallyport up`, or another -c FILE or --socket NAME"});
+    return refuse(Problem{"the vault " + client.error().message,
+                          client.error().hint + (client.error().hint.empty() ? "" : "; --socket NAME another socket")});
   return VaultApp(loop, std::move(*client));
 }
 

@@ -42,7 +42,7 @@ Result<VaultBox, Problem> VaultBox::open(EventLoop& loop, const std::filesystem:
                                          std::string peer, const PublicKey& peerKey) {
   VaultBox box(loop, std::move(key), std::move(peer), peerKey);
   auto client = DaemonClient::connect(loop, socket);
-  if (!client) return refuse(Problem{"vaultd " + client.error(), "start it with `sallyport up`"});
+  if (!client) return refuse(Problem{"vaultd " + client.error().message, client.error().hint});
   box.client_ = std::move(*client);
   auto app = box.client_->as<proto::App>();
   auto own = app.publicKeyRequest();

@@ -19,13 +19,6 @@ uint32_t be32(ByteSpan bytes) {
   return __builtin_bswap32(value);
 }
 
-DropReason reasonNamed(std::string_view text) {
-  for (size_t i = 0; i < wire::DROP_REASON_COUNT; ++i) {
-    if (wire::name(static_cast<DropReason>(i)) == text) return static_cast<DropReason>(i);
-  }
-  return DropReason::VaultRefused;
-}
-
 DropReason reasonOf(const kj::Exception& failure) {
   return failure.getType() == kj::Exception::Type::DISCONNECTED ? DropReason::VaultUnavailable
                                                                 : DropReason::VaultRefused;
@@ -93,7 +86,8 @@ Result<BaseSession::Opened, DropReason> BaseSession::read(proto::OpenedOutcome::
   const auto frames = toBytes(opened.getFrames());
   Opened result{.frames = frames, .sanctified = opened.getSanctified(), .fault = {}};
   if (result.sanctified > frames.size()) return refuse(DropReason::VaultRefused);
-  if (opened.hasFault() && opened.getFault().size() > 0) result.fault = reasonNamed(opened.getFault().cStr());
+  if (opened.hasFault() && opened.getFault().size() > 0)
+    result.fault = wire::dropReasonNamed(opened.getFault().cStr()).value_or(DropReason::VaultRefused);
   return result;
 }
 

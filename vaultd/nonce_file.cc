@@ -15,6 +15,9 @@ namespace fs = std::filesystem;
 
 namespace {
 
+constexpr const char* AWAY =
+    "move it away: the next start makes a new nonce file, under a fresh nonce key, which is safe";
+
 uint64_t wallSeconds() {
   const std::time_t now = std::time(nullptr);
   return now < 0 ? 0 : static_cast<uint64_t>(now);
@@ -38,6 +41,15 @@ Problem inFile(const fs::path& path, const Problem& problem) {
   return {path.string() + ": " + problem.message, problem.hint};
 }
 
+// As the vault opens it; `missing` as in openPrivate().
+Result<kj::AutoCloseFd, Problem> openState(const fs::path& path, const FileOwners& owners, bool& missing) {
+  auto fd = openPrivate(path, O_RDWR, owners, &missing);
+  std::error_code failure;
+  const auto status = fs::symlink_status(path, failure);
+  if (!fd && fs::exists(status) && !fs::is_regular_file(status)) return refuse(Problem{fd.error().message, AWAY});
+  return fd;
+}
+
 NonceFileProblem inUse(const fs::path& path) {
   return {NonceFileProblem::Kind::InUse,
           {path.string() + " is in use: another vaultd runs with this key",
@@ -49,7 +61,7 @@ NonceFileProblem inUse(const fs::path& path) {
 Result<std::unique_ptr<NonceLedger>, NonceFileProblem> openNonceFile(const fs::path& path, const LedgerId& id,
                                                                      const FileOwners& owners) {
   bool missing = false;
-  auto fd = openPrivate(path, O_RDWR, owners, &missing);
+  auto fd = openState(path, owners, missing);
   if (!fd && missing) {
     Creation creation;
     creation.prepare = [&](int newFd) { return fill(newFd, id); };
@@ -72,8 +84,7 @@ Result<std::unique_ptr<NonceLedger>, NonceFileProblem> openNonceFile(const fs::p
 
 Result<void, Problem> inspectNonceFile(const fs::path& path, const FileOwners& owners) {
   bool missing = false;
-  auto fd =
-      openPrivate(path, O_RDWR, owners, &missing);  // as the vault will: a file that is only readable is of no use
+  auto fd = openState(path, owners, missing);
   if (!fd && missing) return {};
   if (!fd) return refuse(fd.error());
   auto good = NonceLedger::inspect(*diskOf(kj::mv(*fd)));

@@ -31,6 +31,16 @@ Problem systemProblem(const fs::path& path, const char* what, int error) {
   return problem;
 }
 
+// What stands where a file is wanted.
+Problem notAFile(const fs::path& path, mode_t mode) {
+  const char* what = S_ISDIR(mode)    ? "is a folder"
+                     : S_ISFIFO(mode) ? "is a FIFO"
+                     : S_ISSOCK(mode) ? "is a socket"
+                     : S_ISLNK(mode)  ? "is a symbolic link"
+                                      : "is a device";
+  return {path.string() + " " + what + ", not a file", "move it away, and put the file itself there"};
+}
+
 fs::path folderOf(const fs::path& path) { return path.has_parent_path() ? path.parent_path() : fs::path("."); }
 
 bool writeAll(int fd, std::string_view content) {
@@ -87,7 +97,7 @@ int moveIntoPlace(const fs::path& from, const fs::path& to) {
 Result<void, Problem> checkPrivate(const fs::path& path, int fd, const FileOwners& owners) {
   struct stat status;
   if (::fstat(fd, &status) != 0) return refuse(systemProblem(path, "can't examine", errno));
-  if (!S_ISREG(status.st_mode)) return refuse(Problem{path.string() + " is not a regular file", {}});
+  if (!S_ISREG(status.st_mode)) return refuse(notAFile(path, status.st_mode));
   if (!owners.allows(status.st_uid)) {
     return refuse(Problem{
         path.string() + " belongs to another user (uid " + std::to_string(status.st_uid) + ")",
@@ -113,7 +123,12 @@ Result<kj::AutoCloseFd, Problem> openPrivate(const fs::path& path, int flags, co
   if (fd < 0) {
     const int error = errno;
     if (missing != nullptr) *missing = error == ENOENT;
-    if (error == ELOOP) return refuse(Problem{path.string() + " is a symbolic link", "put the file itself there"});
+    struct stat status;
+    // A link, and what can't be opened for writing.
+    if ((error == ELOOP || error == EISDIR || error == ENXIO) && ::lstat(path.c_str(), &status) == 0 &&
+        !S_ISREG(status.st_mode)) {
+      return refuse(notAFile(path, status.st_mode));
+    }
     return refuse(systemProblem(path, "can't open", error));
   }
   kj::AutoCloseFd owned(fd);
@@ -128,8 +143,8 @@ Result<SecretText, Problem> readPrivate(const fs::path& path, const FileOwners& 
   SecretText text;
   while (true) {
     if (text.room().empty()) {
-      return refuse(
-          Problem{path.string() + " is longer than " + std::to_string(SecretText::CAPACITY - 1) + " bytes", {}});
+      return refuse(Problem{path.string() + " is longer than " + std::to_string(SecretText::CAPACITY - 1) + " bytes",
+                            "it is another file than the one that is wanted there: put that one back"});
     }
     const ssize_t got = ::read(fd->get(), text.room().data(), text.room().size());
     if (got < 0 && errno == EINTR) continue;

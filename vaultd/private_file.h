@@ -25,7 +25,8 @@ struct FileOwners {
   bool allows(uid_t uid) const;
 };
 
-// Opens a regular file (no symbolic link) that only its owner can read or write. `flags`: O_RDONLY or O_RDWR.
+// Opens a regular file (no symbolic link) that only its owner can read or write. `flags`: O_RDONLY or O_RDWR. Anything
+// else is refused without waiting for it.
 // `missing` is set when there is no such file: then the problem says just that.
 Result<kj::AutoCloseFd, Problem> openPrivate(const std::filesystem::path& path, int flags, const FileOwners& owners,
                                              bool* missing = nullptr);

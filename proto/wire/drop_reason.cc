@@ -12,6 +12,14 @@ std::string_view name(DropReason reason) {
   return "unknown";
 }
 
+std::optional<DropReason> dropReasonNamed(std::string_view text) {
+#define X(id, known, what) \
+  if (text == known) return DropReason::id;
+  SALLYPORT_DROP_REASONS(X)
+#undef X
+  return std::nullopt;
+}
+
 std::string_view describe(DropReason reason) {
   switch (reason) {
 #define X(id, text, what) \

@@ -5,6 +5,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <string_view>
 
 namespace sallyport::wire {
@@ -68,6 +69,8 @@ inline constexpr size_t DROP_REASON_COUNT = 0 SALLYPORT_DROP_REASONS(X);
 
 // The stable name used in logs, metrics and status, e.g. "bad_box".
 std::string_view name(DropReason reason);
+// The reason of that name; nothing if none has it.
+std::optional<DropReason> dropReasonNamed(std::string_view name);
 // One sentence fragment for people.
 std::string_view describe(DropReason reason);
 

@@ -79,15 +79,33 @@ class BadFiles(SystemTest):
         self.assert_refused("server.key", "sallyport key new server")
 
     def test_key_file_that_is_a_link_a_folder_or_a_pipe(self):
+        remedy = "sallyport: hint: move it away, and put the file itself there"
         self.key.rename(self.keys / "moved")
         self.key.symlink_to(self.keys / "moved")
-        self.assert_refused("server.key")
+        self.assert_refused("server.key is a symbolic link, not a file", remedy)
         self.key.unlink()
         self.key.mkdir()
-        self.assert_refused("server.key")
+        self.assert_refused("server.key is a folder, not a file", remedy)
         self.key.rmdir()
         os.mkfifo(self.key, 0o600)
-        self.assert_refused("server.key")
+        self.assert_refused("server.key is a FIFO, not a file", remedy)
+
+    def test_key_file_that_is_far_too_long(self):
+        self.key.write_bytes(self.key.read_bytes() + b"x" * (1 << 20))
+        self.assert_refused("server.key is longer than", "sallyport: hint: it is another file")
+
+    def test_nonce_file_that_is_a_folder_or_a_pipe(self):
+        """The vault doesn't wait for who writes into a pipe."""
+        nonces = self.keys / "server.nonces"
+        for what, make in (("a folder", nonces.mkdir), ("a FIFO", lambda: os.mkfifo(nonces, 0o600))):
+            with self.subTest(what):
+                make()
+                self.assert_refused(f"server.nonces is {what}, not a file", "(move it away: the next start makes a new nonce file")
+                done = self.host.cli("check", check=False)
+                self.assertEqual(done.returncode, 1)
+                self.assertIn(f"server.nonces is {what}, not a file".encode(), done.stderr)
+                self.assertIn(b"sallyport: hint: move it away: the next start", done.stderr)
+                (nonces.rmdir if nonces.is_dir() else nonces.unlink)()
 
     def test_keys_folder_that_others_can_write(self):
         self.keys.chmod(0o777)

@@ -130,6 +130,23 @@ class AVaultAlone(SystemTest):
         self.assertIn(b"sallyport: error: vaultd is not running", done.stderr)
 
 
+class NoVaultRuns(SystemTest):
+    """A command to a daemon that isn't there says what is missing, and how to start it."""
+
+    def test_each_command_says_how_to_start_it(self):
+        site = self.site("nobody")
+        site.peer("alice")
+        site.connect_entry("out", "127.0.0.1:1", "alice", listen=None)
+        site.write_config()
+        for words in (("lock",), ("unlock",), ("panic",), ("hsm", "status"), ("status",), ("pipe", "out")):
+            with self.subTest(" ".join(words)):
+                done = site.cli(*words, check=False)
+                self.assertEqual(done.returncode, 1)
+                socket = "net.sock" if words[0] == "pipe" else "vault-admin.sock"
+                self.assertIn(f"is not running: there is no {site.dir}/run/{socket}".encode(), done.stderr)
+                self.assertIn(b"sallyport: hint: start it with `sallyport up`", done.stderr)
+
+
 class WrongFilesAreToldWhole(SystemTest):
     def setUp(self):
         self.host = self.site("operator-file")

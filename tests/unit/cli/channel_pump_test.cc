@@ -112,6 +112,7 @@ class FakeChannel final : public proto::Channel::Server {
 
 struct Run {
   std::string problem;
+  std::string hint;
   std::string output;
 };
 
@@ -147,6 +148,7 @@ Run pump(std::shared_ptr<FakeChannel::State> state, const std::string& input, Pu
     options.outputFd = out[1];
     ChannelPump pump(loop, kj::heap<FakeChannel>(state), options);
     run.problem = loop.await(pump.run());
+    run.hint = pump.hint();
   }
   ::close(in[0]);
   ::close(out[1]);
@@ -200,7 +202,15 @@ TEST(ChannelPump, ABrokenChannelIsToldWithItsReasonAfterItsBytes) {
   state->echo = false;
   const auto run = pump(state, "");
   EXPECT_EQ(run.output, "bytes");
-  EXPECT_EQ(run.problem, "the channel is broken: truncated");
+  EXPECT_EQ(run.problem,
+            "the channel is broken: truncated: the wire ended without the authenticated end of the stream");
+  EXPECT_NE(run.hint.find("send it anew"), std::string::npos);
+
+  state->queue = {"bytes"};
+  state->end = proto::ChannelEnd::OPEN;
+  state->endAfter = 1;
+  state->reason = "of a later version";
+  EXPECT_EQ(pump(state, "").problem, "the channel is broken: of a later version");
 }
 
 TEST(ChannelPump, AMessageAfterTheEndIsAnError) {

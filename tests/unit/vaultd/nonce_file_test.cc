@@ -114,11 +114,23 @@ TEST_F(NonceFiles, AFileThatOthersCanWriteIsRefused) {
   EXPECT_EQ(problem().kind, NonceFileProblem::Kind::Unusable);
 }
 
-TEST_F(NonceFiles, ALinkIsRefused) {
+TEST_F(NonceFiles, WhatIsNoFileIsRefusedWithItsRemedy) {
   open();
+  const auto expectProblem = [&](const std::string& what) {
+    for (const Problem& each : {problem().problem, inspectNonceFile(file).error()}) {
+      EXPECT_EQ(each.message, file.string() + " is " + what + ", not a file");
+      EXPECT_TRUE(contains(each.hint, "the next start makes a new nonce file")) << each.hint;
+    }
+  };
   fs::rename(file, temporary.path() / "elsewhere");
   fs::create_symlink(temporary.path() / "elsewhere", file);
-  EXPECT_TRUE(contains(problem().problem.message, "symbolic link"));
+  expectProblem("a symbolic link");
+  fs::remove(file);
+  fs::create_directory(file);
+  expectProblem("a folder");
+  fs::remove(file);
+  ASSERT_EQ(::mkfifo(file.c_str(), 0600), 0);
+  expectProblem("a FIFO");  // at once: nobody writes into it
 }
 
 TEST_F(NonceFiles, WithoutTheFolderThereIsALedgerThatSaysWhy) {

@@ -227,6 +227,15 @@ TEST(DropReasons, EachHasANameAndASentenceOfItsOwn) {
   EXPECT_FALSE(names.contains("unknown"));
 }
 
+TEST(DropReasons, EachIsFoundByItsNameAndNoneByAnother) {
+  for (size_t i = 0; i < DROP_REASON_COUNT; ++i) {
+    const auto reason = static_cast<DropReason>(i);
+    EXPECT_EQ(dropReasonNamed(name(reason)), reason);
+  }
+  EXPECT_EQ(dropReasonNamed("unknown"), std::nullopt);
+  EXPECT_EQ(dropReasonNamed(""), std::nullopt);
+}
+
 TEST(DropReasons, ANumberThatIsNoneHasNoName) {
   EXPECT_EQ(name(static_cast<DropReason>(DROP_REASON_COUNT)), "unknown");
   EXPECT_EQ(describe(static_cast<DropReason>(255)), "unknown reason");
