@@ -204,11 +204,20 @@ void RpcServer::pause() {
                   .eagerlyEvaluate(nullptr);
 }
 
+// A user can have his programs cut off as fast as they connect. Rationed for each, so that he hides nobody else's line.
+void RpcServer::logCutOff(CutOff reason, uid_t uid) {
+  static constexpr size_t MAX_USERS = 64;  // whose lines are told apart
+  if (cutOffLog_.size() >= MAX_USERS && !cutOffLog_.contains(uid)) cutOffLog_.clear();
+  if (const auto unlogged = cutOffLog_[uid].take(loop_.nowMs())) {
+    logWarning("rpc client cut off reason=" + std::string(name(reason)) + " uid=" + std::to_string(uid) + *unlogged);
+  }
+}
+
 void RpcServer::drop(std::list<std::unique_ptr<Client>>::iterator client) {
   const CutOff reason = (*client)->link.cutOff();
   if (reason != CutOff::None) {
     ++stats_.cutOff[static_cast<size_t>(reason)];
-    logWarning("rpc client cut off reason=" + std::string(name(reason)) + " uid=" + std::to_string((*client)->uid));
+    logCutOff(reason, (*client)->uid);
     if (onCutOff) onCutOff(reason);
   }
   clients_.erase(client);

@@ -11,15 +11,19 @@
 #include <filesystem>
 #include <functional>
 #include <list>
+#include <map>
 #include <memory>
 #include <optional>
 #include <set>
+#include <string>
 #include <string_view>
 
 #include <capnp/rpc-twoparty.h>
 #include <kj/io.h>
 
 #include "common/link.h"
+#include "common/log_ration.h"
+#include "common/result.h"
 
 namespace sallyport {
 
@@ -72,6 +76,7 @@ class RpcServer final : private EventLoop::Watcher {
   bool makeRoomFor(uid_t uid);
   void pause();
   void drop(std::list<std::unique_ptr<Client>>::iterator client);
+  void logCutOff(CutOff reason, uid_t uid);
 
   EventLoop& loop_;
   int listenFd_;
@@ -80,6 +85,7 @@ class RpcServer final : private EventLoop::Watcher {
   size_t maxClients_;
   LinkBudget* budget_;
   Stats stats_;
+  std::map<uid_t, LogRation> cutOffLog_;
   bool listening_ = false;  // to what happens at listenFd_
   bool resting_ = false;
   bool paused_ = false;

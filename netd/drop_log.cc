@@ -7,8 +7,6 @@ using wire::DropReason;
 
 namespace {
 
-constexpr uint64_t LINE_PERIOD_MS = 1000;
-
 bool isRefusal(DropReason reason) {
   switch (reason) {
     case DropReason::PeerNotAllowed:
@@ -26,11 +24,8 @@ bool isRefusal(DropReason reason) {
 
 std::optional<std::string> DropLog::note(const Dropped& dropped, uint64_t nowMs) {
   const bool refusal = isRefusal(dropped.reason);
-  Ration& ration = refusal ? refusals_ : others_;
-  if (ration.any && nowMs < ration.lastMs + LINE_PERIOD_MS) {
-    ++ration.unlogged;
-    return std::nullopt;
-  }
+  const auto unlogged = (refusal ? refusals_ : others_).take(nowMs);
+  if (!unlogged) return std::nullopt;
   std::string line = std::string(refusal ? "refused" : "drop") + " reason=" + std::string(name(dropped.reason)) +
                      " entry=" + dropped.entry.name;
   if (dropped.from != nullptr) line += " from=" + printable(*dropped.from);
@@ -38,9 +33,7 @@ std::optional<std::string> DropLog::note(const Dropped& dropped, uint64_t nowMs)
     const auto known = dropped.entry.allow.find(*dropped.peer);
     line += known == dropped.entry.allow.end() ? " key=" + toBase64(dropped.peer->span()) : " peer=" + known->second;
   }
-  if (ration.unlogged != 0) line += " unlogged=" + std::to_string(ration.unlogged);
-  ration = {.any = true, .lastMs = nowMs, .unlogged = 0};
-  return line;
+  return line + *unlogged;
 }
 
 }  // namespace sallyport::netd

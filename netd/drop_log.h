@@ -10,6 +10,7 @@
 #include <optional>
 #include <string>
 
+#include "common/log_ration.h"
 #include "netd/entries.h"
 #include "netd/origin.h"
 #include "proto/wire/drop_reason.h"
@@ -29,13 +30,8 @@ class DropLog {
   std::optional<std::string> note(const Dropped& dropped, uint64_t nowMs);
 
  private:
-  struct Ration {
-    bool any = false;  // a line was written before, at `lastMs`
-    uint64_t lastMs = 0;
-    uint64_t unlogged = 0;
-  };
-  Ration refusals_;
-  Ration others_;
+  LogRation refusals_;
+  LogRation others_;
 };
 
 }  // namespace sallyport::netd

@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <chrono>
 #include <cstring>
 
 #include "common/log.h"
@@ -68,17 +69,12 @@ RefusalLog::RefusalLog(std::string_view socket, const std::set<uid_t>& users) : 
 }
 
 void RefusalLog::note(const PeerCredentials& peer) {
-  constexpr auto LINE_PERIOD = std::chrono::seconds(1);
-  const auto now = std::chrono::steady_clock::now();
-  if (last_ && now < *last_ + LINE_PERIOD) {
-    ++unlogged_;
-    return;
-  }
+  const auto now = std::chrono::steady_clock::now().time_since_epoch();
+  const auto unlogged =
+      ration_.take(static_cast<uint64_t>(std::chrono::duration_cast<std::chrono::milliseconds>(now).count()));
+  if (!unlogged) return;
   logWarning("client refused socket=" + socket_ + " uid=" + std::to_string(peer.uid) +
-             " pid=" + std::to_string(peer.pid) + " allowed=" + users_ +
-             (unlogged_ == 0 ? "" : " unlogged=" + std::to_string(unlogged_)));
-  last_ = now;
-  unlogged_ = 0;
+             " pid=" + std::to_string(peer.pid) + " allowed=" + users_ + *unlogged);
 }
 
 RpcServer::Bootstrap admitPrograms(VaultState& state, std::string socket, std::set<uid_t> users,

@@ -3,12 +3,12 @@
 // one gets.
 #pragma once
 
-#include <chrono>
 #include <optional>
 #include <set>
 
 #include "common/accounts.h"
 #include "common/config.h"
+#include "common/log_ration.h"
 #include "common/rpc.h"
 #include "sandbox/sandbox.h"
 #include "vaultd/problem.h"
@@ -42,8 +42,7 @@ class RefusalLog {
  private:
   std::string socket_;
   std::string users_;
-  std::optional<std::chrono::steady_clock::time_point> last_;
-  uint64_t unlogged_ = 0;
+  LogRation ration_;
 };
 
 // An App for the program at the other end of a socket of this name; null if it is none of `users` (empty: anybody) and

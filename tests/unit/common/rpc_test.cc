@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include <filesystem>
+#include <algorithm>
 #include <cstdio>
 #include <fstream>
 
@@ -312,6 +313,22 @@ TEST_F(AnRpcServer, CutsOffOneClientAndCountsWhyWhileTheOthersGoOn) {
   EXPECT_EQ(server->stats().connected, 1u);
   EXPECT_EQ(ask(good, 0), "answer");
   EXPECT_EQ(good.disconnects, 0);
+}
+
+TEST_F(AnRpcServer, LogsAFloodOfCutOffsInALineASecond) {
+  serve();
+  testing::internal::CaptureStderr();
+  for (int i = 0; i < 30; ++i) {
+    kj::AutoCloseFd bad(connectUnix(path));
+    ASSERT_EQ(send(bad, "\xff\xff\xff\xff", 4, MSG_NOSIGNAL), 4);
+    turns();
+  }
+  const std::string log = testing::internal::GetCapturedStderr();
+  EXPECT_EQ(server->stats().cutOff[static_cast<size_t>(CutOff::BadHeader)], 30u);
+  const auto lines = std::ranges::count(log, '\n');
+  EXPECT_GE(lines, 1);
+  EXPECT_LT(lines, 30) << log;
+  EXPECT_NE(log.find("rpc client cut off reason=bad_header uid=" + std::to_string(getuid())), std::string::npos) << log;
 }
 
 TEST_F(AnRpcServer, TellsItsClientOnceThatItIsGone) {
