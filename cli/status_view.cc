@@ -30,11 +30,64 @@ std::string joined(const std::vector<std::string>& words) {
 
 // --- for people ------------------------------------------------------------------------------------------------------
 
-// Counters that are 0 say nothing; limits are shown all.
-std::string counterTable(std::string_view title, Counters counters, bool zeros) {
+// Counters that are 0 say nothing.
+std::string counterTable(std::string_view title, Counters counters) {
   Table table({std::string(title), ""});
   for (const auto counter : counters) {
-    if (zeros || counter.getValue() != 0) table.add({text(counter.getName()), std::to_string(counter.getValue())});
+    if (counter.getValue() != 0) table.add({text(counter.getName()), std::to_string(counter.getValue())});
+  }
+  return table.empty() ? "" : "\n" + table.render("  ");
+}
+
+std::optional<uint64_t> valueOf(Counters counters, std::string_view name) {
+  for (const auto counter : counters) {
+    if (text(counter.getName()) == name) return counter.getValue();
+  }
+  return std::nullopt;
+}
+
+// What is there now of what a limit bounds: a counter, in these units; and the drop reason of what is too much.
+struct Bounded {
+  std::string_view limit;
+  std::string_view counter;
+  uint64_t unit;
+  std::string_view reason;
+};
+constexpr Bounded BOUNDED[] = {
+    {"half_open", "half_open", 1, "half_open_limit"},
+    {"connections", "connections", 1, "connection_limit"},
+    {"half_open_per_source", "busiest_source_half_open", 1, "half_open_limit"},
+    {"connections_per_source", "busiest_source_connections", 1, "source_limit"},
+    {"handshake_timeout_ms", "", 1, "handshake_timeout"},
+    {"idle_timeout_s", "", 1, "idle_timeout"},
+    {"accept_timeout_ms", "", 1, "no_acceptor"},
+    {"buffer_mib", "buffer_bytes", 1 << 20, "memory_limit"},
+};
+
+std::string limitTable(const proto::NetStatus::Reader& status) {
+  Table table({"LIMIT", "", "NOW", "DROPPED"});
+  for (const auto limit : status.getLimits()) {
+    const auto* known = std::ranges::find(BOUNDED, text(limit.getName()), &Bounded::limit);
+    std::string now = "-";
+    std::string dropped = "-";
+    if (known != std::end(BOUNDED)) {
+      if (const auto value = valueOf(status.getCounters(), known->counter)) now = std::to_string(*value / known->unit);
+      if (const auto value = valueOf(status.getDrops(), known->reason))
+        dropped = std::to_string(*value) + " " + std::string(known->reason);
+    }
+    table.add({text(limit.getName()), std::to_string(limit.getValue()), now, dropped});
+  }
+  return table.empty() ? "" : "\n" + table.render("  ");
+}
+
+// The one limit of the vault that keys share, and how near they come to it.
+std::string rateTable(const proto::VaultStatus::Reader& status) {
+  const auto limit = valueOf(status.getLimits(), "handshakes_per_second");
+  if (!limit) return "";  // an older vault
+  Table table({"KEY", "HANDSHAKES A SECOND", "LIMIT", "REFUSED"});
+  for (const auto key : status.getKeys()) {
+    table.add({text(key.getName()), std::to_string(key.getHandshakesPerSecond()), std::to_string(*limit),
+               std::to_string(key.getRateLimited()) + " rate_limited"});
   }
   return table.empty() ? "" : "\n" + table.render("  ");
 }
@@ -166,6 +219,7 @@ std::string vaultText(const proto::VaultStatus::Reader& status) {
     keys.add({text(key.getName()), text(key.getState()), text(key.getSealed()), nonces, base64(key.getPublicKey())});
   }
   if (!keys.empty()) result += "\n" + keys.render("  ");
+  result += rateTable(status);
   const auto audit = status.getAudit();
   if (text(audit.getState()) != "off") {
     result += "\n  audit log " + sanitized(text(audit.getState())) + ", records " + std::to_string(audit.getOldest()) +
@@ -175,8 +229,8 @@ std::string vaultText(const proto::VaultStatus::Reader& status) {
   result += tokensText(status);
   result += sandboxTable({{"vaultd", status.getSandbox()}});
   result += usesTable(status.getUses());
-  result += counterTable("COUNTER", status.getCounters(), false);
-  result += counterTable("CLIENTS CUT OFF", status.getClientsCutOff(), false);
+  result += counterTable("COUNTER", status.getCounters());
+  result += counterTable("CLIENTS CUT OFF", status.getClientsCutOff());
   return result;
 }
 
@@ -234,9 +288,9 @@ std::string netText(const BothStatus& both) {
   }
   if (!entries.empty()) result += "\n" + entries.render("  ") + refusedPeers(both);
   result += sandboxTable(columns);
-  result += counterTable("LIMIT", status.getLimits(), true);
-  result += counterTable("COUNTER", status.getCounters(), false);
-  result += counterTable("DROPPED", status.getDrops(), false);
+  result += limitTable(status);
+  result += counterTable("COUNTER", status.getCounters());
+  result += counterTable("DROPPED", status.getDrops());
   return result;
 }
 
@@ -335,9 +389,12 @@ void writeVault(JsonWriter& json, const proto::VaultStatus::Reader& status) {
         .member("version", uint64_t{key.getVersion()})
         .member("token", text(key.getToken()))
         .member("problem", text(key.getProblem()))
+        .member("handshakesPerSecond", key.getHandshakesPerSecond())
+        .member("rateLimited", key.getRateLimited())
         .end();
   }
   json.end();
+  writeCounters(json, "limits", status.getLimits());
   writeTokens(json, status);
   const auto audit = status.getAudit();
   json.key("audit")

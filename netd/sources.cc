@@ -1,6 +1,7 @@
 // sources.cc - see sources.h.
 #include "netd/sources.h"
 
+#include <algorithm>
 #include <cstring>
 
 #include "common/match.h"
@@ -34,6 +35,24 @@ size_t Sources::Hash::operator()(const SourceAddress& source) const {
   return PublicKeyHash()(PublicKey(padded));
 }
 
+void Highest::up(size_t from) {
+  if (from > 0) --numbers_[from - 1];
+  if (numbers_.size() == from) numbers_.push_back(0);
+  ++numbers_[from];
+  highest_ = std::max(highest_, from + 1);
+}
+
+void Highest::down(size_t from) {
+  --numbers_[from - 1];
+  if (from > 1) ++numbers_[from - 2];
+  if (highest_ == from && numbers_[from - 1] == 0) --highest_;
+}
+
+void Sources::tell() {
+  stats_.set(Counter::BusiestHalfOpen, halfOpen_.now());
+  stats_.set(Counter::BusiestConnections, connections_.now());
+}
+
 Sources::Counts Sources::counts(const SourceAddress& source) const {
   const auto found = table_.find(source);
   return found == table_.end() ? Counts{} : Counts{found->second.connections, found->second.halfOpen.size()};
@@ -46,12 +65,14 @@ Connection* Sources::oldestHalfOpen(const SourceAddress& source) const {
 
 Sources::Ticket Sources::take(const SourceAddress& source) {
   auto& node = *table_.try_emplace(source).first;
-  ++node.second.connections;
+  connections_.up(node.second.connections++);
+  halfOpen_.up(node.second.halfOpen.size());
   Ticket ticket;
   ticket.sources_ = this;
   ticket.node_ = &node;
   ticket.halfOpen_ = true;
   ticket.place_ = node.second.halfOpen.insert(node.second.halfOpen.end(), nullptr);
+  tell();
   return ticket;
 }
 
@@ -78,12 +99,16 @@ void Sources::proved(const SourceAddress& source) {
 void Sources::Ticket::settle() {
   if (!halfOpen_) return;
   halfOpen_ = false;
+  sources_->halfOpen_.down(node_->second.halfOpen.size());
   node_->second.halfOpen.erase(place_);
+  sources_->tell();
 }
 
 Sources::Ticket::~Ticket() {
   if (node_ == nullptr) return;
   settle();
+  sources_->connections_.down(node_->second.connections);
+  sources_->tell();
   if (--node_->second.connections == 0) {
     const SourceAddress key = node_->first;
     sources_->table_.erase(key);

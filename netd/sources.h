@@ -7,9 +7,11 @@
 #include <cstdint>
 #include <list>
 #include <unordered_map>
+#include <vector>
 
 #include "common/bytes.h"
 #include "netd/origin.h"
+#include "netd/stats.h"
 
 namespace sallyport::netd {
 
@@ -18,6 +20,18 @@ class Connection;
 struct SourceTag;
 using SourceAddress = Bytes<SourceTag, 16>;
 SourceAddress sourceOf(const Origin& origin);
+
+// The highest of many numbers that change by one.
+class Highest {
+ public:
+  void up(size_t from);    // one that was `from` is one more now
+  void down(size_t from);  // or one less
+  size_t now() const { return highest_; }
+
+ private:
+  std::vector<uint32_t> numbers_;  // how many are 1, 2, ...
+  size_t highest_ = 0;
+};
 
 class Sources {
  private:
@@ -61,6 +75,10 @@ class Sources {
     HalfOpen::iterator place_;  // while half-open
   };
 
+  // `stats`, where the busiest source is told, must outlive this.
+  explicit Sources(Stats& stats) : stats_(stats) {}
+  Sources(const Sources&) = delete;
+
   Counts counts(const SourceAddress& source) const;
   // Null if there is none. Costs the same however many other sources have some.
   Connection* oldestHalfOpen(const SourceAddress& source) const;
@@ -81,6 +99,10 @@ class Sources {
   };
   // More addresses than that in one second aren't told apart any more: the newest go uncounted.
   static constexpr size_t MAX_TRIERS = 4096;
+  void tell();
+  Stats& stats_;
+  Highest halfOpen_;
+  Highest connections_;
   std::unordered_map<SourceAddress, Source, Hash> table_;
   std::unordered_map<SourceAddress, uint32_t, Hash> tries_;  // in the second of `triesSinceMs_`
   uint64_t triesSinceMs_ = 0;

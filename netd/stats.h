@@ -35,7 +35,9 @@ namespace sallyport::netd {
   X(VaultCalls, "vault_calls", false) \
   X(VaultItems, "vault_items", false) \
   X(RpcClients, "rpc_clients", true) \
-  X(RpcCutOff, "rpc_cut_off", false)
+  X(RpcCutOff, "rpc_cut_off", false) \
+  X(BusiestHalfOpen, "busiest_source_half_open", true) /* half-open connections of the source that has the most, */ \
+  X(BusiestConnections, "busiest_source_connections", true) /* and all of the one that has the most of them */
 
 enum class Counter : uint8_t {
 #define X(id, text, gauge) id,
@@ -77,6 +79,9 @@ class Stats {
   void add(Counter counter, uint64_t amount = 1) {
     auto& cell = counters_[static_cast<size_t>(counter)];
     cell.store(cell.load(std::memory_order_relaxed) + amount, std::memory_order_relaxed);
+  }
+  void set(Counter gauge, uint64_t value) {
+    counters_[static_cast<size_t>(gauge)].store(value, std::memory_order_relaxed);
   }
   void subtract(Counter counter, uint64_t amount = 1) { add(counter, ~amount + 1); }
   void drop(wire::DropReason reason) {

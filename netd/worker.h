@@ -136,7 +136,7 @@ class Worker {
   Ciphers ciphers_;
   CookieKeys cookieKeys_;
   std::shared_ptr<BufferBudget> budget_;
-  Sources sources_;
+  Sources sources_{stats_};
   Entries entries_;
   ControlChannel control_;
   VaultClient vault_;

@@ -68,6 +68,7 @@ struct VaultStatus {
   uses @9 :List(VerbUses);     # what programs had done with keys
   audit @10 :AuditStatus;
   tokens @11 :List(TokenStatus);
+  limits @12 :List(Counter);   # of [vault], e.g. {"handshakes_per_second", 100000}: of a key, each verb for itself
 }
 
 struct TokenStatus {
@@ -125,6 +126,8 @@ struct KeyStatus {
   token @9 :Text;              # in which it lives; empty: in its file
   problem @10 :Text;           # why it can't be used now: of a key in a token, whose state is "unavailable" then, and of
                                # one that is locked until a token opens it
+  handshakesPerSecond @11 :UInt64;  # in the last whole second, of the verb that had the most
+  rateLimited @12 :UInt64;     # refused because they were more than the limit, since start
 }
 struct VerbUses {
   verb @0 :Text;               # "box", "open", "sign", "fresh_nonce"

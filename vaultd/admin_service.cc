@@ -99,6 +99,8 @@ void AdminService::fillKeys(proto::VaultStatus::Builder status) {
       out.setProblem(text(state_.tokens->whyNotOpened(key->header)));
     out.setSealed(text(describeSlots(key->header)));
     out.setNonce(text(key->ledger->describe()));
+    out.setHandshakesPerSecond(key->busiestRate(state_.nowMs()));
+    out.setRateLimited(key->rateLimited);
     if (key->header.party) fillBlock(*key, out);
   }
 }
@@ -182,6 +184,9 @@ void AdminService::fillCounters(proto::VaultStatus::Builder status) {
     accepted += server->stats().accepted;
     refused += server->stats().refused;
   }
+  auto limits = status.initLimits(1);
+  limits[0].setName("handshakes_per_second");
+  limits[0].setValue(state_.keys.rate());
   add("clients_accepted", accepted);
   add("clients_refused", refused);
   auto out = status.initClientsCutOff(CUT_OFF_COUNT - 1);  // without CutOff::None

@@ -70,6 +70,17 @@ void VaultKey::setRate(uint32_t handshakesPerSecond) {
   peerRate.setRate(handshakesPerSecond);
 }
 
+bool VaultKey::takeRate(TokenBucket VaultKey::*verb, uint64_t nowMs) {
+  if ((this->*verb).take(nowMs)) return true;
+  ++rateLimited;
+  return false;
+}
+
+uint64_t VaultKey::busiestRate(uint64_t nowMs) {
+  return std::max({sealRate.lastSecond(nowMs), verifyRate.lastSecond(nowMs), makeRate.lastSecond(nowMs),
+                   peerRate.lastSecond(nowMs)});
+}
+
 Result<VaultVersion*, Refusal> VaultKey::active(int64_t nowUnix) {
   if (locked) return refuse(whyLocked());
   for (VaultVersion& version : versions) {
@@ -266,6 +277,7 @@ VaultKey* Keyring::find(std::string_view name) const {
 }
 
 void Keyring::setRate(uint32_t handshakesPerSecond) {
+  handshakesPerSecond_ = handshakesPerSecond;
   for (auto& [name, key] : keys_) key->setRate(handshakesPerSecond);
 }
 

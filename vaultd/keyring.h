@@ -75,6 +75,10 @@ class VaultKey {
   VaultKey(const VaultKey&) = delete;
 
   void setRate(uint32_t handshakesPerSecond);
+  // Counts one use of the verb, or says, and counts, that there were too many.
+  [[nodiscard]] bool takeRate(TokenBucket VaultKey::*verb, uint64_t nowMs);
+  // The uses in the last whole second, of the verb that had the most.
+  uint64_t busiestRate(uint64_t nowMs);
 
   // The version that boxes, signs and draws nonces now. Refuses as whyLocked(), wrongVersion.
   Result<VaultVersion*, Refusal> active(int64_t nowUnix);
@@ -116,7 +120,8 @@ class VaultKey {
   TokenBucket verifyRate;
   TokenBucket makeRate;
   TokenBucket peerRate;
-  bool usable = true;  // false: the nonce file can't be used at all
+  uint64_t rateLimited = 0;  // uses that were too many
+  bool usable = true;        // false: the nonce file can't be used at all
 };
 
 class Keyring {
@@ -150,6 +155,7 @@ class Keyring {
   VaultKey* find(std::string_view name) const;
   const std::map<std::string, std::unique_ptr<VaultKey>, std::less<>>& all() const { return keys_; }
   void setRate(uint32_t handshakesPerSecond);
+  uint32_t rate() const { return handshakesPerSecond_; }
   // Wipes the secrets of the key.
   void lock(VaultKey& key) { key.lock(*cache_); }
   // Wipes all secrets: first the memory, then what is left of them. None is used in between.
@@ -171,6 +177,7 @@ class Keyring {
   SharedKeyCache* cache_ = nullptr;
   std::unique_ptr<TokenResults> results_ = std::make_unique<TokenResults>();
   SharedKeyCache::KeyId nextId_ = 0;
+  uint32_t handshakesPerSecond_ = 0;
   std::map<std::string, std::unique_ptr<VaultKey>, std::less<>> keys_;
 };
 

@@ -76,7 +76,7 @@ Result<void, Refusal> NetService::drawSalt(proto::PeerEntry::Reader entry, proto
   const auto rule = ruleOf(state_.policy, entry, PeerMode::Hard);
   if (!rule) return refuse(rule.error());
   VaultKey& key = *(*rule)->key;
-  if (!key.peerRate.take(state_.nowMs())) return refuse(Refusal::RATE_LIMITED);
+  if (!key.takeRate(&VaultKey::peerRate, state_.nowMs())) return refuse(Refusal::RATE_LIMITED);
   const auto version = key.active(state_.nowUnix());
   if (!version) return refuse(version.error());
   auto drawn = outcome.initDrawn();
@@ -142,7 +142,7 @@ Result<void, Refusal> NetService::acceptPeer(proto::PeerAcceptRequest::Reader re
   const auto other = exactly<wire::PEER_SALT_BYTES>(request.getPeerSalt());
   if (!other) return refuse(Refusal::BAD_SIZE);
   VaultKey& key = *(*rule)->key;
-  if (!key.peerRate.take(state_.nowMs())) return refuse(Refusal::RATE_LIMITED);
+  if (!key.takeRate(&VaultKey::peerRate, state_.nowMs())) return refuse(Refusal::RATE_LIMITED);
   const auto version = key.active(state_.nowUnix());
   if (!version) return refuse(version.error());
   // Not the caller's, so that these keys were never anybody's before.
@@ -181,7 +181,7 @@ Result<void, Refusal> NetService::beginSession(proto::PeerEntry::Reader entry, B
   const auto rule = ruleOf(state_.policy, entry, PeerMode::Base);
   if (!rule) return refuse(rule.error());
   VaultKey& key = *(*rule)->key;
-  if (!key.peerRate.take(state_.nowMs())) return refuse(Refusal::RATE_LIMITED);
+  if (!key.takeRate(&VaultKey::peerRate, state_.nowMs())) return refuse(Refusal::RATE_LIMITED);
   const auto version = key.active(state_.nowUnix());
   if (!version) return refuse(version.error());
   if (state_.base == nullptr) return refuse(Refusal::BLOCK_USED);

@@ -21,7 +21,15 @@ class TokenBucket {
     const uint64_t wanted = uint64_t{howMany} * 1000;
     if (milliTokens_ < wanted) return false;
     milliTokens_ -= wanted;
+    enter(nowMs / 1000);
+    takenNow_ += howMany;
     return true;
+  }
+
+  // How many were taken in the last whole second of the clock.
+  uint64_t lastSecond(uint64_t nowMs) {
+    enter(nowMs / 1000);
+    return takenBefore_;
   }
 
   void setRate(uint32_t perSecond) {
@@ -31,10 +39,19 @@ class TokenBucket {
 
  private:
   uint64_t full() const { return uint64_t{perSecond_} * 1000; }
+  void enter(uint64_t second) {
+    if (second <= second_) return;
+    takenBefore_ = second == second_ + 1 ? takenNow_ : 0;
+    takenNow_ = 0;
+    second_ = second;
+  }
 
   uint64_t perSecond_;
   uint64_t milliTokens_;
   uint64_t lastMs_;
+  uint64_t second_ = 0;
+  uint64_t takenNow_ = 0;     // in that second
+  uint64_t takenBefore_ = 0;  // in the one before
 };
 
 }  // namespace sallyport::vaultd

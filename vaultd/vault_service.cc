@@ -18,7 +18,7 @@ void NetService::admit(VaultKey* key, TokenBucket VaultKey::*rate, unsigned plac
                        void (TokenBatch::*what)(VaultKey&, const PublicKey&), const std::optional<PublicKey>& peer) {
   if (key == nullptr || !key->inToken() || !peer || !state_.mayUse()) return;
   TokenBatch& batch = need();
-  if (!(key->*rate).take(state_.nowMs())) return batch.admissions.refuse(place, Refusal::RATE_LIMITED);
+  if (!key->takeRate(rate, state_.nowMs())) return batch.admissions.refuse(place, Refusal::RATE_LIMITED);
   batch.admissions.pay(place);
   (batch.*what)(*key, *peer);
 }
@@ -62,7 +62,7 @@ Result<void, Refusal> NetService::sealCookie(proto::Hello::Reader hello, proto::
   const auto cookie = exactly<wire::COOKIE_BYTES>(hello.getCookie());
   if (!clientEphemeral || !box || !serverEphemeral || !cookie) return refuse(Refusal::BAD_SIZE);
   // Before the multiplication: that is what the limit protects.
-  if (!paid && !rule->key->sealRate.take(state_.nowMs())) return refuse(Refusal::RATE_LIMITED);
+  if (!paid && !rule->key->takeRate(&VaultKey::sealRate, state_.nowMs())) return refuse(Refusal::RATE_LIMITED);
 
   std::array<std::byte, wire::COOKIE_PACKET_BOX_BYTES> sealedBox;
   const LongTermBox::HelloStep step{PublicKey(*clientEphemeral), *box, PublicKey(*serverEphemeral), *cookie};
@@ -119,7 +119,7 @@ Result<void, Refusal> NetService::verifyVouch(proto::Vouch::Reader vouch, proto:
   const auto box = exactly<wire::VOUCH_BYTES>(vouch.getBox());
   const auto clientEphemeral = exactly<wire::KEY_BYTES>(vouch.getClientEphemeral());
   if (!client || !nonce || !box || !clientEphemeral) return refuse(Refusal::BAD_SIZE);
-  if (!paid && !rule->key->verifyRate.take(state_.nowMs())) return refuse(Refusal::RATE_LIMITED);
+  if (!paid && !rule->key->takeRate(&VaultKey::verifyRate, state_.nowMs())) return refuse(Refusal::RATE_LIMITED);
 
   const PublicKey clientKey(*client);
   const auto allowed = rule->allowed.find(clientKey);
@@ -172,7 +172,7 @@ Result<void, Refusal> NetService::makeVouch(proto::VouchRequest::Reader request,
   if (rule->key->header.kind != KeyKind::X25519) return refuse(Refusal::WRONG_KIND);
   const auto clientEphemeral = exactly<wire::KEY_BYTES>(request.getClientEphemeral());
   if (!clientEphemeral) return refuse(Refusal::BAD_SIZE);
-  if (!paid && !rule->key->makeRate.take(state_.nowMs())) return refuse(Refusal::RATE_LIMITED);
+  if (!paid && !rule->key->takeRate(&VaultKey::makeRate, state_.nowMs())) return refuse(Refusal::RATE_LIMITED);
 
   const auto version = rule->key->active(state_.nowUnix());
   if (!version) return refuse(version.error());

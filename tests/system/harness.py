@@ -443,7 +443,9 @@ class Site:
             status = rpc.call(rpc.root, minicapnp.VAULT_ADMIN, 0).content.pointer(0)
         return {"pid": status.u32(0), "verdict": status.text(2),
                 "sandbox": {layer.text(0): layer.text(1) for layer in status.list(1)},
-                "keys": {key.text(0): {"state": key.text(3), "sealed": key.text(4), "nonce": key.text(5)} for key in status.list(4)},
+                "keys": {key.text(0): {"state": key.text(3), "sealed": key.text(4), "nonce": key.text(5), "rate_limited": key.u64(16)}
+                         for key in status.list(4)},
+                "limits": {item.text(0): item.u64(0) for item in status.list(10)},
                 "counters": {item.text(0): item.u64(0) for item in status.list(5)},
                 "cut_off": {item.text(0): item.u64(0) for item in status.list(6)}}
 

@@ -57,6 +57,7 @@ class Limits(SystemTest):
             self.assert_closed_silently(second.sock)
         self.assert_dropped(site, before, ["source_limit"])
         self.assert_echo(session)
+        self.assertRegex(site.cli("status").stdout.decode(), r"\n  connections_per_source +1 +1 +[1-9]\d* source_limit\n")
 
     def test_a_session_without_traffic_ends_and_a_busy_one_does_not(self):
         site = self.start(idle_timeout_s=1).start()
@@ -83,6 +84,10 @@ class Limits(SystemTest):
                 refused += 1
         self.assertGreater(refused, 0)
         self.assert_dropped(site, before, ["rate_limited"])
+        vault = site.vault_status()
+        self.assertEqual(vault["limits"]["handshakes_per_second"], 5)
+        self.assertGreaterEqual(vault["keys"]["server"]["rate_limited"], site.drops_since(before)["rate_limited"])
+        self.assertRegex(site.cli("status").stdout.decode(), r"\n  server +\d+ +5 +[1-9]\d* rate_limited\n")
         time.sleep(2)
         self.assert_echo(self.session(site))
 

@@ -122,6 +122,47 @@ TEST_F(StatusView, CountsForEachEntry) {
   EXPECT_FALSE(contains(statusJson(both_), "refused"));
 }
 
+TEST_F(StatusView, ShowsEachLimitWithWhatThereIsAndWhatWasDroppedForIt) {
+  auto net = netMessage_->getRoot<proto::NetStatus>();
+  const auto fill = [](auto list, std::initializer_list<std::pair<const char*, uint64_t>> values) {
+    unsigned i = 0;
+    for (const auto& [name, value] : values) {
+      list[i].setName(name);
+      list[i++].setValue(value);
+    }
+  };
+  fill(net.initLimits(5), {{"half_open", 1000},
+                           {"connections", 2000},
+                           {"half_open_per_source", 64},
+                           {"connections_per_source", 128},
+                           {"dial_timeout_ms", 5000}});
+  fill(net.initCounters(4),
+       {{"half_open", 0}, {"connections", 30}, {"busiest_source_half_open", 7}, {"busiest_source_connections", 8}});
+  fill(net.initDrops(3), {{"half_open_limit", 0}, {"connection_limit", 4}, {"source_limit", 5}});
+  auto vault = vaultMessage_->getRoot<proto::VaultStatus>();
+  EXPECT_FALSE(contains(statusText(both_), "HANDSHAKES A SECOND")) << "a vault that doesn't tell";
+  fill(vault.initLimits(1), {{"handshakes_per_second", 900}});
+  vaultKey().setName("server");
+  vaultKey().setHandshakesPerSecond(450);
+  vaultKey().setRateLimited(6);
+
+  const auto text = statusText(both_);
+  for (const auto* part :
+       {"  server  450                  900    6 rate_limited\n",
+        "  half_open               1000  0    0 half_open_limit\n",
+        "  connections             2000  30   4 connection_limit\n",
+        "  half_open_per_source    64    7    0 half_open_limit\n",
+        "  connections_per_source  128   8    5 source_limit\n", "  dial_timeout_ms         5000  -    -\n"}) {
+    EXPECT_TRUE(contains(text, part)) << part << "\n" << text;
+  }
+  const auto json = statusJson(both_);
+  for (const auto* part :
+       {"\"handshakes_per_second\": 900", "\"handshakesPerSecond\": 450", "\"rateLimited\": 6",
+        "\"connections_per_source\": 128", "\"busiest_source_connections\": 8", "\"source_limit\": 5"}) {
+    EXPECT_TRUE(contains(json, part)) << part << "\n" << json;
+  }
+}
+
 TEST_F(StatusView, SaysWhichProtocolAnEntrySpeaks) {
   auto entry = netEntry();
   entry.setDirection("listen");

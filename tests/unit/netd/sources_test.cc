@@ -90,7 +90,8 @@ TEST(AnOrigin, IsPrintedForPeople) {
 
 class Places : public testing::Test {
  protected:
-  Sources sources;
+  Stats stats;
+  Sources sources{stats};
   const SourceAddress here = sourceOf(v4("192.0.2.1"));
   const SourceAddress there = sourceOf(v4("192.0.2.2"));
   void expect(const SourceAddress& source, size_t connections, size_t halfOpen) {
@@ -105,6 +106,39 @@ TEST_F(Places, AreCountedForEachSource) {
   auto c = sources.take(there);
   expect(here, 2, 2);
   expect(there, 1, 1);
+}
+
+TEST_F(Places, OfTheBusiestSourceAreTold) {
+  const auto expectBusiest = [&](uint64_t connections, uint64_t halfOpen) {
+    EXPECT_EQ(stats.get(Counter::BusiestConnections), connections);
+    EXPECT_EQ(stats.get(Counter::BusiestHalfOpen), halfOpen);
+  };
+  {
+    auto a = sources.take(here);
+    auto b = sources.take(here);
+    auto c = sources.take(there);
+    auto d = sources.take(there);
+    auto e = sources.take(there);
+    expectBusiest(3, 3);
+    c.settle();
+    d.settle();
+    expectBusiest(3, 2);
+    { auto gone = std::move(d); }
+    { auto gone = std::move(e); }
+    expectBusiest(2, 2);
+    a.settle();
+    expectBusiest(2, 1);
+    b.settle();
+    expectBusiest(2, 0);
+  }
+  expectBusiest(0, 0);
+  std::vector<Sources::Ticket> many;
+  for (uint32_t i = 0; i < 100; ++i) {
+    for (uint32_t j = 0; j <= i; ++j) many.push_back(sources.take(number(i)));
+  }
+  expectBusiest(100, 100);
+  while (many.size() > 10) many.pop_back();
+  expectBusiest(4, 4);
 }
 
 TEST_F(Places, AreHalfOpenUntilTheySettleOnce) {
@@ -176,7 +210,8 @@ TEST_F(Places, OfOneSourceAreInTheOrderInWhichTheyWereTaken) {
 }
 
 TEST(ASource, HasABoundedNumberOfTriesASecond) {
-  Sources sources;
+  Stats stats;
+  Sources sources{stats};
   const auto stranger = sourceOf(v4("192.0.2.1")), other = sourceOf(v4("192.0.2.2"));
   for (uint32_t i = 0; i < Sources::TRIES_PER_SECOND; ++i) EXPECT_TRUE(sources.mayTry(stranger, 5000 + i));
   EXPECT_FALSE(sources.mayTry(stranger, 5500));
@@ -186,7 +221,8 @@ TEST(ASource, HasABoundedNumberOfTriesASecond) {
 }
 
 TEST(ASource, PaysNothingForTriesThatProveSomething) {
-  Sources sources;
+  Stats stats;
+  Sources sources{stats};
   const auto peer = sourceOf(v4("192.0.2.1"));
   for (uint32_t i = 0; i < 10 * Sources::TRIES_PER_SECOND; ++i) {
     EXPECT_TRUE(sources.mayTry(peer, 5000));
@@ -198,7 +234,8 @@ TEST(ASource, PaysNothingForTriesThatProveSomething) {
 }
 
 TEST(ASource, ThatIsOneOfVeryManyTakesNoMemory) {
-  Sources sources;
+  Stats stats;
+  Sources sources{stats};
   for (uint32_t i = 0; i < 100'000; ++i) EXPECT_TRUE(sources.mayTry(number(i), 5000));
   EXPECT_LE(sources.triers(), 4096u);
 }

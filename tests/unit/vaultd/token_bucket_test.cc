@@ -40,6 +40,21 @@ TEST(TokenBucket, TimeThatStandsStillOrGoesBackGivesNothing) {
   EXPECT_EQ(takeAll(bucket, 0), 0);
 }
 
+TEST(TokenBucket, TellsWhatTheLastWholeSecondTook) {
+  TokenBucket bucket(5, 10'000);
+  EXPECT_EQ(bucket.lastSecond(10'000), 0u);
+  EXPECT_TRUE(bucket.take(10'000, 2));
+  EXPECT_TRUE(bucket.take(10'999));
+  EXPECT_EQ(bucket.lastSecond(10'999), 0u) << "this second isn't over";
+  EXPECT_EQ(bucket.lastSecond(11'000), 3u);
+  EXPECT_EQ(takeAll(bucket, 11'500), 5) << "what is refused isn't taken";
+  EXPECT_EQ(bucket.lastSecond(11'999), 3u);
+  EXPECT_EQ(bucket.lastSecond(12'000), 5u);
+  EXPECT_EQ(bucket.lastSecond(13'000), 0u);
+  EXPECT_TRUE(bucket.take(20'000));
+  EXPECT_EQ(bucket.lastSecond(20'500), 0u) << "an older second is forgotten";
+}
+
 TEST(TokenBucket, ALowerRateTakesEffectAtOnce) {
   TokenBucket bucket(1000, 0);
   bucket.setRate(2);
