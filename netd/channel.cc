@@ -176,7 +176,6 @@ bool ChannelConnectionOf<Link>::readSome() {
   uint64_t messages = 0;
   const auto use = [&](const OpenedFrame& opened) -> std::optional<DropReason> {
     if constexpr (Link::CHANNELS_END) {
-      if (gotEnd_) return DropReason::AfterEnd;
       if (opened.end) {
         gotEnd_ = true;
         return std::nullopt;

@@ -66,10 +66,7 @@ bool EchoSessionOf<Link>::echoSome() {
   std::byte* first = nullptr;
   size_t good = 0;
   const auto use = [&](const OpenedFrame& opened) -> std::optional<DropReason> {
-    if constexpr (Link::CHANNELS_END) {
-      if (ended_) return DropReason::AfterEnd;
-      ended_ = opened.end;
-    }
+    if constexpr (Link::CHANNELS_END) ended_ = opened.end;
     if (auto exhausted = link_.seal(worker_.ciphers(), opened.frame, opened.code)) return exhausted;
     worker_.stats().add(Counter::MessagesOpened);
     worker_.stats().add(Counter::MessagesSealed);

@@ -62,6 +62,8 @@ class PeerLink {
         if (rest.size() < HEAD_BYTES) break;
         const auto header = opener_.openHeader(ciphers.frame, rest.first<HEAD_BYTES>());
         if (!header) return header.error();
+        // protocol §13.2: nothing follows the end of a direction, an open neither. What it is isn't waited for.
+        if (ended_) return opener_.die(wire::DropReason::AfterEnd);
         if (header->code == wire::PEER_CODE_CONTROL && !wire::isPeerControlLength(header->length))
           return opener_.die(wire::DropReason::ReservedCode);
         rest = rest.subspan(HEAD_BYTES);
@@ -121,7 +123,9 @@ class PeerLink {
       case Meaning::Open: return std::nullopt;
       case Meaning::Fault: return opener_.dead();
       case Meaning::Data: return use(OpenedFrame{.text = text, .frame = frame, .code = code});
-      case Meaning::End: return use(OpenedFrame{.text = text, .frame = frame, .code = code, .end = true});
+      case Meaning::End:
+        ended_ = true;
+        return use(OpenedFrame{.text = text, .frame = frame, .code = code, .end = true});
     }
     return std::nullopt;
   }
@@ -143,7 +147,8 @@ class PeerLink {
   peer::FrameOpener opener_;
   uint32_t blockVersion_;
   bool dialled_ = false;
-  Stash held_;  // of a header, or behind a header that is read: as it came
+  bool ended_ = false;  // the end of the other direction was opened
+  Stash held_;          // of a header, or behind a header that is read: as it came
   std::unique_ptr<Block> block_;
 };
 

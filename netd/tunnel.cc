@@ -213,7 +213,7 @@ std::optional<DropReason> TunnelOf<Link>::openFrames(const WireRead& read) {
   uint64_t bytes = 0;
   const auto use = [&](const OpenedFrame& opened) -> std::optional<DropReason> {
     worker_.stats().add(Counter::MessagesOpened);
-    // protocol §5: nothing follows the end of a direction.
+    // protocol §5: nothing follows the end of a direction. (In the peer protocol the link says so.)
     if (gotEnd_) return DropReason::AfterEnd;
     if (opened.end) {
       gotEnd_ = true;

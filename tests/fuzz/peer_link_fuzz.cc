@@ -1,6 +1,7 @@
 // peer_link_fuzz.cc - netd's Link of the peer protocol. Goal: whatever a peer writes, in whatever pieces, the Link says
-// a reason or gives out genuine frames in order, and no byte of another. Method: the input is a script: frames of
-// a peer that holds the block, cut into pieces, some with a bit changed; what comes out is compared with what went in.
+// a reason or gives out genuine frames in order, and no byte of another nor any behind the end. Method: the input is a
+// script: frames of a peer that holds the block, cut into pieces, some with a bit changed; what comes out is compared
+// with what went in.
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -14,6 +15,9 @@ namespace {
 using namespace sallyport;
 
 constexpr uint32_t MAX_FRAME = 300'000;
+// Bytes of the script that stand for the two things that the reserved code carries.
+constexpr uint8_t END = 255;
+constexpr uint8_t OPEN = 254;
 
 struct Script {
   ByteSpan bytes;
@@ -32,7 +36,11 @@ Secret secretOf(uint8_t value) {
   return Secret(bytes);
 }
 
+bool sawLateOpen = false;
+
 }  // namespace
+
+extern "C" const char* fuzzUnreached() { return sawLateOpen ? nullptr : "an open behind the end"; }
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   static netd::Stats stats;
@@ -49,6 +57,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   CHECK(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, ends) == 0);
   std::deque<std::vector<std::byte>> expected;
   bool changed = false;
+  bool ended = false;  // nothing that is sent is expected any more
   bool dead = false;
   const auto readSome = [&] {
     for (int i = 0; i < 64 && !dead; ++i) {
@@ -63,16 +72,27 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
       });
       link.done(budget);
       dead = fault.has_value();
-      CHECK(!dead || changed);
+      CHECK(!dead || changed || (ended && *fault == wire::DropReason::AfterEnd));
     }
   };
   while (!script.bytes.empty() && !dead) {
     size_t length = script.next();
     if (length >= 250) length = length * size_t{1100};
-    std::vector<std::byte> frame(length + netd::PeerLink::AROUND_BYTES, std::byte{script.next()});
-    std::vector<std::byte> text(frame.begin() + netd::PeerLink::HEAD_BYTES, frame.end() - wire::PEER_TAG_BYTES);
-    CHECK(!sealer.seal(theirs, frame, script.next()));
-    expected.push_back(std::move(text));
+    const uint8_t fill = script.next();
+    uint32_t code = script.next();
+    const bool isEnd = code == END;
+    const bool isOpen = code == OPEN;
+    if (isEnd) length = 0;
+    if (isOpen) length = wire::PEER_OPEN_TEXT.size();
+    std::vector<std::byte> text(length, std::byte{fill});
+    if (isOpen) std::ranges::copy(asBytes(wire::PEER_OPEN_TEXT), text.begin());
+    if (isEnd || isOpen) code = wire::PEER_CODE_CONTROL;
+    std::vector<std::byte> frame(length + netd::PeerLink::AROUND_BYTES);
+    std::ranges::copy(text, frame.begin() + netd::PeerLink::HEAD_BYTES);
+    CHECK(!sealer.seal(theirs, frame, code));
+    const bool late = ended;
+    if (!late && !isOpen) expected.push_back(std::move(text));
+    ended = ended || isEnd;
     if (script.next() == 7) {
       frame[script.next() % frame.size()] ^= std::byte{1};
       changed = true;
@@ -85,6 +105,8 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
       if (sent > 0) rest = rest.subspan(static_cast<size_t>(sent));
       readSome();
     }
+    CHECK(!late || dead);
+    sawLateOpen = sawLateOpen || (late && isOpen && !changed);
   }
   CHECK(changed || expected.empty());
   link.clear(budget);

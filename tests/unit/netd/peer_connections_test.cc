@@ -239,12 +239,23 @@ TEST_F(PeerConnections, RefuseDataUnderTheReservedCode) {
 
 TEST_F(PeerConnections, RefuseWhatComesAfterTheEnd) {
   start();
+  const std::vector<std::pair<std::string_view, uint32_t>> late = {
+      {"x", 0}, {"", PEER_CODE_CONTROL}, {PEER_OPEN_TEXT, PEER_CODE_CONTROL}};
+  for (size_t i = 0; i < late.size(); ++i) {
+    Party party = connectedParty(PEER_TARGET_ENTRY);
+    ASSERT_TRUE(until([&] { return target.get() >= 0; }));
+    say(party, "", PEER_CODE_CONTROL);
+    say(party, late[i].first, late[i].second);
+    EXPECT_TRUE(closed(party.socket)) << i;
+    EXPECT_TRUE(dropped(R::AfterEnd, i + 1)) << i;
+    target = nullptr;
+  }
+  // Its header tells, and the rest isn't waited for.
   Party party = connectedParty(PEER_TARGET_ENTRY);
-  ASSERT_TRUE(until([&] { return target.get() >= 0; }));
   say(party, "", PEER_CODE_CONTROL);
-  say(party, "x");
+  writeTo(party, ByteSpan(frame(party, std::string(1000, 'x'))).first(wire::PEER_HEADER_BYTES));
   EXPECT_TRUE(closed(party.socket));
-  EXPECT_TRUE(dropped(R::AfterEnd));
+  EXPECT_TRUE(dropped(R::AfterEnd, late.size() + 1));
 }
 
 TEST_F(PeerConnections, AWireThatEndsWithoutTheEndIsTruncated) {

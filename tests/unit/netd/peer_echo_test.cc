@@ -63,16 +63,18 @@ TEST_F(PeerEcho, AnEchoGivesBackWhatIsAroundAnOpenInOneRead) {
 
 TEST_F(PeerEcho, AnEchoRefusesWhatComesAfterTheEnd) {
   start();
-  for (const uint32_t code : {0u, PEER_CODE_CONTROL}) {
+  const std::vector<std::pair<std::string_view, uint32_t>> late = {
+      {"", 0}, {"", PEER_CODE_CONTROL}, {PEER_OPEN_TEXT, PEER_CODE_CONTROL}};
+  for (const auto& [said, code] : late) {
     Party party = connectedParty(PEER_ECHO_ENTRY);
     auto bytes = frame(party, "", PEER_CODE_CONTROL);
-    const auto after = frame(party, "", code);
+    const auto after = frame(party, said, code);
     bytes.insert(bytes.end(), after.begin(), after.end());
     writeTo(party, bytes);
     EXPECT_EQ(hear(party), END);  // which was genuine
     EXPECT_TRUE(closed(party.socket));
   }
-  EXPECT_TRUE(dropped(R::AfterEnd, 2));
+  EXPECT_TRUE(dropped(R::AfterEnd, late.size()));
 }
 
 TEST_F(PeerEcho, AnEchoSeesWhatComesAfterTheEndHoweverItIsRead) {

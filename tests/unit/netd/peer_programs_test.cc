@@ -374,6 +374,14 @@ TEST_P(AProgramInHardMode, GetsTheGoodBytesAndTheEndAndMayStillSend) {
   EXPECT_EQ(hear(party), "0:and mine");
 }
 
+TEST_P(AProgramInHardMode, IsToldOfAPeerThatSendsBehindItsEnd) {
+  say(party, "", PEER_CODE_CONTROL);
+  ASSERT_EQ(receive(100).status, Status::ENDED);
+  say(party, PEER_OPEN_TEXT, PEER_CODE_CONTROL);
+  EXPECT_TRUE(dropped(R::AfterEnd));
+  EXPECT_EQ(std::string(answer(sendRequest("late").send())->getOutcome().getBroken().cStr()), "after_end");
+}
+
 // protocol §13.3: no code is reserved, so CODE is the caller's altogether, in both directions, empty or not.
 TEST_P(AProgramInBaseMode, HasAllCodes) {
   for (const uint32_t code : {PEER_CODE_CONTROL - 1, PEER_CODE_CONTROL}) {
