@@ -234,16 +234,26 @@ std::string vaultText(const proto::VaultStatus::Reader& status) {
   return result;
 }
 
-// netd's own word, or that the vault hasn't the entry's key; empty: it is ready.
+// Why base mode can't use the block, if it can't: an entry of it is ready for one connection, ever.
+std::string baseProblemOf(const proto::KeyStatus::Reader& block) {
+  const auto told = text(block.getBaseMode());
+  if (told.empty() || told == "unused") return "";
+  const auto named = "the block of `" + text(block.getName()) + "` ";
+  return told == "used"
+             ? named + "is used, and in base mode one serves one connection: pair anew, or import one with --unused"
+             : named + "can't be used in base mode: " + told;
+}
+
+// netd's own word, or that the vault hasn't the entry's key, or nothing to serve with; empty: it is ready.
 std::string problemOf(const proto::EntryStatus::Reader& entry, const BothStatus& both) {
   const auto key = text(entry.getKey());
   if (!text(entry.getProblem()).empty() || !both.vault || key.empty()) return text(entry.getProblem());
   for (const auto loaded : both.vault->getKeys()) {
     if (text(loaded.getName()) != key) continue;
     const auto why = text(loaded.getProblem());
-    return text(loaded.getState()) == "active"
-               ? ""
-               : "key `" + key + "` is " + text(loaded.getState()) + (why.empty() ? "" : ": " + why);
+    if (text(loaded.getState()) == "active")
+      return text(entry.getProtocol()) == "peer base" ? baseProblemOf(loaded) : "";
+    return "key `" + key + "` is " + text(loaded.getState()) + (why.empty() ? "" : ": " + why);
   }
   return "key `" + key + "` is not loaded: restart vaultd";
 }

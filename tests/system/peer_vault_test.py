@@ -6,6 +6,7 @@ Method: minicapnp speaks netd's RPC to it, and peerframe.py, an independent impl
 """
 
 import hmac
+import json
 import os
 import shutil
 import signal
@@ -13,7 +14,7 @@ import struct
 import time
 import unittest
 
-from harness import SANITIZED, SystemTest, is_alive
+from harness import SANITIZED, SystemTest, is_alive, wait_until
 from minicapnp import Rpc, Struct, VAULT_NET, VAULT_REFUSALS, VaultRefused
 from process_memory import NotPermitted, Secret, Snapshot
 
@@ -275,6 +276,14 @@ class PeerVault(SystemTest):
         self.assertRegex(text, r"hard\s+active\s+plain file\s+party B, base mode: used")
         for told in (said, self.host.cli("check", check=False).stderr.decode()):
             self.assertIn('mode = "base" is forgeable', told)
+        # And an entry that can serve nobody any more isn't ready.
+        self.host.start_netd()
+        used = "the block of `base` is used, and in base mode one serves one connection: pair anew, or import one with --unused"
+        wait_until(lambda: self.host.net_status()["vault"] == "connected", 10, "netd has its vault")
+        entries = {each["name"]: each["problem"] for each in json.loads(self.host.cli("status", "--json").stdout)["netd"]["entries"]}
+        self.assertEqual(entries["base"], used)
+        self.assertEqual(entries["hard"], "")
+        self.assertRegex(self.host.cli("status").stdout.decode(), r"\bbase .*" + used)
 
     @unittest.skipIf(SANITIZED, "its frames are larger than what is wiped of the stack")
     def test_no_memory_dump_holds_a_block(self):

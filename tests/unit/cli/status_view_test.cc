@@ -173,6 +173,31 @@ TEST_F(StatusView, SaysWhichProtocolAnEntrySpeaks) {
   EXPECT_TRUE(contains(statusJson(both_), "\"direction\": \"listen\",\n        \"protocol\": \"peer base\""));
 }
 
+TEST_F(StatusView, AnEntryOfBaseModeIsReadyAsLongAsItsBlockIsUnused) {
+  auto entry = netEntry();
+  entry.setKey("once");
+  entry.setProblem("");
+  entry.setProtocol("peer base");
+  vaultKey().setName("once");
+  vaultKey().setParty("B");
+  vaultKey().setBaseMode("unused");
+  EXPECT_TRUE(contains(statusText(both_), "  ready\n")) << statusText(both_);
+  const std::vector<std::pair<const char*, std::string>> told = {
+      {"used",
+       "the block of `once` is used, and in base mode one serves one connection: pair anew, or import one with "
+       "--unused"},
+      {"its file is damaged", "the block of `once` can't be used in base mode: its file is damaged"}};
+  for (const auto& [past, problem] : told) {
+    vaultKey().setBaseMode(past);
+    EXPECT_TRUE(contains(statusText(both_), "  " + problem + "\n")) << statusText(both_);
+    EXPECT_FALSE(contains(statusText(both_), "ready"));
+    EXPECT_TRUE(contains(statusJson(both_), "\"problem\": \"" + problem + "\"")) << statusJson(both_);
+  }
+  // Hard mode uses a block as often as it likes.
+  entry.setProtocol("peer hard");
+  EXPECT_TRUE(contains(statusText(both_), "  ready\n")) << statusText(both_);
+}
+
 TEST_F(StatusView, NamesTheRefusedKeyAndHowToLetItIn) {
   constexpr auto KEY = "AgAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=";
   const kj::byte bytes[32] = {2};
