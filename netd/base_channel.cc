@@ -31,6 +31,10 @@ BaseChannel::BaseChannel(Worker& worker, std::shared_ptr<const Entry> entry, Wir
       state_(std::move(state)) {
   takeChannel(*state_, *this, worker_, this->entry());
   worker_.loop().add(socket_, EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET, *this);
+  link_.session->whenEnded([this](DropReason reason) {
+    sessionEnded_ = reason;
+    worker_.soon([this] { endWithSession(); });  // not inside the session's own call
+  });
 }
 
 BaseChannel::~BaseChannel() noexcept(false) = default;
@@ -51,6 +55,13 @@ void BaseChannel::breakOff(DropReason reason) {
   if (over()) return;
   state_->broken = reason;
   fail(reason);
+}
+
+// The session is over in the vault, whether anything is sent or not. What is with the vault at the moment is answered
+// first: that may be good yet, or tells why better. Who only waits for the wire's end needs no vault.
+void BaseChannel::endWithSession() {
+  if (!sessionEnded_ || opening_ || sealing_ || lingering_) return;
+  breakOff(deaf_ ? DropReason::TransportError : *sessionEnded_);
 }
 
 void BaseChannel::onEvents(uint32_t events) {
@@ -112,7 +123,8 @@ void BaseChannel::onOpened(Result<BaseSession::Opened, DropReason> opened) {
   if (over()) return;
   // What was genuine before a fault is delivered; the end follows.
   if (opened->fault) return breakOff(*opened->fault);
-  worker_.yield(*this);
+  endWithSession();
+  if (!over()) worker_.yield(*this);
 }
 
 void BaseChannel::deliver() {
@@ -171,12 +183,13 @@ void BaseChannel::onSealed(Result<ByteSpan, DropReason> sealed) {
   iovec part{.iov_base = const_cast<std::byte*>(sealed->data()), .iov_len = sealed->size()};
   if (!sealed->empty()) {
     switch (sendAll(socket_, std::span(&part, 1), toWire_, worker_.budget())) {
-      case IoState::Done: break;
-      case IoState::Blocked: return noteWaiting();
+      case IoState::Done:
+      case IoState::Blocked: break;
       case IoState::Failed: return onWriteFailed();
     }
   }
-  afterSending();
+  if (toWire_.empty()) afterSending();
+  endWithSession();
   if (!over()) noteWaiting();  // a socket that was never full tells of nothing
 }
 

@@ -33,6 +33,7 @@ class BaseChannel final : public Connection, public ChannelWire, EventLoop::Watc
   void deliver();
   void sealSome();
   void onSealed(Result<ByteSpan, wire::DropReason> sealed);
+  void endWithSession();
   void afterSending();
   void onWriteFailed();
   void noteWaiting();
@@ -49,6 +50,7 @@ class BaseChannel final : public Connection, public ChannelWire, EventLoop::Watc
   bool opening_ = false;
   bool readable_ = true;
   bool ended_ = false;  // the wire, for reading
+  std::optional<wire::DropReason> sessionEnded_;
   bool closing_ = false;
   bool deaf_ = false;  // the peer takes nothing any more; what it sent before is still read
   bool lingering_ = false;

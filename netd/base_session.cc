@@ -80,6 +80,19 @@ void BaseSession::open(ByteSpan bytes, OnOpened onOpened) {
   });
 }
 
+// Not through the gate, where it would take a place for as long as the session lives: the vault has few of these.
+void BaseSession::whenEnded(OnEnded onEnded) {
+  ended_ = session_.endedRequest()
+               .send()
+               .then([onEnded](auto&&) { onEnded(DropReason::VaultRefused); },
+                     [onEnded](kj::Exception&& failure) {
+                       // A vault that doesn't tell: the next frame will.
+                       if (failure.getType() != kj::Exception::Type::UNIMPLEMENTED)
+                         onEnded(DropReason::VaultUnavailable);
+                     })
+               .eagerlyEvaluate(logFailure);
+}
+
 Result<BaseSession::Opened, DropReason> BaseSession::read(proto::OpenedOutcome::Reader outcome) {
   if (outcome.isRefused()) return refuse(dropReasonOf(outcome.getRefused()));
   const auto opened = outcome.getOpened();

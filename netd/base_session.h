@@ -39,11 +39,16 @@ class BaseSession {
   static Result<Opened, wire::DropReason> read(proto::OpenedOutcome::Reader outcome);
   using OnOpened = std::function<void(Result<Opened, wire::DropReason>)>;
   void open(ByteSpan bytes, OnOpened onOpened);
+  // Tells once when the vault has ended the session, or is gone: nothing need be sent or received for that. Only of a
+  // session that lives, and this may be destroyed, but not inside the call.
+  using OnEnded = std::function<void(wire::DropReason)>;
+  void whenEnded(OnEnded onEnded);
 
  private:
   std::shared_ptr<CallGate> gate_;
   proto::PeerSession::Client session_;
   std::shared_ptr<bool> alive_;
+  kj::Promise<void> ended_ = nullptr;  // dropped with us: that withdraws the question, which holds the vault's object
 };
 
 // The frames of one direction that came back from the vault, and how far they are genuine.

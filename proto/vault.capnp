@@ -173,6 +173,10 @@ interface PeerSession {
 
   close @2 () -> ();
   # The connection is over. A block that was used stays used.
+
+  ended @3 () -> ();
+  # Answered when the connection has ended here, for whatever reason, and at once if it has: so who has nothing to send
+  # and receives nothing learns it, too. What is under way is still answered. May be withdrawn.
 }
 struct SealedOutcome {
   union {

@@ -16,7 +16,7 @@ interface Admin {
 
   lock @2 (key :Text) -> (outcome :AdminOutcome);
   # Wipes a key's secrets (empty: those of all keys), its shared keys and its nonce keys. Its uses are refused as
-  # `locked` until unlock. Established sessions don't need it and go on.
+  # `locked` until unlock. Established sessions don't need it and go on, but those in base mode: they end with it.
 
   unlock @3 (keyFile :Text, fileKey :Data) -> (outcome :AdminOutcome);
   # Loads a key anew from the text of its file and the 32-byte key that one of its slots yields (the caller stretches
@@ -25,7 +25,7 @@ interface Admin {
 
   panic @4 () -> ();
   # Wipes every secret at once, before it answers. The vault goes on answering `locked`, and only unlock brings a key
-  # back.
+  # back. Of established sessions only those in base mode end.
 
   unlockToken @6 (token :Text, pin :Data, force :Bool = false) -> (outcome :AdminOutcome);
   # The PIN of a token whose configuration says pin = "ask", or that has refused its own. It goes on to hsmd by the shared

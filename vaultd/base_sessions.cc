@@ -44,7 +44,11 @@ Result<uint64_t, Refusal> BaseSessions::begin(std::string_view entry, bool isLis
   if (!version.facts.unused || claims_.isClaimed(version.facts.publicKey)) return refuse(Refusal::BLOCK_USED);
   Session* session = memory_.empty() ? nullptr : freePlace();
   if (session == nullptr) return refuse(Refusal::TOO_MANY_OBJECTS);
-  *session = {++lastNumber_, std::string(entry), isListen, rule.key, version.facts, false};
+  session->number = ++lastNumber_;
+  session->entry = entry;
+  session->isListen = isListen;
+  session->key = rule.key;
+  session->version = version.facts;
   const auto block = version.secret->block().view();
   const wire::PeerParty party = *rule.key->header.party;
   const PeerFraming& framing = rule.framing;
@@ -73,7 +77,20 @@ Result<void, Refusal> BaseSessions::claim(Session& session, int64_t nowUnix) {
 void BaseSessions::end(Session& session) {
   frames(session).~Frames();
   wipe(memoryOf(session));
+  auto ending = kj::mv(session.ending);
   session = {};
+  KJ_IF_MAYBE (waiting, ending) (*waiting)->fulfill();
+}
+
+kj::Promise<void> BaseSessions::whenEnded(uint64_t number) {
+  Session* session = find(number);
+  if (session == nullptr) return kj::READY_NOW;
+  if (session->ending == nullptr) {
+    auto pair = kj::newPromiseAndFulfiller<void>();
+    session->ending = kj::mv(pair.fulfiller);
+    session->ended = pair.promise.fork();
+  }
+  return session->ended.addBranch();
 }
 
 void BaseSessions::end(uint64_t number) {
@@ -81,15 +98,11 @@ void BaseSessions::end(uint64_t number) {
 }
 
 void BaseSessions::endOf(const VaultKey& key) {
-  for (Session& session : sessions_) {
-    if (session.number != 0 && session.key == &key) end(session);
-  }
+  endIf([&](const Session& session) { return session.key == &key; });
 }
 
 void BaseSessions::endAll() {
-  for (Session& session : sessions_) {
-    if (session.number != 0) end(session);
-  }
+  endIf([](const Session&) { return true; });
 }
 
 size_t BaseSessions::live() const {

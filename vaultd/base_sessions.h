@@ -3,9 +3,11 @@
 // locked or changed, or the operator panics. What must never happen here: two connections that get bytes of one block.
 #pragma once
 
-#include <optional>
 #include <string>
+#include <utility>
 #include <vector>
+
+#include <kj/async.h>
 
 #include "vaultd/base_frames.h"
 #include "vaultd/block_claims.h"
@@ -33,6 +35,9 @@ class BaseSessions {
     VaultKey* key = nullptr;
     KeyVersion version;
     bool claimed = false;
+    // One for all who wait for the end; null: nobody does.
+    kj::Maybe<kj::Own<kj::PromiseFulfiller<void>>> ending{};
+    kj::ForkedPromise<void> ended = nullptr;
   };
 
   // A number for find(). TOO_MANY_OBJECTS, BLOCK_USED.
@@ -47,6 +52,14 @@ class BaseSessions {
   void end(uint64_t number);
   void endOf(const VaultKey& key);
   void endAll();
+  template <typename Judge>
+  void endIf(Judge&& judge) {
+    for (Session& session : sessions_) {
+      if (session.number != 0 && judge(std::as_const(session))) end(session);
+    }
+  }
+  // When the session has ended: at once, if it has.
+  kj::Promise<void> whenEnded(uint64_t number);
 
   size_t live() const;
   const BlockClaims& claims() const { return claims_; }

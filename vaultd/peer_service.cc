@@ -206,11 +206,7 @@ PeerSessionService::~PeerSessionService() noexcept {
 Result<BaseSessions::Session*, Refusal> PeerSessionService::session() {
   BaseSessions::Session* session = state_.base->find(number_);
   if (session == nullptr) return refuse(Refusal::EXPIRED);
-  const PeerRule* rule = state_.policy.peerEntry(session->entry, session->isListen);
-  const VersionState version = stateOf(session->version, state_.nowUnix());
-  const bool inForce = rule != nullptr && rule->key == session->key && rule->framing.mode == PeerMode::Base &&
-                       (version == VersionState::Active || version == VersionState::OpenOnly);
-  if (!inForce) {
+  if (!state_.inForce(*session)) {
     state_.base->end(number_);
     return refuse(Refusal::EXPIRED);
   }
@@ -309,6 +305,11 @@ Result<void, Refusal> PeerSessionService::openInto(ByteSpan frames, proto::Opene
 
 kj::Promise<void> PeerSessionService::close(CloseContext context) {
   return guarded([&] { state_.base->end(number_); });
+}
+
+kj::Promise<void> PeerSessionService::ended(EndedContext context) {
+  context.allowCancellation();  // this call holds us: who lets go of the session withdraws it
+  return state_.base->whenEnded(number_);
 }
 
 }  // namespace sallyport::vaultd

@@ -27,6 +27,7 @@ class PeerSessionService final : public proto::PeerSession::Server {
   kj::Promise<void> seal(SealContext context) override;
   kj::Promise<void> open(OpenContext context) override;
   kj::Promise<void> close(CloseContext context) override;
+  kj::Promise<void> ended(EndedContext context) override;
 
  private:
   // The session, if it may still do something. EXPIRED, NOT_RECORDED.

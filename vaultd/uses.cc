@@ -39,6 +39,14 @@ void VaultState::apply(const Config& config, Grants grants) {
   salts.setLifeMs(2 * uint64_t{config.limits.handshakeTimeoutMs});
   breakers.setRule({config.vault.breakerFailures, uint64_t{config.vault.breakerWindowS} * 1000,
                     uint64_t{config.vault.breakerPauseS} * 1000});
+  if (base != nullptr) base->endIf([this](const BaseSessions::Session& session) { return !inForce(session); });
+}
+
+bool VaultState::inForce(const BaseSessions::Session& session) const {
+  const PeerRule* rule = policy.peerEntry(session.entry, session.isListen);
+  const VersionState version = stateOf(session.version, nowUnix());
+  return rule != nullptr && rule->key == session.key && rule->framing.mode == PeerMode::Base &&
+         (version == VersionState::Active || version == VersionState::OpenOnly);
 }
 
 void VaultState::lock(VaultKey& key) {

@@ -60,6 +60,8 @@ struct VaultState {
   bool recordUse(const UseRecord& use);
   void recordStep(const StepRecord& step);
   void recordEvent(AuditRecord record);
+  // May this connection in base mode go on, by the configuration and the clock?
+  bool inForce(const BaseSessions::Session& session) const;
   // Wipes the secrets of a key, and ends what lives by them.
   void lock(VaultKey& key);
   // Somebody wants to use a honey key.

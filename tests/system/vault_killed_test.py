@@ -1,15 +1,18 @@
 #!/usr/bin/python3
 """Goal: vaultd killed with SIGKILL under load: sessions go on without a pause, no worker dies, and new handshakes work again within a
-second after the restart (`sallyport up` restarts it). While there is no vault, a handshake is refused under a named reason.
+second after the restart (`sallyport up` restarts it). While there is no vault, a handshake is refused under a named reason. The peer
+protocol's base mode, whose frames the vault seals, is the exception: its connections end with it.
 """
 
 import os
 import signal
+import socket
+import subprocess
 import time
 import unittest
 
-from harness import Crowd, SystemTest, ct, wait_until
-from peer_sites import add_block, peer_connect, peer_listen
+from harness import Crowd, SystemTest, binary, ct, wait_until
+from peer_sites import WirePeer, add_block, peer_connect, peer_listen
 from traffic import Service, plain, read_count
 
 LOAD_THREADS = 4
@@ -176,6 +179,70 @@ class PeerVaultKilled(SystemTest):
                 os.kill(victim, signal.SIGCONT)
             wait_until(self.works, 10, "it goes on")
             self.assertEqual(site.vault_status()["pid"], victim)
+
+
+class BaseModeWithoutItsKey(SystemTest):
+    """A connection in base mode on which nothing is sent ends with its key or the vault, and no other connection does."""
+
+    def setUp(self):
+        super().setUp()
+        self.site_ = site = self.site("base")
+        listener = socket.create_server(("127.0.0.1", 0))
+        listener.settimeout(30)
+        self.addCleanup(listener.close)
+        self.listener = listener
+        self.blocks = {}
+        for name in ("first", "second"):
+            self.blocks[name] = os.urandom(128)
+            add_block(site, f"once-{name}", self.blocks[name], "A")
+            peer_connect(site, name, listener.getsockname()[1], key=f"once-{name}", listen=False, mode="base")
+        hard = os.urandom(128)
+        add_block(site, "hard", hard, "B")
+        port = peer_listen(site, "hard", "echo", key="hard")
+        alice = site.peer("alice")
+        curve = site.listen("curve", ["alice"], "echo")
+        site.start()
+        self.hard = WirePeer(("127.0.0.1", port), "A", hard)
+        self.curve = site.connect(curve, alice)
+        self.addCleanup(self.hard.close)
+        self.addCleanup(self.curve.close)
+
+    def idle(self, name):
+        """A program that has received all that its peer sent, and waits for more."""
+        program = subprocess.Popen([binary("sallyport"), "pipe", name, "-c", str(self.site_.config)], stdin=subprocess.PIPE,
+                                   stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        self.addCleanup(program.communicate)
+        self.addCleanup(program.kill)
+        peer = WirePeer(self.listener.accept()[0], "B", self.blocks[name], mode="base")
+        self.addCleanup(peer.close)
+        peer.send(b"sanctified")
+        self.assertEqual(os.read(program.stdout.fileno(), 100), b"sanctified")
+        return program, peer
+
+    def assert_ends(self, idle, reason, act):
+        program, peer = idle
+        before = self.site_.drops()
+        act()
+        self.assertEqual(program.wait(30), 1)
+        self.assertIn(f"the channel is broken: {reason}", program.stderr.read().decode())
+        peer.ended()
+        self.assert_dropped(self.site_, before, [reason])
+        self.assert_echo(self.curve)
+        self.hard.send(b"still here", 7)
+        self.assertEqual(self.hard.receive(), (7, b"still here"))
+
+    def test_a_lock_ends_those_of_its_key_and_panic_all(self):
+        first, second = self.idle("first"), self.idle("second")
+        self.assert_ends(first, "vault_refused", lambda: self.site_.cli("lock", "once-first"))
+        program, peer = second
+        peer.send(b"and more")
+        self.assertEqual(os.read(program.stdout.fileno(), 100), b"and more")
+        self.assert_ends(second, "vault_refused", lambda: self.site_.cli("panic"))
+
+    def test_the_vaults_death_ends_it(self):
+        idle = self.idle("first")
+        self.assert_ends(idle, "vault_unavailable", lambda: os.kill(self.site_.vault_status()["pid"], signal.SIGKILL))
+
 
 if __name__ == "__main__":
     unittest.main()

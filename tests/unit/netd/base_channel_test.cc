@@ -1,5 +1,5 @@
 // Goal: a connection in base mode costs the vault nothing before it says something, holds no more memory than is
-// counted, and ends without taking from the peer what was sent last.
+// counted, ends with the vault, and ends without taking from the peer what was sent last.
 // Method: a whole worker in the test's loop (peer_fixture.h) and a vault's half of such connections (base_vault.h).
 #include <atomic>
 #include <thread>
@@ -164,6 +164,80 @@ TEST_F(BaseChannels, LeaveNothingCountedWhenAWriteFails) {
   EXPECT_EQ(std::string(answer(kj::mv(sending))->getOutcome().getBroken().cStr()), "transport_error");
   channel.reset();
   EXPECT_TRUE(until([&] { return stats.get(Counter::BufferBytes) == 0; })) << stats.get(Counter::BufferBytes);
+}
+
+// --- the vault's word ------------------------------------------------------------------------------------------------
+
+TEST_F(BaseChannels, EndWhenTheVaultHasEndedTheirSessionThoughNothingIsSent) {
+  Party party = acceptedParty();
+  Party other = baseParty(BASE_ECHO_ENTRY);
+  say(other, "here");
+  ASSERT_EQ(hear(other), "0:here");
+  say(party, " and more");
+  ASSERT_TRUE(until([&] { return stats.get(Counter::MessagesOpened) == 3; }));
+  ASSERT_EQ(vault.sessionEnds.size(), 2u);
+  vault.sessionEnds[0].tell();
+  EXPECT_TRUE(closed(party.socket));
+  EXPECT_TRUE(dropped(R::VaultRefused));
+  auto receive = channel->receiveRequest();
+  receive.setMaxBytes(100);
+  const auto received = answer(receive.send());
+  EXPECT_EQ(text(toBytes(received->getReceived().getData())), "first and more");
+  ASSERT_TRUE(received->getReceived().getStatus().isBroken());
+  EXPECT_EQ(std::string(received->getReceived().getStatus().getBroken().cStr()), "vault_refused");
+  say(other, "still here");
+  EXPECT_EQ(hear(other), "0:still here");
+}
+
+TEST_F(BaseChannels, EndWithTheVaultAndThoseInHardModeDont) {
+  Party party = acceptedParty();
+  Party echo = baseParty(BASE_ECHO_ENTRY);
+  say(echo, "here");
+  ASSERT_EQ(hear(echo), "0:here");
+  Party hard = connectedParty(PEER_ECHO_ENTRY);
+  const auto receive = [this] {
+    auto request = channel->receiveRequest();
+    request.setMaxBytes(5);
+    return request.send();
+  };
+  EXPECT_EQ(text(toBytes(answer(receive())->getReceived().getData())), "first");
+  auto receiving = receive();  // and this one waits
+  turns();
+  vaultServer.reset();
+  EXPECT_TRUE(closed(party.socket));
+  EXPECT_TRUE(closed(echo.socket));
+  EXPECT_TRUE(dropped(R::VaultUnavailable, 2));
+  const auto received = answer(kj::mv(receiving));
+  ASSERT_TRUE(received->getReceived().getStatus().isBroken());
+  EXPECT_EQ(std::string(received->getReceived().getStatus().getBroken().cStr()), "vault_unavailable");
+  say(hard, "hello", 7);
+  EXPECT_EQ(hear(hard), "7:hello");
+}
+
+TEST_F(BaseChannels, WhatIsWithTheVaultAtTheEndIsStillAnswered) {
+  Party party = acceptedParty();
+  vault.holdsSeals = true;
+  auto request = channel->sendRequest();
+  request.setData(toData(asBytes("goodbye")));
+  auto sending = request.send();
+  ASSERT_TRUE(until([&] { return vault.heldSeals.size() == 1; }));
+  vault.sessionEnds.at(0).tell();
+  turns();
+  EXPECT_EQ(stats.get(Counter::Channels), 1u);
+  vault.heldSeals[0]();
+  EXPECT_EQ(hear(party), "0:goodbye");
+  EXPECT_TRUE(closed(party.socket));
+  EXPECT_TRUE(dropped(R::VaultRefused));
+}
+
+TEST_F(BaseChannels, ThatAreClosedAskTheVaultNothingMore) {
+  Party party = acceptedParty();
+  ASSERT_EQ(vault.sessionEnds.size(), 1u);
+  EXPECT_TRUE(vault.sessionEnds[0].isAwaited());
+  answer(channel->closeRequest().send());
+  party.socket = nullptr;
+  EXPECT_TRUE(until([&] { return !vault.sessionEnds[0].isAwaited(); })) << "the question is withdrawn";
+  for (size_t i = 0; i < wire::DROP_REASON_COUNT; ++i) EXPECT_EQ(stats.get(static_cast<R>(i)), 0u) << i;
 }
 
 // --- the close -------------------------------------------------------------------------------------------------------

@@ -49,6 +49,14 @@ class BaseSessionOfB final : public proto::PeerSession::Server {
     return kj::READY_NOW;
   }
   kj::Promise<void> close(CloseContext) override { return kj::READY_NOW; }
+  kj::Promise<void> ended(EndedContext context) override {
+    context.allowCancellation();
+    auto paf = kj::newPromiseAndFulfiller<void>();
+    const auto held = std::make_shared<kj::Own<kj::PromiseFulfiller<void>>>(kj::mv(paf.fulfiller));
+    vault_.sessionEnds.push_back(
+        {.tell = [held] { (*held)->fulfill(); }, .isAwaited = [held] { return (*held)->isWaiting(); }});
+    return kj::mv(paf.promise);
+  }
 
   void openInto(ByteSpan bytes, proto::OpenedOutcome::Builder outcome) {
     std::vector<std::byte> opened;

@@ -62,6 +62,11 @@ struct TestVault {
   uint32_t maxFrameBytes = wire::PEER_DEFAULT_MAX_FRAME_BYTES;  // and that they take
   bool holdsSeals = false;                                      // what they seal waits
   std::vector<std::function<void()>> heldSeals;
+  struct AwaitedEnd {
+    std::function<void()> tell;
+    std::function<bool()> isAwaited;
+  };
+  std::vector<AwaitedEnd> sessionEnds;  // of each session that netd has asked about
 
   static std::array<std::byte, wire::PEER_BLOCK_BYTES> randomBlock() {
     std::array<std::byte, wire::PEER_BLOCK_BYTES> block;

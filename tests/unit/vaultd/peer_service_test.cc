@@ -531,22 +531,35 @@ TEST_F(Peers, FaultsEndTheirDirectionByName) {
   EXPECT_EQ(state->counters.get(Count::PeerFaults), 2u);
 }
 
-TEST_F(Peers, LockUnlockPanicAndReloadEndBaseConnections) {
+TEST_F(Peers, CloseLockPanicAndReloadEndBaseConnectionsAndWhoWaitsIsTold) {
   const auto used = [&](auto&& end) {
     Begun one = begin();
     ASSERT_FALSE(one.refused);
     EXPECT_EQ(base->live(), 1u);
-    end();
-    EXPECT_EQ(seal(one.session, plainFrame("x")).refused, Refusal::EXPIRED);
+    bool told = false;
+    const auto waiting = one.session.endedRequest().send().then([&](auto&&) { told = true; }).eagerlyEvaluate(nullptr);
+    const auto reload = [&](std::string_view text) {
+      auto request = admin().reloadRequest();
+      request.setConfig(std::string(text));
+      ASSERT_TRUE(loop.await(request.send()).getOutcome().isDone());
+    };
+    reload(CONFIG);
+    EXPECT_FALSE(told);
+    end(one.session, reload);
     EXPECT_EQ(base->live(), 0u);
+    for (int i = 0; i < 1000 && !told; ++i) loop.turn(5);
+    EXPECT_TRUE(told);
+    loop.await(one.session.endedRequest().send());  // at once
+    EXPECT_EQ(seal(one.session, plainFrame("x")).refused, Refusal::EXPIRED);
+    reload(CONFIG);
   };
-  used([&] {
+  used([&](auto& session, auto&) { loop.await(session.closeRequest().send()); });
+  used([&](auto&, auto& reload) {
     std::string text(CONFIG);
     text.replace(text.find("mode = \"base\""), 13, "mode = \"hard\"");
-    state->policy = Policy(parse(text), *keys);
+    reload(text);
   });
-  state->policy = Policy(parse(CONFIG), *keys);
-  used([&] {
+  used([&](auto&, auto&) {
     auto request = admin().lockRequest();
     request.setKey("base-b");
     loop.await(request.send());
@@ -554,10 +567,23 @@ TEST_F(Peers, LockUnlockPanicAndReloadEndBaseConnections) {
   EXPECT_EQ(begin().refused, Refusal::LOCKED);
 }
 
+TEST_F(Peers, WhoLetsGoOfASessionWhoseEndHeWaitsForEndsIt) {
+  {
+    Begun one = begin();
+    const auto waiting = one.session.endedRequest().send();
+    loop.await(net().pingRequest().send());
+    EXPECT_EQ(base->live(), 1u);
+  }
+  for (int i = 0; i < 1000 && base->live() > 0; ++i) loop.turn(5);
+  EXPECT_EQ(base->live(), 0u);
+}
+
 TEST_F(Peers, PanicWipesLiveConnections) {
   Begun one = begin();
   ASSERT_FALSE(seal(one.session, plainFrame("x")).refused);
+  auto ended = one.session.endedRequest().send();
   loop.await(admin().panicRequest().send());
+  loop.await(kj::mv(ended));
   EXPECT_EQ(base->live(), 0u);
   EXPECT_EQ(seal(one.session, plainFrame("x")).refused, Refusal::EXPIRED);
 }
@@ -566,8 +592,10 @@ TEST_F(Peers, TheOldestThatUsedNothingMakesRoom) {
   std::vector<Begun> all;
   for (size_t i = 0; i < BaseSessions::MAX_LIVE; ++i) all.push_back(begin());
   ASSERT_FALSE(all.back().refused);
+  auto ended = all[0].session.endedRequest().send();
   Begun further = begin();
   EXPECT_FALSE(further.refused);
+  loop.await(kj::mv(ended));
   EXPECT_EQ(base->live(), BaseSessions::MAX_LIVE);
   EXPECT_EQ(open(all[0].session, frameOfA("x")).refused, Refusal::EXPIRED);
   EXPECT_FALSE(open(further.session, frameOfA("x")).refused);
