@@ -177,7 +177,7 @@ bool ChannelConnectionOf<Link>::readSome() {
   const auto use = [&](const OpenedFrame& opened) -> std::optional<DropReason> {
     if constexpr (Link::CHANNELS_END) {
       if (opened.end) {
-        gotEnd_ = true;
+        gotEnd_ = state_->peerEnded = true;
         return std::nullopt;
       }
     }

@@ -95,6 +95,7 @@ struct ChannelState {
   Inbox inbox;
   ChannelWire* connection = nullptr;                   // null when the wire is gone
   bool ended = false;                                  // no message will come any more
+  bool peerEnded = false;                              // because the peer said so, authenticated
   bool sentEnd = false;                                // nor will we send any
   uint32_t maxMessageBytes = wire::MAX_MESSAGE_BYTES;  // that may be sent
   bool reservesCode = false;                           // hard mode: one code is the protocol's own

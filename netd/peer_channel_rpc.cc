@@ -205,7 +205,8 @@ class PeerChannelImpl final : public proto::PeerChannel::Server {
       case Verdict::Complete: status.setComplete(); break;
       case Verdict::TooBig: status.setTooBig(plan.tooBig); break;
       case Verdict::Over:
-        if (state_->broken)
+        // protocol §13.4: an end that was authentic stays one, whatever becomes of what we send.
+        if (state_->broken && (!state_->peerEnded || state_->broken == wire::DropReason::AfterEnd))
           status.setBroken(std::string(wire::name(*state_->broken)));
         else
           status.setEnded();

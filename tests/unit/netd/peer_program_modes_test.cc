@@ -44,6 +44,26 @@ TEST_P(AProgramInHardMode, GetsTheGoodBytesAndTheEndAndMayStillSend) {
   EXPECT_EQ(hear(party), "0:and mine");
 }
 
+TEST_P(AProgramInHardMode, IsToldOfTheEndAgainThoughASendHasFailedMeanwhile) {
+  for (const bool toldBefore : {true, false}) {
+    if (!toldBefore) connectBoth();
+    say(party, "last words");
+    say(party, "", PEER_CODE_CONTROL);
+    turns();
+    if (toldBefore) {
+      EXPECT_EQ(receive(4).status, Status::TOO_BIG);
+      EXPECT_EQ(receive(100).status, Status::ENDED);
+    }
+    party.socket = nullptr;
+    EXPECT_EQ(std::string(answer(sendRequest("late").send())->getOutcome().getBroken().cStr()), "transport_error");
+    const Got got = receive(100);
+    EXPECT_EQ(got.data, toldBefore ? "" : "last words");
+    EXPECT_EQ(got.status, Status::ENDED);
+    EXPECT_EQ(got.reason, "");
+    EXPECT_EQ(std::string(answer(sendRequest("later").send())->getOutcome().getBroken().cStr()), "transport_error");
+  }
+}
+
 TEST_P(AProgramInHardMode, IsToldOfAPeerThatSendsBehindItsEnd) {
   say(party, "", PEER_CODE_CONTROL);
   ASSERT_EQ(receive(100).status, Status::ENDED);
