@@ -90,8 +90,11 @@ class PeerLink {
   bool partial() const { return !held_.empty() || block_ != nullptr || opener_.header(); }
   // How many frames were opened.
   uint64_t opened() const { return opener_.opened(); }
-  // The header that is read already, of a frame that is not whole yet.
-  const std::optional<wire::PeerHeader>& underWay() const { return opener_.header(); }
+  // The header that is read already, of a frame that is not whole yet. An end or an open is no program's frame.
+  std::optional<wire::PeerHeader> underWay() const {
+    const auto& header = opener_.header();
+    return header && header->code != wire::PEER_CODE_CONTROL ? header : std::nullopt;
+  }
   void clear(BufferBudget& budget);
 
  private:

@@ -64,6 +64,31 @@ TEST_P(AProgramInHardMode, IsToldOfTheEndAgainThoughASendHasFailedMeanwhile) {
   }
 }
 
+// protocol §13.2: an open means nothing, so no program sees the half of one either; nor that of an end.
+TEST_P(AProgramInHardMode, SeesNothingOfHalfAnOpenOrEnd) {
+  const auto sayHalf = [this](std::string_view said) {
+    auto bytes = frame(party, said, PEER_CODE_CONTROL);
+    writeTo(party, ByteSpan(bytes).first(wire::PEER_HEADER_BYTES));
+    bytes.erase(bytes.begin(), bytes.begin() + wire::PEER_HEADER_BYTES);
+    turns();
+    return bytes;
+  };
+  const auto open = sayHalf(PEER_OPEN_TEXT);
+  EXPECT_EQ(receiveOnce(1, 50).status, Status::SLOW_PEER) << "not one that is too big";
+  writeTo(party, open);
+  say(party, "ab");
+  const auto another = sayHalf(PEER_OPEN_TEXT);
+  EXPECT_EQ(receiveOnce(4).status, Status::MORE) << "what follows may have the same code";
+  writeTo(party, another);
+  say(party, "cd");
+  EXPECT_EQ(receiveOnce(2, 20000, true).data, "cd");
+  say(party, "ef");
+  const auto end = sayHalf("");
+  EXPECT_EQ(receiveOnce(4).data, "ef");
+  writeTo(party, end);
+  EXPECT_EQ(receiveOnce(2, 20000, true).status, Status::ENDED);
+}
+
 TEST_P(AProgramInHardMode, IsToldOfAPeerThatSendsBehindItsEnd) {
   say(party, "", PEER_CODE_CONTROL);
   ASSERT_EQ(receive(100).status, Status::ENDED);
