@@ -201,13 +201,14 @@ class NetworkImpl final : public proto::Network::Server {
   ~NetworkImpl() noexcept(false) { stats_.subtract(Counter::RpcClients); }
 
   kj::Promise<void> connect(ConnectContext context) override {
-    return open(kj::mv(context), false, [&worker = worker_](auto& outcome, auto state, auto objects) {
+    const uint32_t timeoutMs = context.getParams().getTimeoutMs();
+    return open(kj::mv(context), false, timeoutMs, [&worker = worker_](auto& outcome, auto state, auto objects) {
       outcome.setChannel(makeChannel(worker, std::move(state), std::move(objects)));
     });
   }
 
   kj::Promise<void> connectPeer(ConnectPeerContext context) override {
-    return open(kj::mv(context), true, [&worker = worker_](auto& outcome, auto state, auto objects) {
+    return open(kj::mv(context), true, 0, [&worker = worker_](auto& outcome, auto state, auto objects) {
       outcome.setChannel(makePeerChannel(worker, std::move(state), std::move(objects)));
     });
   }
@@ -244,9 +245,9 @@ class NetworkImpl final : public proto::Network::Server {
   }
 
  private:
-  // `answer` makes the object that the caller asked for.
+  // `answer` makes the object that the caller asked for. `timeoutMs` 0: the limits of the worker alone.
   template <typename Context, typename Answer>
-  kj::Promise<void> open(Context context, bool peerProtocol, Answer answer) {
+  kj::Promise<void> open(Context context, bool peerProtocol, uint32_t timeoutMs, Answer answer) {
     auto entry = worker_.entries().find(std::string(context.getParams().getName()), false);
     auto refuseWith = [&context](NetRefusal reason) -> kj::Promise<void> {
       context.getResults().initOutcome().setRefused(reason);
@@ -261,11 +262,29 @@ class NetworkImpl final : public proto::Network::Server {
     struct State {
       Context context;
       kj::Own<kj::PromiseFulfiller<void>> done;
-      std::unique_ptr<Counted> counted;  // a connection under way is a live object too
+      std::unique_ptr<Counted> counted;  // a connection under way is a live object too, though nobody waits any more
+      kj::Maybe<kj::Promise<void>> timer{};
+      bool answered = false;
     };
     auto state =
         std::make_shared<State>(State{kj::mv(context), kj::mv(paf.fulfiller), std::make_unique<Counted>(objects_)});
+    if (timeoutMs != 0) {
+      state->timer = worker_.loop()
+                         .timer()
+                         .afterDelay(timeoutMs * kj::MILLISECONDS)
+                         .then([weak = std::weak_ptr(state)] {
+                           const auto late = weak.lock();
+                           if (late == nullptr || std::exchange(late->answered, true)) return;
+                           late->context.getResults().initOutcome().setRefused(NetRefusal::TIMED_OUT);
+                           late->done->fulfill();
+                         })
+                         .eagerlyEvaluate(nullptr);
+    }
     connectChannel(worker_, entry, [state, answer, objects = objects_](auto channel) {
+      if (std::exchange(state->answered, true)) {
+        if (channel) (*channel)->connection->close(false);
+        return;
+      }
       auto result = state->context.getResults().initOutcome();
       if (channel)
         answer(result, *channel, objects);

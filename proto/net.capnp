@@ -37,7 +37,8 @@ struct Message {
 interface Network {
   connect @0 (name :Text, timeoutMs :UInt32 = 5000) -> (outcome :ConnectOutcome);
   # Opens a channel through the [[connect]] entry `name`: dials, handshakes. Returns when the Initiate is written, as
-  # curve_tun 1.0 has no acknowledgement: a refusal by the server shows as the channel's end.
+  # curve_tun 1.0 has no acknowledgement: a refusal by the server shows as the channel's end. All of it may take
+  # timeoutMs (0: no time of its own), and handshake_timeout_ms, of which the dialling dial_timeout_ms, at most.
 
   listen @1 (name :Text) -> (outcome :ListenOutcome);
   # Takes part in accepting the channels of the [[listen]] entry `name`, whose service is "channel". Several programs

@@ -5,6 +5,7 @@ pipe` carries a stream and framed messages.
 """
 
 import os
+import socket
 import subprocess
 import threading
 import time
@@ -12,6 +13,7 @@ import unittest
 
 from harness import SystemTest, binary, memory_limit, minicapnp, resident_kib, wait_until
 from minicapnp import BROKEN, ENDED, OPEN, Refused
+from peer_sites import WirePeer, add_block, peer_connect
 from traffic import patterned, sha256
 
 SIZES = [0, 1, 15, 16, 17, 255, 256, 4096, 16384, 65000, 65502, 65503]
@@ -240,6 +242,28 @@ class Channels(SystemTest):
         self.assertIn(b"sallyport: error:", pipe.stderr.read())
         for stream in (pipe.stdin, pipe.stdout, pipe.stderr):
             stream.close()
+
+
+class Patience(SystemTest):
+    def test_a_connect_gives_up_when_its_own_time_is_over(self):
+        """And a channel that comes about later is nobody's, and is closed."""
+        site, block = self.site("patience"), os.urandom(128)
+        add_block(site, "link", block, "A")
+        server = socket.create_server(("127.0.0.1", 0))
+        self.addCleanup(server.close)
+        server.settimeout(30)
+        peer_connect(site, "slow", server.getsockname()[1], listen=False)
+        site.limits["handshake_timeout_ms"] = 60_000
+        site.start()
+        with minicapnp.Network(site.dir / "run/net.sock") as network:
+            with self.assertRaises(Refused) as refused:
+                network.connect("slow", 200)
+            self.assertEqual(str(refused.exception), "timedOut")
+            peer = WirePeer(server.accept()[0], "B", block, opening=False)
+            self.addCleanup(peer.close)
+            peer.ended()
+            peer.close()
+            wait_until(lambda: site.counter("connections") == 0, 10, "netd holds no connection any more")
 
 
 if __name__ == "__main__":
