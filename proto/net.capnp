@@ -1,7 +1,8 @@
 @0xd2e3f4a5b6c7d809;
 # net.capnp - message channels and status, for local programs on [net] socket. Served by a netd worker.
 # Limits of every connection: 2 MiB a message in at most 16 segments, 1,024 calls without an answer, 1,024 live objects, no capability in
-# parameters. Every object has close(); an object whose connection ends is closed. Refusals are data.
+# parameters; 256 calls that wait on one object. Every object has close(); an object whose connection ends is closed.
+# Refusals are data; an exception means a broken caller.
 
 using Cxx = import "/capnp/c++.capnp";
 using Admin = import "vault_admin.capnp";
@@ -13,11 +14,12 @@ enum NetRefusal {
   notAChannel @2;        # the [[listen]] entry has another service than "channel"
   timedOut @3;           # nothing happened in the time given
   unreachable @4;        # the host can't be reached
-  handshakeFailed @5;    # the peer closed during the handshake: wrong key, not allowed, or no curve_tun server
-  vaultRefused @6;       # our own vault made no vouch: status tells why
+  handshakeFailed @5;    # the peer closed during the handshake, or isn't who it should be: wrong key, not allowed, another
+                         # block or party, or no server of this protocol
+  vaultRefused @6;       # our own vault made no vouch, or gave no keys or session of the block: status tells why
   tooBig @7;             # a message longer than 65,503 bytes; in the peer protocol, than the entry's max_frame_bytes
   closed @8;             # the object was closed before, by you; or a send after finish()
-  tooManyObjects @9;     # this connection holds 1,024 objects already
+  tooManyObjects @9;     # this connection holds 1,024 objects already, or too many channels are being opened
   failed @10;            # reload or another local operation failed; `problem` says how
   shuttingDown @11;
   wrongProtocol @12;     # connectPeer, acceptPeer: the entry speaks curve_tun
@@ -26,12 +28,13 @@ enum NetRefusal {
 
 enum ChannelEnd {
   open @0;               # nothing has ended: there may be more
-  ended @1;              # the peer has closed: every message it sent before was delivered
+  ended @1;              # the peer has closed (in the peer protocol: said so, authenticated): every message it sent before
+                         # was delivered
   broken @2;             # the connection failed or was cut; `reason` names the cause
 }
 
 struct Message {
-  data @0 :Data;         # 0 .. 65,503 bytes; in the peer protocol one frame, of code 0
+  data @0 :Data;         # 0 .. 65,503 bytes; in the peer protocol one frame, sent with code 0, and received whatever its code is
 }
 
 interface Network {
@@ -51,7 +54,9 @@ interface Network {
 
   connectPeer @4 (name :Text) -> (outcome :ConnectPeerOutcome);
   # Opens a channel of the peer protocol through the [[connect]] entry `name`, whose protocol is "peer". (connect() works
-  # with such an entry too: then a frame is a message.)
+  # with such an entry too: then a frame is a message.) Hard mode: returns when both preambles are there and our vault has
+  # given the keys; that the peer holds the block, its first frame proves. Base mode: when the host is connected. It may take
+  # as long as a connect() without a time of its own.
 }
 
 struct ConnectOutcome {
@@ -122,29 +127,34 @@ interface Channel {
   # Messages that arrived before an end are delivered before the end is told; also when a send has failed meanwhile (the
   # end is `broken` then). Calls are answered in order. A frame of the peer protocol that fits no answer (2 MiB less 4 KiB)
   # can't be received here: what came before it is, then the channel is broken as `frame_too_large`. PeerChannel takes all
-  # that the entry allows.
+  # that the entry allows. After your own close(): `broken`, "closed"; a call that waits then is told `ended`.
 
   close @2 () -> ();
   # Sends what is queued, then closes. Messages not yet received are thrown away.
 
   finish @3 () -> (outcome :SendOutcome);
   # Only for the tunnel convention: sends the empty message that ends this direction of a stream. In the peer protocol:
-  # the authenticated end of our direction; the other one goes on. It goes out behind all that was sent before, also by
+  # the authenticated end of our direction; the other one goes on (base mode has none: our half of the wire is closed, which
+  # the other party is told as a truncation of the whole). It goes out behind all that was sent before, also by
   # calls that still wait. A send() behind it is refused as `closed`, whether the end has left or still waits; a second
   # finish() sends nothing more.
 }
 
 interface PeerChannel {
-  # The peer protocol's own interface (docs/protocol.md §13.4). One caller at a time. Only sanctified bytes are ever given
-  # out: those of frames whose tag was right. An end without the authenticated one is `broken` (base mode has none).
+  # The peer protocol's own interface (docs/protocol.md §13.4). Only sanctified bytes are ever given out: those of frames
+  # whose tag was right. An end without the authenticated one is `broken`, as `truncated` (so is every end in base mode,
+  # which has none).
 
   send @0 (data :Data, code :UInt32 = 0) -> (outcome :SendOutcome);
-  # Any size up to the RPC message limit, split into frames. Answers when all is handed to the kernel or to a bounded
-  # queue. No data: one empty frame. A client splits a longer send into calls.
+  # Any size up to the RPC message limit, split into frames of at most 64 KiB. Answers when all is handed to the kernel:
+  # a peer that doesn't read delays the answer, and what it sends is received meanwhile. Calls go out in their order. No
+  # data: one empty frame. A client splits a longer send into calls, of the same code.
 
   receive @1 (maxBytes :UInt64, timeoutMs :UInt32 = 0, continued :Bool = false) -> (received :PeerReceived);
-  # Fills up to maxBytes from whole frames of one code. An answer holds at most 512 KiB: with status `more` the client asks
-  # at once again for what is missing, `continued` set. timeoutMs 0 waits for ever. An empty frame is given out alone.
+  # Fills up to maxBytes from whole frames of one code. An answer holds at most 512 KiB, and what is there goes out at once:
+  # with status `more` the client asks again for what is missing, `continued` set, with the time that is left (1, if none is);
+  # all that these answers hold is the data of one receive. timeoutMs 0 waits for ever. An empty frame is given out alone. maxBytes 0 is
+  # complete at once. One call at a time: a second one while it waits is a broken caller.
 
   finish @2 () -> (outcome :SendOutcome);
   # The authenticated end of our direction; the other one goes on. Order and refusals as in Channel.finish().
@@ -154,20 +164,22 @@ interface PeerChannel {
 }
 struct PeerReceived {
   data @0 :Data;
-  code @1 :UInt32;             # of the data
+  code @1 :UInt32;             # of the data; without data of the frame that is empty or too big
   status :union {
     complete @2 :Void;         # all of maxBytes, or up to the last whole frame that fits and has the same code
     more @3 :Void;             # not yet: go on, continued
     slowPeer @4 :Void;         # the time is over; an unfinished frame is kept for the next call
-    tooBig @5 :UInt32;         # the first frame has so many bytes, more than asked for; nothing is lost
-    ended @6 :Void;            # after `data` the peer's authenticated end
-    broken @7 :Text;           # after `data` the connection failed; the drop reason's name. Every further call says so again
+    tooBig @5 :UInt32;         # the first frame has so many bytes, more than asked for, and this code; nothing is lost
+    ended @6 :Void;            # after `data` the peer's authenticated end. Every further call says so again, also when a send
+                               # has failed meanwhile
+    broken @7 :Text;           # after `data` the connection failed; the drop reason's name ("closed": your own close()). Every
+                               # further call says so again
   }
 }
 struct SendOutcome {
   union {
     refused @0 :NetRefusal;
-    broken @1 :Text;           # the channel is broken; the reason's name
+    broken @1 :Text;           # the channel is broken; the drop reason's name, or "ended": the connection is over without one
     sent @2 :Void;
   }
 }
