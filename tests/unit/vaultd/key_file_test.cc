@@ -154,10 +154,11 @@ TEST_F(KeyFiles, LinksFoldersAndPipesAreNoKeys) {
   EXPECT_TRUE(contains(problem().message, "symbolic link"));
   fs::remove(keyPath(folder, "server"));
   fs::create_directory(keyPath(folder, "server"));
-  EXPECT_TRUE(contains(problem().message, "not a regular file"));
+  EXPECT_TRUE(contains(problem().message, "is a folder, not a file"));
   fs::remove(keyPath(folder, "server"));
   ASSERT_EQ(mkfifo(keyPath(folder, "server").c_str(), 0600), 0);
-  EXPECT_TRUE(contains(problem().message, "not a regular file")) << "and it doesn't hang";
+  EXPECT_TRUE(contains(problem().message, "is a FIFO, not a file")) << "and it doesn't hang";
+  EXPECT_TRUE(contains(problem().hint, "put the file itself there"));
 }
 
 TEST_F(KeyFiles, ATruncatedFileIsRefusedAndLeftAsItIs) {
@@ -175,6 +176,7 @@ TEST_F(KeyFiles, AHugeFileIsRefused) {
   made();
   writeFile(keyPath(folder, "server"), std::string(100000, 'x'));
   EXPECT_TRUE(contains(problem().message, "longer than"));
+  EXPECT_FALSE(problem().hint.empty());
 }
 
 TEST_F(KeyFiles, AKeyUnderAnotherNameIsRefused) {
