@@ -39,8 +39,8 @@ int reload(const Arguments& arguments) {
   if (isForVaultAlone) putLine("netd: not running, and no entry needs it");
   const int written = finishOutput();
   if (!net.done && !isForVaultAlone)
-    return fail("netd " + net.text,
-                "mend that and reload again: until then the vault has the new configuration and netd the old one");
+    return fail("netd " + net.text, (net.hint.empty() ? "mend that and reload again" : net.hint) +
+                                        "; until then the vault has the new configuration and netd the old one");
   auto waiting = keysNotLoaded(loop, config->vault.adminSocket, *config);
   if (net.restart) waiting.push_back("sockets, workers or user of netd are as before: restart netd");
   for (const auto& line : waiting) warn(line);

@@ -167,7 +167,8 @@ class Supervisor {
     if (!vault.done) return warn("not reloaded: vaultd " + vault.text);
     say("vaultd: " + vault.text);
     const auto net = reloadNet(config_.net.adminSocket, *text);
-    if (!net.done) return warn("netd is not reloaded: it " + net.text);
+    if (!net.done)
+      return warn("netd is not reloaded: it " + net.text + (net.hint.empty() ? "" : " (" + net.hint + ")"));
     say("netd: " + net.text);
     for (const auto& line : keysNotLoaded(loop_, config_.vault.adminSocket, *fresh)) warn(line);
     config_.limits = fresh->limits;  // the drain time; sockets and users stay as they were at the start

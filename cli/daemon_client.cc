@@ -109,10 +109,13 @@ ReloadOutcome reloadNet(const std::filesystem::path& adminSocket, std::string_vi
     const auto answer = receiveDatagram(socket, buffer);
     if (!answer || answer->bytes == 0) return {false, "didn't answer"};
     const std::string text(reinterpret_cast<const char*>(buffer.data()), answer->bytes);
-    if (text[0] == '1' || text[0] == '2') return {true, sanitized(text.substr(1)), text[0] == '2'};
-    return {false, "refused: " + sanitized(text.substr(1))};
+    if (text[0] == '1' || text[0] == '2') return {true, sanitized(text.substr(1)), {}, text[0] == '2'};
+    const auto end = text.find('\n');
+    ReloadOutcome refused{false, "refused: " + sanitized(std::string_view(text).substr(1, end - 1))};
+    if (end != text.npos) refused.hint = sanitized(std::string_view(text).substr(end + 1));
+    return refused;
   } catch (const kj::Exception&) {
-    return {false, "is not running: nobody listens on " + adminSocket.string(), false, true};
+    return {false, "is not running: nobody listens on " + adminSocket.string(), {}, false, true};
   }
 }
 

@@ -66,6 +66,7 @@ Result<capnp::Response<Results>, std::string> answerOf(EventLoop& loop, capnp::R
 struct ReloadOutcome {
   bool done = false;
   std::string text;
+  std::string hint{};    // not done: what to do about it; may be empty
   bool restart = false;  // done, but some of it is in force only after the daemon's next start
   bool absent = false;   // not done, and nobody listens
 };

@@ -273,28 +273,41 @@ int unixSocket(int type) {
 
 }  // namespace
 
-int listenUnix(const std::filesystem::path& path, mode_t mode, int backlog, int type) {
+Result<int, ListenFailure> tryListenUnix(const std::filesystem::path& path, mode_t mode, int backlog, int type) {
+  const auto failed = [](int error) { return refuse(ListenFailure{std::strerror(error), error}); };
+  if (path.native().size() >= sizeof sockaddr_un::sun_path)
+    return refuse(ListenFailure{"the path of a Unix socket may have 107 characters at most", ENAMETOOLONG});
   const sockaddr_un address = unixAddress(path);
   kj::AutoCloseFd fd(unixSocket(type));
   struct stat info {};
   if (lstat(path.c_str(), &info) == 0) {
-    KJ_REQUIRE(S_ISSOCK(info.st_mode), "something that is not a socket is in the way", path.c_str());
+    if (!S_ISSOCK(info.st_mode))
+      return refuse(ListenFailure{"something that is not a socket is in the way", EADDRINUSE});
     kj::AutoCloseFd probe(unixSocket(type));
     // A living server with a full queue answers EAGAIN: it lives.
-    const bool lives =
-        connect(probe, reinterpret_cast<const sockaddr*>(&address), sizeof address) == 0 || errno == EAGAIN;
-    KJ_REQUIRE(!lives, "another process already serves this socket", path.c_str());
-    KJ_SYSCALL(unlink(path.c_str()), path.c_str());
+    if (connect(probe, reinterpret_cast<const sockaddr*>(&address), sizeof address) == 0 || errno == EAGAIN)
+      return refuse(ListenFailure{"another process already serves this socket", EADDRINUSE});
+    if (unlink(path.c_str()) != 0) {
+      const int error = errno;
+      return refuse(
+          ListenFailure{std::string("can't remove the old socket that is there: ") + std::strerror(error), error});
+    }
   }
   // The umask makes the file private from its first moment; the mode is widened before listen().
   const mode_t oldMask = umask(0177);
   const int bound = bind(fd, reinterpret_cast<const sockaddr*>(&address), sizeof address);
   const int bindError = errno;
   umask(oldMask);
-  if (bound != 0) KJ_FAIL_SYSCALL("bind", bindError, path.c_str());
-  KJ_SYSCALL(chmod(path.c_str(), mode), path.c_str());
-  KJ_SYSCALL(listen(fd, backlog), path.c_str());
+  if (bound != 0) return failed(bindError);
+  if (chmod(path.c_str(), mode) != 0 || listen(fd, backlog) != 0) return failed(errno);
   return fd.release();
+}
+
+int listenUnix(const std::filesystem::path& path, mode_t mode, int backlog, int type) {
+  auto fd = tryListenUnix(path, mode, backlog, type);
+  if (fd) return *fd;
+  kj::throwFatalException(kj::Exception(kj::Exception::Type::FAILED, __FILE__, __LINE__,
+                                        kj::str("can't listen on ", path.c_str(), ": ", fd.error().why.c_str())));
 }
 
 int connectUnix(const std::filesystem::path& path, int type) {

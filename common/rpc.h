@@ -118,10 +118,18 @@ kj::Promise<void> guarded(Method&& method) {
   } catch (...) { return kj::Exception(kj::Exception::Type::FAILED, __FILE__, 0, kj::str("internal error")); }
 }
 
-// --- Unix sockets; all throw kj::Exception with the path in it -------------------------------------------------------
+// --- Unix sockets ----------------------------------------------------------------------------------------------------
 
+// Why a socket can't listen.
+struct ListenFailure {
+  std::string why;  // for people, without the path
+  int error = 0;    // errno; EADDRINUSE also for what is in the way
+};
 // Binds and listens (non-blocking, close-on-exec). A stale socket file (nobody accepts on it) is replaced; a living one
-// is an error. The mode is set on the file before anyone can connect.
+// is a failure. The mode is set on the file before anyone can connect.
+Result<int, ListenFailure> tryListenUnix(const std::filesystem::path& path, mode_t mode, int backlog = 1024,
+                                         int type = SOCK_STREAM);
+// The others throw kj::Exception with the path in it. This one's description is for people.
 int listenUnix(const std::filesystem::path& path, mode_t mode, int backlog = 1024, int type = SOCK_STREAM);
 // Connects (non-blocking: a server whose queue is full is an error, close-on-exec).
 int connectUnix(const std::filesystem::path& path, int type = SOCK_STREAM);

@@ -14,13 +14,16 @@
 
 namespace sallyport::netd {
 
-// One socket a worker, or one for all. The error names the address and the remedy.
-// `unixMode`: of a Unix socket's file.
+// One socket a worker, or one for all. The error names the address and the remedy. `unixMode`: of a Unix socket's file.
+// `inForce`: of a netd that has started already, and may have given up the right to bind.
 Result<std::vector<kj::AutoCloseFd>, ConfigError> bindListeners(const Address& address, mode_t unixMode,
-                                                                unsigned workers, unsigned line);
+                                                                unsigned workers, unsigned line,
+                                                                const Config* inForce = nullptr);
 // Both sides of entries are open to every local user, as a port is, but whom their folder doesn't let pass: who starts
 // netd is not who uses its tunnels, and at the encrypted side peers prove who they are.
 inline constexpr mode_t ENTRY_SOCKET_MODE = 0666;
 inline constexpr mode_t METRICS_SOCKET_MODE = 0600;
+// [net] socket is for programs of the user that started us, and root; and for `socket_group`.
+inline constexpr mode_t NET_SOCKET_MODE = 0600;
 
 }  // namespace sallyport::netd

@@ -81,7 +81,7 @@ int serve(const std::filesystem::path& file) {
     if (signal == SIGCHLD) return monitor.onChildExit();
     if (signal == SIGHUP) {
       const auto outcome = monitor.reloadFile();
-      if (!outcome) logError("not reloaded: " + outcome.error());
+      if (!outcome) logError("not reloaded: " + outcome.error().text());
       return;
     }
     monitor.drain();

@@ -32,8 +32,6 @@ namespace {
 
 constexpr uint32_t VAULT_RETRY_MS = 100;
 constexpr uint32_t KILL_AFTER_DRAIN_MS = 2000;
-// [net] socket is for programs of the user that started us, and root; and for `socket_group`.
-constexpr mode_t NET_SOCKET_MODE = 0600;
 
 unsigned countWorkers(const Config& config) {
   static constexpr unsigned MAX_WORKERS = MAX_PASSED_FDS - 1;
@@ -93,6 +91,7 @@ Monitor::~Monitor() {
 
 Result<Monitor::Listeners, ConfigError> Monitor::bindNew(const Config& fresh) {
   Listeners bound;
+  std::vector<std::filesystem::path> made;  // files of sockets
   const auto bind = [&](uint32_t id, const Address& address, mode_t unixMode, bool oneWorker,
                         unsigned line) -> Result<void, ConfigError> {
     // What a socket is for belongs to it: the kernel deals connections to every socket of an address, so one that no
@@ -100,8 +99,13 @@ Result<Monitor::Listeners, ConfigError> Monitor::bindNew(const Config& fresh) {
     const std::string purpose = toString(address) + (oneWorker ? " one worker" : "");
     const auto known = listeners_.find(id);
     if (known != listeners_.end() && known->second.purpose == purpose) return {};
-    auto sockets = bindListeners(address, unixMode, oneWorker ? 1 : workerCount_, line);
-    if (!sockets) return refuse(sockets.error());
+    auto sockets =
+        bindListeners(address, unixMode, oneWorker ? 1 : workerCount_, line, reloadSocket_ ? &config_ : nullptr);
+    if (!sockets) {
+      for (const auto& path : made) ::unlink(path.c_str());  // nothing is left of what is not taken up
+      return refuse(sockets.error());
+    }
+    if (const auto* local = std::get_if<UnixAddress>(&address)) made.push_back(local->path);
     bound.emplace(id, Listening{purpose, std::move(*sockets)});
     return {};
   };
@@ -141,7 +145,9 @@ Result<void, ConfigError> Monitor::bindOwnListeners() {
   }
   if (accepts(netListener_)) return {};
   netListener_ = nullptr;
-  netListener_ = kj::AutoCloseFd(listenUnix(config_.net.socket, NET_SOCKET_MODE));
+  auto sockets = bindListeners(UnixAddress{config_.net.socket}, NET_SOCKET_MODE, 1, 0);
+  if (!sockets) return refuse(sockets.error());
+  netListener_ = kj::mv(sockets->front());
   if (const auto& group = config_.net.socketGroup; !group.empty()) {
     if (const auto shared = shareWithGroup(config_.net.socket, group); !shared) return refuse(shared.error());
   }
@@ -234,7 +240,7 @@ void Monitor::handle(WorkerProcess& worker, ControlChannel::Received& received) 
     case ControlKind::ReloadRequest: {
       if (worker.index() != 0) break;
       const auto outcome = reloadFile();
-      return answerWith(ControlKind::ReloadDone, outcome ? 1 : 0, outcome ? outcome->changes : outcome.error());
+      return answerWith(ControlKind::ReloadDone, outcome ? 1 : 0, outcome ? outcome->changes : outcome.error().text());
     }
     case ControlKind::Drained: return;
     case ControlKind::WhoCalls: {
@@ -388,7 +394,7 @@ void Monitor::rotateCookieKey() {
 
 // --- reload and drain ----------------------------------------------------------------------------------------------
 
-Result<Reloaded, std::string> Monitor::reloadFile() {
+Result<Reloaded, NotReloaded> Monitor::reloadFile() {
   std::ifstream file(config_.file, std::ios::binary);
   if (file) {
     std::ostringstream text;
@@ -399,25 +405,25 @@ Result<Reloaded, std::string> Monitor::reloadFile() {
   struct stat info {};
   if (configFile_.get() >= 0 && fstat(configFile_, &info) == 0 && info.st_nlink > 0) {
     auto text = readWhole(configFile_);
-    return text ? reload(*text) : refuse(text.error());
+    return text ? reload(*text) : refuse(NotReloaded{text.error()});
   }
-  return refuse("netd may not read " + config_.file.string() +
-                " since it gave up root: use `sallyport reload`, which hands it over");
+  return refuse(NotReloaded{"netd may not read " + config_.file.string() + " since it gave up root",
+                            "use `sallyport reload`, which hands it over"});
 }
 
-Result<Reloaded, std::string> Monitor::reload(std::string_view text) {
+Result<Reloaded, NotReloaded> Monitor::reload(std::string_view text) {
   try {
     return apply(text);
   } catch (const kj::Exception& e) {
-    return refuse("out of resources: " + sanitized(std::string(e.getDescription().cStr())));
+    return refuse(NotReloaded{"out of resources: " + sanitized(std::string(e.getDescription().cStr()))});
   }
 }
 
-Result<Reloaded, std::string> Monitor::apply(std::string_view text) {
+Result<Reloaded, NotReloaded> Monitor::apply(std::string_view text) {
   auto fresh = parseConfig(text, config_.file);
-  if (!fresh) return refuse(format(fresh.error(), config_.file));
+  if (!fresh) return refuse(NotReloaded::by(fresh.error(), config_.file));
   auto bound = bindNew(*fresh);
-  if (!bound) return refuse(format(bound.error(), config_.file));
+  if (!bound) return refuse(NotReloaded::by(bound.error(), config_.file));
   const Reloaded done{describeChanges(config_, *fresh), needsRestart(config_, *fresh)};
 
   // From here on nothing fails. Entries that are gone or moved lose their listeners first.

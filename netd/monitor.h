@@ -42,9 +42,9 @@ class Monitor {
   std::vector<std::filesystem::path> programs() const { return {workerProgram_.handle(), resolverProgram_.handle()}; }
 
   // Applies a configuration: all or nothing. The text says what changed, or what is wrong.
-  Result<Reloaded, std::string> reload(std::string_view text);
+  Result<Reloaded, NotReloaded> reload(std::string_view text);
   // Reads the file again, as far as our own uid may.
-  Result<Reloaded, std::string> reloadFile();
+  Result<Reloaded, NotReloaded> reloadFile();
   // Stops accepting, lets sessions finish, then ends the loop.
   void drain();
   void onChildExit();
@@ -58,7 +58,7 @@ class Monitor {
 
   void onRecord(WorkerProcess& worker, ControlChannel::Received& received);
   void handle(WorkerProcess& worker, ControlChannel::Received& received);
-  Result<Reloaded, std::string> apply(std::string_view text);
+  Result<Reloaded, NotReloaded> apply(std::string_view text);
   void equip(WorkerProcess& worker);
   void sendListener(WorkerProcess& worker, uint32_t id, const Listening& listening);
   void stopListening(uint32_t id, const Listening& listening);

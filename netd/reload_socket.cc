@@ -59,8 +59,12 @@ class ReloadSocket::Client final : EventLoop::Watcher {
     if (!datagram) return;
     if (datagram->fdCount == 1) {
       const auto text = readWhole(datagram->fds[0]);
-      const auto outcome = text ? owner_.apply_(*text) : refuse(text.error());
-      const std::string answer = outcome ? (outcome->restart ? "2" : "1") + outcome->changes : "0" + outcome.error();
+      const auto outcome = text ? owner_.apply_(*text) : refuse(NotReloaded{text.error()});
+      std::string answer;
+      if (outcome)
+        answer = (outcome->restart ? "2" : "1") + outcome->changes;
+      else
+        answer = "0" + outcome.error().why + (outcome.error().hint.empty() ? "" : "\n" + outcome.error().hint);
       sendDatagram(socket_, asBytes(answer));
     }
     owner_.drop(*this);

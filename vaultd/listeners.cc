@@ -20,24 +20,14 @@ namespace {
 // Only we (and root) may connect, until it is given to another user.
 constexpr mode_t SOCKET_MODE = 0600;
 
-// KJ puts the failed condition in front and the operands behind: neither is for people.
-std::string reason(const kj::Exception& failure) {
-  std::string text(failure.getDescription().begin(), failure.getDescription().size());
-  if (text.starts_with("expected ") && text.find("; ") != std::string::npos) text.erase(0, text.find("; ") + 2);
-  const size_t operands = text.find("; path");
-  return text.substr(0, operands);
-}
-
-int listenAt(const fs::path& path) {
+Result<int, Problem> listenAt(const fs::path& path) {
   std::error_code ignored;
   // 0755 less the umask: netd, under another user, must be able to pass. If it can't be made, bind says why.
   fs::create_directories(path.parent_path(), ignored);
-  return listenUnix(path, SOCKET_MODE);
-}
-
-Problem cannotListen(const fs::path& path, const kj::Exception& failure) {
-  return {path.string() + ": can't listen: " + reason(failure),
-          "stop the other vaultd, remove what is in the way, or set another path in [vault]"};
+  auto fd = tryListenUnix(path, SOCKET_MODE);
+  if (fd) return *fd;
+  return refuse(Problem{path.string() + ": can't listen: " + fd.error().why,
+                        "stop the other vaultd, remove what is in the way, or set another path in [vault]"});
 }
 
 Result<int, Problem> openForPrograms(const VaultSocket& socket, const Accounts& accounts) {
@@ -46,10 +36,8 @@ Result<int, Problem> openForPrograms(const VaultSocket& socket, const Accounts& 
     group = accounts.group(socket.group);
     if (!group) return refuse(Problem{socket.path.string() + ": no group `" + socket.group + "` here", {}});
   }
-  int fd = -1;
-  try {
-    fd = listenAt(socket.path);
-  } catch (const kj::Exception& failure) { return refuse(cannotListen(socket.path, failure)); }
+  const auto fd = listenAt(socket.path);
+  if (!fd) return refuse(fd.error());
   // The group first: the mode opens the socket to it, and to no other.
   if (group && ::chown(socket.path.c_str(), static_cast<uid_t>(-1), *group) != 0) {
     return refuse(
@@ -59,7 +47,7 @@ Result<int, Problem> openForPrograms(const VaultSocket& socket, const Accounts& 
   if (::chmod(socket.path.c_str(), socket.mode) != 0) {
     return refuse(Problem{socket.path.string() + ": can't set its mode: " + std::strerror(errno), {}});
   }
-  return fd;
+  return *fd;
 }
 
 }  // namespace
@@ -99,9 +87,9 @@ Result<Listeners, Problem> openListeners(const Config& config, const sandbox::Op
                                                       {config.vault.socket, listeners.app},
                                                       {config.vault.adminSocket, listeners.admin}};
   for (const auto& [path, fd] : sockets) {
-    try {
-      fd = listenAt(path);
-    } catch (const kj::Exception& failure) { return refuse(cannotListen(path, failure)); }
+    const auto opened = listenAt(path);
+    if (!opened) return refuse(opened.error());
+    fd = *opened;
   }
   if (const auto& group = config.vault.socketGroup; !group.empty()) {
     const auto shared = shareWithGroup(config.vault.socket, group);
@@ -129,9 +117,9 @@ Result<Listeners, Problem> openListeners(const Config& config, const sandbox::Op
     }
   }
   if (!config.vault.metrics.empty()) {
-    try {
-      listeners.metrics = listenAt(config.vault.metrics);
-    } catch (const kj::Exception& failure) { return refuse(cannotListen(config.vault.metrics, failure)); }
+    const auto opened = listenAt(config.vault.metrics);
+    if (!opened) return refuse(opened.error());
+    listeners.metrics = *opened;
   }
   for (const VaultSocket& socket : config.vaultSockets) {
     auto opened = openForPrograms(socket, accounts);

@@ -4,6 +4,7 @@ all others notice nothing; by `sallyport reload` and by SIGHUP to `sallyport up`
 """
 
 import os
+import re
 import signal
 import unittest
 
@@ -173,6 +174,64 @@ class Reload(SystemTest):
                 self.assert_echo(self.open(self.echo, self.alice))
             self.assert_echo(self.session)
         self.assert_nothing_else_happened()
+
+
+@unittest.skipIf(os.geteuid() != 0, "what only root may bind")
+class ReloadOfListenersThatOnlyAStartBinds(SystemTest):
+    """Netd has given up root: such a reload changes nothing in netd, and says what to do."""
+
+    def setUp(self):
+        self.host = site = self.site("binds")
+        self.alice = site.peer("alice")
+        self.echo = site.listen("echo", ["alice"], "echo")
+        self.open = site.dir / "open"
+        self.open.mkdir()
+        self.open.chmod(0o777)
+        site.listen("local", ["alice"], "echo", address=f"unix:{self.open}/local.sock")
+        site.start()
+        self.session = site.connect(self.echo, self.alice)
+        self.addCleanup(self.session.close)
+
+    def assert_refused(self, problem, advice):
+        done = self.host.cli("reload", check=False)
+        self.assertEqual(done.returncode, 1)
+        error, hint = done.stderr.decode().splitlines()[-2:]
+        self.assertRegex(error, rf"^sallyport: error: netd refused: .*sallyport\.toml:\d+: can't listen on {re.escape(problem)}$")
+        self.assertTrue(hint.startswith("sallyport: hint: " + advice), hint)
+        self.assertIn("`systemctl restart sallyport-netd`, or `sallyport up` anew", hint)
+        self.assertTrue(hint.endswith("; until then the vault has the new configuration and netd the old one"), hint)
+        self.assert_echo(self.session)
+        with self.host.connect(self.echo, self.alice) as session:
+            self.assert_echo(session)
+
+    def test_a_port_below_1024(self):
+        port = next(port for port in range(1023, 600, -1) if not self.host._accepts(f"127.0.0.1:{port}"))
+        self.host.listen("early", ["alice"], "echo", address=f"unix:{self.open}/early.sock")
+        late = self.host.listen("late", ["alice"], "echo")
+        self.host.listens["low"] = {**self.host.listens["echo"], "name": "low", "address": f"127.0.0.1:{port}"}
+        self.host.write_config()
+        self.assert_refused(f"127.0.0.1:{port}: Permission denied", "what netd may bind was settled at its start: ")
+        # Wholly as it was.
+        self.assertFalse(self.host._accepts(f"127.0.0.1:{late}"))
+        self.assertEqual([path.name for path in self.open.iterdir()], ["local.sock"])
+        self.session.close()
+        self.host.stop_daemons()
+        self.host.start()
+        with self.host.connect(port, self.alice) as session:
+            self.assert_echo(session)
+
+    def test_the_same_port_at_another_address(self):
+        self.host.listens["echo"]["address"] = f"0.0.0.0:{self.echo}"
+        self.host.write_config()
+        self.assert_refused(f"0.0.0.0:{self.echo}: Address already in use",
+                            "netd itself listens there for [[listen]] `echo` until it is restarted: ")
+
+    def test_a_socket_in_a_folder_of_root(self):
+        closed = self.host.dir / "closed"
+        closed.mkdir(mode=0o755)
+        self.host.listen("closed", ["alice"], "echo", address=f"unix:{closed}/x.sock")
+        self.host.write_config()
+        self.assert_refused(f"unix:{closed}/x.sock: Permission denied", "what netd may bind was settled at its start: ")
 
 
 class ReloadOfConnects(SystemTest):
