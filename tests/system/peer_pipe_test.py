@@ -54,11 +54,12 @@ class Pipe(SystemTest):
             code, _ = peer.receive()
             self.assertNotEqual(code, END)
 
-    def assert_failed(self, command, *words):
+    def assert_failed(self, command, *words, hints=()):
         """It ends while its standard input is open."""
         self.assertEqual(command.wait(30), 1)
-        (line,) = command.stderr.read().decode().splitlines()
+        line, *more = command.stderr.read().decode().splitlines()
         self.assertTrue(line.startswith("sallyport: error: "), line)
+        self.assertEqual(more, [f"sallyport: hint: {hint}" for hint in hints])
         for word in words:
             self.assertIn(word, line)
 
@@ -167,7 +168,8 @@ class Pipe(SystemTest):
         peer.send(b"before")
         peer.sock.sendall(peer.party.frame(bytes(SMALL + 1))[:16])
         self.assertEqual(command.stdout.read(), framed(b"before"))
-        self.assert_failed(command, "frame_too_large")
+        self.assert_failed(command, "frame_too_large: a frame longer than the entry's limit",
+                           hints=["the last data may be missing on either side: send it anew; netd's log, here and there, tells more"])
 
 
 if __name__ == "__main__":
