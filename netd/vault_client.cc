@@ -44,7 +44,7 @@ void VaultClient::lost() {
   client_ = nullptr;
   pools_.clear();  // the next vault knows none of their salts
   ++generation_;
-  logWarning("vault lost: new handshakes wait for it, sessions go on");
+  logWarning("vault lost: new handshakes wait for it; sessions go on, but those in base mode end");
   onLost_();
 }
 
