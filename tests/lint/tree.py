@@ -18,7 +18,7 @@ def files(root):
         names = [name for name in listed if name]
     except (OSError, subprocess.CalledProcessError):
         names = [str(path.relative_to(root)) for path in root.rglob("*")
-                 if path.is_file() and not any(part.startswith("build") or part == "__pycache__" for part in path.parts)]
+                 if path.is_file() and not any(part.startswith("build") or part in ("__pycache__", ".git") for part in path.parts)]
     return [root / name for name in sorted(names) if (root / name).is_file() and not (root / name).is_symlink()]
 
 

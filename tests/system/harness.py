@@ -27,6 +27,7 @@ import resource
 import shutil
 import signal
 import socket
+import stat
 import subprocess
 import sys
 import tempfile
@@ -55,6 +56,23 @@ def bin_root():
 def binary(name):
     folder = {"sallyport": "cli", "vaultd": "vaultd", "hsmd": "hsmd", "token-guard": "hsmd"}.get(name, "netd")
     return str(bin_root() / folder / name)
+
+
+_COPIES = {}
+
+
+def reachable(path):
+    """The file, or where other users can't reach it (a clone in root's home) a copy that they can read and run."""
+    path = pathlib.Path(path).resolve()
+    if os.geteuid() != 0 or all(folder.stat().st_mode & stat.S_IXOTH for folder in path.parents):
+        return path
+    if path not in _COPIES:
+        folder = pathlib.Path(tempfile.mkdtemp(prefix="sallyport-reachable-"))
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
+        folder.chmod(0o755)
+        _COPIES[path] = pathlib.Path(shutil.copy(path, folder))
+        _COPIES[path].chmod(0o755)
+    return _COPIES[path]
 
 
 def b64(data):

@@ -14,10 +14,16 @@ import sys
 import unittest
 
 import minicapnp
-from harness import SystemTest, binary, wait_until
+from harness import SystemTest, binary, reachable, wait_until
 
 NOBODY = 65534
 as_root = unittest.skipUnless(os.geteuid() == 0, "needs root to become another user")
+
+
+def as_nobody(*words, stdin=b"", gid=NOBODY, groups=()):
+    """`sallyport` as another user runs it."""
+    return subprocess.run([reachable(binary("sallyport")), *map(str, words)], input=stdin, capture_output=True, timeout=60, check=False,
+                          user=NOBODY, group=gid, extra_groups=list(groups))
 
 
 def lines(done):
@@ -198,8 +204,7 @@ class WrongFilesAreToldWhole(SystemTest):
     def test_a_file_that_may_not_be_read_has_a_hint(self):
         self.host.write_config()
         self.host.config.chmod(0o600)
-        done = subprocess.run([binary("sallyport"), "check", "-c", str(self.host.config)], capture_output=True, timeout=30, check=False,
-                              user=NOBODY, group=NOBODY, extra_groups=[])
+        done = as_nobody("check", "-c", self.host.config)
         self.assertEqual(done.returncode, 1)
         self.assertIn("Permission denied", lines(done)[0])
         self.assertIn("hint: run this as a user who may read it", lines(done)[1])
@@ -208,8 +213,7 @@ class WrongFilesAreToldWhole(SystemTest):
     def test_a_key_that_may_not_be_made_names_the_folder(self):
         keys = self.host.dir / "keys"
         keys.mkdir(mode=0o755)
-        done = subprocess.run([binary("sallyport"), "key", "new", "x", "--keys", str(keys)], capture_output=True, timeout=30, check=False,
-                              user=NOBODY, group=NOBODY, extra_groups=[])
+        done = as_nobody("key", "new", "x", "--keys", keys)
         self.assertEqual(done.returncode, 1)
         self.assertEqual(lines(done)[0], f"sallyport: error: {keys}: can't create a file in this folder: Permission denied")
         self.assertIn(f"hint: run this as the owner of {keys}", lines(done)[1])
@@ -247,13 +251,12 @@ class OtherUsersMayBeLetIn(SystemTest):
         self.assertEqual(self.host.cli("check").returncode, 0)
 
     def pipe(self, gid=NOBODY, groups=()):
-        return subprocess.run([binary("sallyport"), "pipe", "loop", "-c", str(self.host.config)], input=b"through", capture_output=True,
-                              timeout=60, check=False, user=NOBODY, group=gid, extra_groups=list(groups))
+        return as_nobody("pipe", "loop", "-c", self.host.config, stdin=b"through", gid=gid, groups=groups)
 
     def vault_admits(self, socket="vault.sock", gid=NOBODY, groups=()):
         program = ("import sys; sys.path.insert(0, sys.argv[1]); import minicapnp\n"
                    "try:\n    minicapnp.Rpc(sys.argv[2], timeout=20)\nexcept OSError as error:\n    sys.exit(str(type(error)))")
-        done = subprocess.run([sys.executable, "-B", "-c", program, str(pathlib.Path(minicapnp.__file__).parent),
+        done = subprocess.run([sys.executable, "-B", "-c", program, str(reachable(minicapnp.__file__).parent),
                                str(self.host.dir / "run" / socket)], capture_output=True, timeout=60, check=False, user=NOBODY, group=gid,
                               extra_groups=list(groups))
         return done.returncode == 0, done.stderr.decode()

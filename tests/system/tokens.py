@@ -142,8 +142,7 @@ class Mock(Token):
         super().__init__()
 
     def make(self):
-        from harness import bin_root
-        self.module = bin_root() / "tests" / "mock_pkcs11" / "mock_pkcs11.so"
+        self.module = built_module("mock_pkcs11.so")
         self.env = {"MOCK_PKCS11_DIR": str(self.home)}
         (self.home / "token").write_text(f"mock-pkcs11 1\nlabel {self.label}\nserial 4711\npin {self.pin}\n"
                                          f"tries {self.pin_limit}\nlimit {self.pin_limit}\n")
@@ -183,5 +182,9 @@ ALL = (SoftHsm, Nss, Mock)
 
 def not_a_module():
     """A shared library without C_GetFunctionList."""
-    from harness import bin_root
-    return bin_root() / "tests" / "mock_pkcs11" / "not_pkcs11.so"
+    return built_module("not_pkcs11.so")
+
+
+def built_module(name):
+    from harness import bin_root, reachable
+    return reachable(bin_root() / "tests" / "mock_pkcs11" / name)  # hsmd's user loads it
