@@ -141,7 +141,7 @@ TEST_F(GuardTest, NothingIsStartedForAClientThatIsGone) {
 }
 
 TEST_F(GuardTest, ItsOwnEndChangesNothingForTheOthers) {
-  start("echo up >&2; head -c 5 <&3 > heard; echo heard >&2; sleep 60\n");
+  start("echo up >&2; head -c 5 <&3 > heard; echo heard >&2; exec sleep 60\n");
   logged("up\n");
   kill(guardPid, SIGKILL);
   waitpid(std::exchange(guardPid, 0), nullptr, 0);
