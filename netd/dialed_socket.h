@@ -37,7 +37,7 @@ class DialedSocket final : EventLoop::Watcher {
   uint32_t entryId_;
   OnDone onDone_;
   uint64_t attempt_ = 0;
-  int error_ = 0;             // errno of the address that was tried last
+  int error_ = 0;              // errno of the address that was tried last
   bool tellsSuccess_ = false;  // the monitor waits to hear that the entry can be reached again
   uint64_t request_ = 0;
   kj::AutoCloseFd socket_;

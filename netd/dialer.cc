@@ -8,6 +8,7 @@
 
 #include <cerrno>
 #include <cstring>
+#include <utility>
 
 #include <kj/debug.h>
 
@@ -204,10 +205,10 @@ void Dialer::resolved(uint32_t entryId, const std::string& lines) {
     start = end + 1;
   }
   if (numeric.empty()) {
-    const std::string problem = "the name " + tcp->host + " doesn't resolve";
-    if (target.problem != problem) logWarning(problem);  // once: each connection asks again
-    target.problem = problem;
+    target.problem = "the name " + tcp->host + " doesn't resolve";
+    if (!std::exchange(target.unresolved, true)) logWarning(target.problem);  // once: each connection asks again
   } else {
+    target.unresolved = false;
     target.numeric = std::move(numeric);
     target.resolvedAtMs = loop_.nowMs();
   }

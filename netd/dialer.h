@@ -30,7 +30,8 @@ class Dialer {
   // then.
   void dial(uint32_t entryId, uint64_t attempt, unsigned worker, uint64_t request);
   std::function<WorkerProcess*(unsigned)> find;
-  // A dial of an entry came to this: errno, or 0 for a connection.
+  // A dial of an entry came to this: errno, or 0 for a connection. A worker's word, which problem() repeats and nothing
+  // else relies on.
   void ended(uint32_t entryId, int error);
   // Empty, or why the target doesn't work.
   std::string problem(uint32_t entryId) const;
@@ -48,6 +49,7 @@ class Dialer {
     std::vector<NumericAddress> numeric;
     uint64_t resolvedAtMs = 0;  // 0: never, or numeric from the start
     bool isName = false;
+    bool unresolved = false;  // so the last resolution said; no word of a worker changes it
     std::string problem;
     std::vector<Request> waiting;
   };

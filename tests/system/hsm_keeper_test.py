@@ -126,12 +126,16 @@ class Alone(unittest.TestCase):
         self.assertFalse(is_alive(before["worker"]))
         self.assert_works()
 
-    def test_a_client_that_leaves_while_there_is_no_keeper_ends_it_all(self):
+    def assert_all_ends_without(self, role):
+        """With a client that leaves while there is nobody in that role."""
         session = self.hsm.keeper.pid
         for _ in range(4):  # so that the next one waits
-            kill(wait_until(lambda: by_role(session).get("keeper"), 20, "a keeper"))
+            kill(wait_until(lambda: by_role(session).get(role), 20, f"a {role}"))
         self.hsm.close()
         wait_until(lambda: not processes_of_session(session), 15, "everything ended")
+
+    def test_a_client_that_leaves_while_there_is_no_keeper_ends_it_all(self):
+        self.assert_all_ends_without("keeper")
 
     def test_a_launcher_that_dies_is_replaced_and_all_that_it_had_with_it(self):
         # What is in the configuration now, nobody reads.
@@ -169,11 +173,7 @@ class Alone(unittest.TestCase):
         self.assertIn("its hsmd was stopped", self.hsm.log())
 
     def test_a_client_that_leaves_while_there_is_no_launcher_ends_it_all(self):
-        session = self.hsm.keeper.pid
-        for _ in range(4):  # so that the next one waits
-            kill(wait_until(lambda: by_role(session).get("launcher"), 20, "a launcher"))
-        self.hsm.close()
-        wait_until(lambda: not processes_of_session(session), 15, "everything ended")
+        self.assert_all_ends_without("launcher")
 
     def test_without_its_guard_all_goes_on_and_ends_with_the_client(self):
         session, before, epoch = self.hsm.keeper.pid, self.roles(), self.hsm.epoch

@@ -96,8 +96,8 @@ class MonitorTest : public testing::Test {
     while (waitpid(-1, nullptr, 0) > 0) {}
   }
 
-  // With a listen entry to a service, a connect entry with a plain side, [net] socket and a metrics page.
-  void start(unsigned workers = 1) {
+  // With a listen entry to a service, a connect entry to `host` with a plain side, [net] socket and a metrics page.
+  void start(unsigned workers = 1, const std::string& host = "127.0.0.1") {
     vault = kj::AutoCloseFd(listenUnix(folder / "vault-net.sock", 0600));
     const std::string text = "[vault]\nsocket = \"" + (folder / "vault.sock").string() + "\"\n[net]\nsocket = \"" +
                              (folder / "net.sock").string() +
@@ -115,7 +115,7 @@ service = "tcp:127.0.0.1:9"
 name = "out"
 listen = "unix:)" + (folder / "out.sock").string() +
                              R"("
-address = "127.0.0.1:9"
+address = ")" + host + R"(:9"
 key = "alice"
 peer = "server"
 

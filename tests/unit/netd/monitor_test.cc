@@ -184,6 +184,28 @@ TEST_F(AMonitor, EndsAWorkerThatAsksAndAsksWithoutReading) {
   EXPECT_LE(openDescriptors(), before + 16);  // what was meant for the dead one is closed
 }
 
+TEST_F(AMonitor, LogsANameThatDoesNotResolveOnceWhateverAWorkerSays) {
+  start(1, "nobody.invalid");
+  const Puppet puppet = nextWorker();
+  const auto told = equip(puppet);
+  const uint32_t out = targetOf(told, ControlKind::PlainListener);
+  testing::internal::CaptureStderr();
+  for (uint64_t asked = 1; asked <= 3; ++asked) {
+    EXPECT_TRUE(puppet.say({.kind = ControlKind::Dial, .target = out, .request = asked}));
+    nextWorker();  // the resolver: what it would write its answer to is closed at once
+    std::vector<Told> answer;
+    EXPECT_TRUE(until([&] { return !(answer = puppet.hear()).empty(); }));
+    EXPECT_EQ(answer.at(0).record.kind, ControlKind::DialFailed);
+    EXPECT_TRUE(puppet.say({.kind = ControlKind::DialOutcome, .target = out}));  // as if one had succeeded
+    turns();
+  }
+  const std::string log = testing::internal::GetCapturedStderr();
+  const auto first = log.find("nobody.invalid doesn't resolve");
+  EXPECT_NE(first, log.npos) << log;
+  EXPECT_EQ(log.find("nobody.invalid doesn't resolve", first + 1), log.npos) << log;
+  EXPECT_FALSE(hasEnded(puppet));
+}
+
 TEST_F(AMonitor, OutlivesARequestThatItHasNoDescriptorFor) {
   start();
   const Puppet puppet = nextWorker();
