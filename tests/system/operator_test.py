@@ -4,6 +4,7 @@ wrong, a key isn't loaded, or the user may not. And `socket_group` lets a group 
 Method: the commands as they are typed; other users by a child with another uid, when we are root.
 """
 
+import contextlib
 import grp
 import json
 import os
@@ -99,8 +100,11 @@ class ReloadTellsWhatIsInForce(SystemTest):
 
     @staticmethod
     def has_socket(pid):
-        folder = pathlib.Path(f"/proc/{pid}/fd")
-        return any(str(link.readlink()).startswith("socket:") for link in folder.iterdir())
+        for link in pathlib.Path(f"/proc/{pid}/fd").iterdir():
+            with contextlib.suppress(FileNotFoundError):  # closed meanwhile
+                if str(link.readlink()).startswith("socket:"):
+                    return True
+        return False
 
 
 class AVaultAlone(SystemTest):
