@@ -49,11 +49,7 @@ void IncomingHandshake::perform(ServerHandshake::Step step) {
                                                           [this](auto answer) { perform(machine_.onVault(answer)); });
                  },
                  [this](wire::CookieFrame& frame) {
-                   // A fresh socket takes 170 bytes at once; one that doesn't has failed.
-                   if (send(socket_, frame.data(), frame.size(), MSG_NOSIGNAL | MSG_DONTWAIT) !=
-                       static_cast<ssize_t>(frame.size())) {
-                     return fail(DropReason::TransportError);
-                   }
+                   if (!sendWhole(socket_, frame)) return fail(DropReason::TransportError);
                    readPacket();
                  },
                  [this](VerifyVouchRequest& request) {

@@ -50,9 +50,7 @@ void IncomingPeer::readPreamble() {
 
 void IncomingPeer::onAccepted(PeerAccepted& accepted) {
   if (accepted.party == theirParty_) return fail(DropReason::SameParty);
-  const auto ours = wire::writePeerPreamble(accepted.party, accepted.ownSalt);
-  // A fresh socket takes 40 bytes at once; one that doesn't has failed.
-  if (send(socket_, ours.data(), ours.size(), MSG_NOSIGNAL | MSG_DONTWAIT) != static_cast<ssize_t>(ours.size()))
+  if (!sendWhole(socket_, wire::writePeerPreamble(accepted.party, accepted.ownSalt)))
     return fail(DropReason::TransportError);
   candidates_ = std::move(accepted.others);
   candidates_.insert(candidates_.begin(), std::move(accepted.secrets));

@@ -1,8 +1,6 @@
 // outgoing.cc - see outgoing.h.
 #include "netd/outgoing.h"
 
-#include <sys/socket.h>
-
 #include "netd/base_session.h"
 #include "netd/socket_options.h"
 #include "netd/worker.h"
@@ -71,11 +69,6 @@ void OutgoingOf<Link>::onDialed(kj::Maybe<kj::AutoCloseFd> socket) {
 template <typename Link>
 void OutgoingOf<Link>::onEvents(uint32_t) {
   if (question_ == nullptr) onReadable();
-}
-
-template <typename Link>
-bool OutgoingOf<Link>::sendWhole(ByteSpan bytes) {
-  return send(socket_, bytes.data(), bytes.size(), MSG_NOSIGNAL | MSG_DONTWAIT) == static_cast<ssize_t>(bytes.size());
 }
 
 template <typename Link>

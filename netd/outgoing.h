@@ -29,7 +29,6 @@ class OutgoingOf : public Connection, protected EventLoop::Watcher {
   void release(bool failed) override;
   void drop(wire::DropReason reason);
   void established(Link link);
-  [[nodiscard]] bool sendWhole(ByteSpan bytes);
 
   kj::AutoCloseFd socket_;
   std::unique_ptr<VaultClient::Question> question_;

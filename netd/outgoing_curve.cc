@@ -1,8 +1,6 @@
 // outgoing_curve.cc - see outgoing_curve.h.
 #include "netd/outgoing_curve.h"
 
-#include <sys/socket.h>
-
 #include "common/match.h"
 #include "netd/worker.h"
 
@@ -27,14 +25,14 @@ void OutgoingHandshake::perform(ClientHandshake::Step step) {
   std::visit(Match{
                  [this](Drop& fault) { drop(fault.reason); },
                  [this](wire::HelloFrame& frame) {
-                   if (!sendWhole(frame)) drop(DropReason::TransportError);
+                   if (!sendWhole(socket_, frame)) drop(DropReason::TransportError);
                  },
                  [this](MakeVouchRequest& request) {
                    question_ = worker_.vault().makeVouch(entry(), request,
                                                          [this](auto answer) { perform(machine_.onVault(answer)); });
                  },
                  [this](std::pair<wire::InitiateFrame, Established>& done) {
-                   if (!sendWhole(done.first)) return drop(DropReason::TransportError);
+                   if (!sendWhole(socket_, done.first)) return drop(DropReason::TransportError);
                    established(CurveLink(std::move(done.second.session)));
                  },
              },

@@ -1,8 +1,6 @@
 // outgoing_peer.cc - see outgoing_peer.h.
 #include "netd/outgoing_peer.h"
 
-#include <sys/socket.h>
-
 #include "netd/worker.h"
 
 namespace sallyport::netd {
@@ -22,7 +20,7 @@ void OutgoingPeer::start() {
 
 void OutgoingPeer::onSalt(const PeerSaltDrawn& drawn) {
   own_ = drawn;
-  if (!sendWhole(wire::writePeerPreamble(own_->party, own_->salt))) drop(DropReason::TransportError);
+  if (!sendWhole(socket_, wire::writePeerPreamble(own_->party, own_->salt))) drop(DropReason::TransportError);
 }
 
 void OutgoingPeer::onReadable() {

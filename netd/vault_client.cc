@@ -8,6 +8,10 @@ namespace sallyport::netd {
 
 using wire::DropReason;
 
+namespace {
+constexpr uint32_t KEEP_READ_MS = 20;
+}  // namespace
+
 VaultClient::VaultClient(EventLoop& loop, Stats& stats, std::function<void()> onLost)
     : loop_(loop),
       stats_(stats),
@@ -24,10 +28,8 @@ size_t VaultClient::waiting() const {
 }
 
 void VaultClient::connect(int fd) {
-  net_ = nullptr;
-  client_ = nullptr;
-  pools_.clear();  // the next vault knows none of their salts
-  const uint64_t generation = ++generation_;
+  disconnect();
+  const uint64_t generation = generation_;
   client_ = std::make_unique<RpcClient>(loop_, fd, LinkLimits{}, [this, generation, alive = alive_] {
     // Not inside the connection's own callback.
     loop_.defer([this, generation, alive] {
@@ -38,12 +40,17 @@ void VaultClient::connect(int fd) {
   schedule();
 }
 
-void VaultClient::lost() {
-  if (client_ == nullptr) return;
+void VaultClient::disconnect() {
   net_ = nullptr;
+  read_.clear();
   client_ = nullptr;
   pools_.clear();  // the next vault knows none of their salts
   ++generation_;
+}
+
+void VaultClient::lost() {
+  if (client_ == nullptr) return;
+  disconnect();
   logWarning("vault lost: new handshakes wait for it; sessions go on, but those in base mode end");
   onLost_();
 }
@@ -197,6 +204,21 @@ void VaultClient::pumpEach(proto::Net::Client& net) {
   }
 }
 
+// An answer that goes sends its Finish: a system call here, and one and a wake-up in the vault, for nothing that
+// anybody waits for. So it goes along with the next call.
+void VaultClient::keepRead(std::shared_ptr<void> answer) {
+  read_.push_back(std::move(answer));
+  if (letGoArmed_) return;
+  letGoArmed_ = true;
+  letGo_ = loop_.timer()
+               .afterDelay(KEEP_READ_MS * kj::MILLISECONDS)
+               .then([this] {
+                 letGoArmed_ = false;
+                 read_.clear();
+               })
+               .eagerlyEvaluate(nullptr);
+}
+
 template <typename Step>
 bool VaultClient::beginCall(proto::Net::Client& net, const std::shared_ptr<VaultLane>& lane) {
   auto& queue = lane->queue<Step>();
@@ -207,6 +229,7 @@ bool VaultClient::beginCall(proto::Net::Client& net, const std::shared_ptr<Vault
   room_.enter(batch->size());
   stats_.add(Counter::VaultCalls);
   stats_.add(Counter::VaultItems, batch->size());
+  read_.clear();
   auto request = Step::begin(net);
   auto items = Step::items(request, static_cast<uint>(batch->size()));
   for (uint i = 0; i < batch->size(); ++i) Step::write(items[i], (*batch)[i]->entry, (*batch)[i]->request);
@@ -227,6 +250,7 @@ bool VaultClient::beginCall(proto::Net::Client& net, const std::shared_ptr<Vault
               else
                 (*batch)[i]->answer(refuse(DropReason::VaultRefused));
             }
+            keepRead(std::make_shared<kj::Decay<decltype(response)>>(kj::mv(response)));
             schedule();
           },
           [this, ended, lane, batch, alive = alive_](kj::Exception&& e) {

@@ -125,6 +125,8 @@ class VaultClient {
   void beginPeerSession(const std::string& entry, bool listen, ByteSpan first,
                         const std::function<void(Result<BegunSession, wire::DropReason>)>& tell);
   void schedule();
+  void keepRead(std::shared_ptr<void> answer);
+  void disconnect();
   void lost();
 
   EventLoop& loop_;
@@ -137,6 +139,9 @@ class VaultClient {
   std::map<std::string, std::shared_ptr<VaultLane>> lanes_;  // by key; those that have something to do
   std::string lastTurn_;                                     // its key
   CallRoom room_;
+  std::vector<std::shared_ptr<void>> read_;  // answers that are done with, but not let go yet
+  bool letGoArmed_ = false;
+  kj::Promise<void> letGo_ = nullptr;
   std::map<std::string, std::unique_ptr<Pool>> pools_;  // by entry
   std::shared_ptr<CallGate> gate_;                      // of base mode; its sessions may outlive us
   std::shared_ptr<bool> alive_;

@@ -71,6 +71,10 @@ Received receiveInto(int fd, MutableByteSpan room, size_t& have) {
   return Received::Some;
 }
 
+bool sendWhole(int fd, ByteSpan packet) {
+  return send(fd, packet.data(), packet.size(), MSG_NOSIGNAL | MSG_DONTWAIT) == static_cast<ssize_t>(packet.size());
+}
+
 IoState sendAll(int fd, std::span<iovec> parts, Stash& stash, BufferBudget& budget) {
   CHECK(stash.empty());
   size_t total = 0;

@@ -80,6 +80,8 @@ enum class Received : uint8_t { Some, NothingYet, Closed };
 // Reads what is there into `room` behind the `have` bytes that it holds, and never beyond it: what comes after a
 // handshake's packet stays in the socket for the session.
 Received receiveInto(int fd, MutableByteSpan room, size_t& have);
+// Sends a packet of a handshake. A fresh socket takes it at once; false: it doesn't, so it has failed.
+[[nodiscard]] bool sendWhole(int fd, ByteSpan packet);
 
 enum class IoState : uint8_t { Done, Blocked, Failed };
 

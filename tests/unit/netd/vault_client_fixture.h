@@ -143,7 +143,7 @@ class AVaultClient : public testing::Test {
         [this](const PeerCredentials&) -> kj::Maybe<capnp::Capability::Client> {
           return capnp::Capability::Client(kj::heap<ScriptedVault>(script));
         },
-        LinkLimits{});
+        LinkLimits{}, 256, &budget);
   }
   void connect() { client->connect(connectUnix(folder / "v.sock")); }
   void turns(int count = 10) {
@@ -192,6 +192,7 @@ class AVaultClient : public testing::Test {
   Script script;
   sallyport::test::TemporaryFolder temporary;
   const fs::path& folder = temporary.path();
+  LinkBudget budget{loop, 64 << 20};  // the vault's
   std::optional<RpcServer> server;
   std::optional<VaultClient> client;
   std::map<int, std::optional<R>> answers;  // by question: a refusal, or nothing when it was granted

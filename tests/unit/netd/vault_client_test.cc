@@ -59,6 +59,33 @@ TEST_F(AVaultClient, GathersQuestionsWhileTwoCallsAreUnderWay) {
   EXPECT_EQ(answers.size(), 5u);
 }
 
+// What the vault keeps of a call until its Finish counts for its client.
+TEST_F(AVaultClient, LetsAnswersGoWithTheNextCallOrSoonAfter) {
+  serve();
+  connect();
+  turns();
+  const auto wait = [this](int ms) {
+    for (const auto until = loop.nowMs() + static_cast<uint64_t>(ms); loop.nowMs() < until;) loop.turn(1);
+  };
+  const size_t idle = budget.held();
+  const auto ask = [this](int number) {
+    const auto question = askCookie(number);
+    while (!answers.contains(number)) loop.turn(1);
+  };
+  ask(0);
+  const size_t one = budget.held();
+  EXPECT_GT(one, idle + 2000);
+  // However many come one after the other.
+  for (int i = 1; i < 100; ++i) ask(i);
+  EXPECT_EQ(budget.held(), one);
+  wait(100);
+  EXPECT_EQ(budget.held(), idle);
+  ask(100);
+  wait(100);
+  EXPECT_EQ(budget.held(), idle);
+  EXPECT_EQ(lost, 0);
+}
+
 TEST_F(AVaultClient, DoesNotAskWhatWasWithdrawnBefore) {
   serve();
   connect();
