@@ -10,6 +10,7 @@
 
 #include "common/find_program.h"
 #include "common/socket_group.h"
+#include "vaultd/block_claims.h"
 #include "vaultd/key_file.h"
 #include "vaultd/key_owners.h"
 #include "vaultd/nonce_file.h"
@@ -163,6 +164,18 @@ void inspectNonces(const fs::path& folder, const std::vector<std::string>& drawi
   }
 }
 
+// Which blocks base mode has used up. Without that knowledge its entries are of no use, and all others serve.
+void inspectBaseMode(const Config& config, const vaultd::FileOwners& owners, Findings& findings) {
+  const auto isBase = [](const auto& entry) { return entry.framing.mode == PeerMode::Base; };
+  if (std::ranges::none_of(config.listens, isBase) && std::ranges::none_of(config.connects, isBase)) return;
+  const auto& folder = config.vault.keys;
+  if (isClosedToUs(vaultd::claimsPath(folder), findings)) return;
+  if (auto good = vaultd::inspectClaims(folder, owners); !good) {
+    const auto& [message, hint] = good.error();
+    findings.warnings.push_back(message + (hint.empty() ? "" : " (" + hint + ")"));
+  }
+}
+
 void inspectKeys(const Config& config, Findings& findings) {
   const auto& folder = config.vault.keys;
   const auto owners = vaultd::keyOwners(config.vault);
@@ -190,6 +203,7 @@ void inspectKeys(const Config& config, Findings& findings) {
     }
   }
   inspectNonces(folder, drawing, keys.size(), owners, findings);
+  inspectBaseMode(config, owners, findings);
 }
 
 void inspectPassphrase(const Config& config, Findings& findings) {

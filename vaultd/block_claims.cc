@@ -254,6 +254,19 @@ Result<void, Problem> ensureClaims(const fs::path& folder) {
   return {};
 }
 
+// What an open file says. The problem names it.
+static Result<std::unique_ptr<BlockClaims>, Problem> readClaims(const fs::path& path, kj::AutoCloseFd fd,
+                                                                size_t bytes) {
+  if (bytes > BlockClaims::HEADER_BYTES + BlockClaims::MAX_RECORDS * BlockClaims::RECORD_BYTES)
+    return refuse(Problem{path.string() + ": too long", {}});
+  const int number = fd.get();
+  const bool asItWasLeft = isAsItWasLeft(number);
+  auto claims = BlockClaims::open(diskOf(kj::mv(fd)), placeOfFile(number), bytes);
+  if (claims && !asItWasLeft) claims = unfit("changed since the vault wrote it, as when an older copy is put back");
+  if (!claims) return refuse(Problem{path.string() + ": " + claims.error().message, claims.error().hint});
+  return claims;
+}
+
 Result<std::unique_ptr<BlockClaims>, ClaimsProblem> openClaims(const fs::path& folder, const FileOwners& owners) {
   const fs::path path = claimsPath(folder);
   const auto failed = [&](const std::string& what) {
@@ -276,15 +289,9 @@ Result<std::unique_ptr<BlockClaims>, ClaimsProblem> openClaims(const fs::path& f
   struct stat status;
   if (::fstat(fd->get(), &status) != 0) return failed("can't examine");
   const auto bytes = static_cast<size_t>(status.st_size);
-  if (bytes > BlockClaims::HEADER_BYTES + BlockClaims::MAX_RECORDS * BlockClaims::RECORD_BYTES)
-    return refuse(ClaimsProblem{false, {path.string() + ": too long", {}}});
   const int number = fd->get();
-  const bool asItWasLeft = isAsItWasLeft(number);
-  auto claims = BlockClaims::open(diskOf(kj::mv(*fd)), placeOfFile(number), bytes);
-  if (claims && !asItWasLeft) claims = unfit("changed since the vault wrote it, as when an older copy is put back");
-  if (!claims) {
-    return refuse(ClaimsProblem{false, {path.string() + ": " + claims.error().message, claims.error().hint}});
-  }
+  auto claims = readClaims(path, kj::mv(*fd), bytes);
+  if (!claims) return refuse(ClaimsProblem{false, claims.error()});
   // Room for those that come before the next start, as long as there is room on the disk.
   const size_t wanted =
       BlockClaims::HEADER_BYTES +
@@ -296,6 +303,20 @@ Result<std::unique_ptr<BlockClaims>, ClaimsProblem> openClaims(const fs::path& f
   }
   if (!stampFile(number)) return failed("can't be written");
   return kj::mv(*claims);
+}
+
+Result<void, Problem> inspectClaims(const fs::path& folder, const FileOwners& owners) {
+  const fs::path path = claimsPath(folder);
+  bool missing = false;
+  auto fd = openPrivate(path, O_RDONLY, owners, &missing);
+  if (!fd && missing) return {};
+  if (!fd) return refuse(fd.error());
+  struct stat status;
+  if (::fstat(fd->get(), &status) != 0)
+    return refuse(Problem{path.string() + ": can't examine: " + std::strerror(errno), {}});
+  const auto claims = readClaims(path, kj::mv(*fd), static_cast<size_t>(status.st_size));
+  if (!claims) return refuse(claims.error());
+  return {};
 }
 
 }  // namespace sallyport::vaultd

@@ -74,5 +74,8 @@ struct ClaimsProblem {
 // For the vault, before lock-down. The file is made if it is missing, and locked as long as the claims live.
 Result<std::unique_ptr<BlockClaims>, ClaimsProblem> openClaims(const std::filesystem::path& folder,
                                                                const FileOwners& owners);
+// What openClaims() would have against the file. It is only read, also while a vault has it; that it is missing is
+// nothing: the vault makes it.
+Result<void, Problem> inspectClaims(const std::filesystem::path& folder, const FileOwners& owners);
 
 }  // namespace sallyport::vaultd

@@ -11,6 +11,7 @@
 #include <iterator>
 
 #include "tests/unit/temporary_folder.h"
+#include "vaultd/block_claims.h"
 #include "vaultd/key_file.h"
 #include "vaultd/nonce_file.h"
 
@@ -224,6 +225,41 @@ TEST_F(ConfigView, ANonceFileThatTheVaultWouldNotUseIsFound) {
   EXPECT_TRUE(std::ranges::any_of(one.warnings, [&](const std::string& warning) {
     return warning.find(path.string()) == 0 && warning.find("handshakes with its key are refused") != std::string::npos;
   }));
+}
+
+TEST_F(ConfigView, ClaimsThatTheVaultWouldNotBelieveAreFoundWhereTheyMatter) {
+  const auto keys = folder_ / "keys";
+  ASSERT_TRUE(vaultd::ensureClaims(keys));
+  ASSERT_TRUE(
+      vaultd::generateKey(keys, "server", {}, {.kind = vaultd::KeyKind::PeerBlock, .party = wire::PeerParty::A}));
+  const auto path = vaultd::claimsPath(keys);
+  const auto warnings = [&](const std::string& mode) {
+    const auto findings = inspectSurroundings(config(R"(
+[[listen]]
+name = "link"
+address = "[::]:7001"
+protocol = "peer"
+key = "server"
+service = "channel"
+mode = ")" + mode + "\"\n"));
+    EXPECT_TRUE(findings.errors.empty()) << findings.errors[0].message;
+    return std::ranges::count_if(findings.warnings,
+                                 [&](const std::string& warning) { return warning.find(path.string()) == 0; });
+  };
+  EXPECT_EQ(warnings("base"), 0);
+  {
+    const auto running = vaultd::openClaims(keys, {});
+    ASSERT_TRUE(running);
+    EXPECT_EQ(warnings("base"), 0) << "a vault that is at work with it is no finding";
+  }
+  const std::string good = contentOf(path);
+  std::ofstream(path, std::ios::trunc) << good.substr(0, 100);
+  EXPECT_EQ(warnings("base"), 1);
+  EXPECT_EQ(warnings("hard"), 0) << "there nothing is claimed";
+  EXPECT_EQ(contentOf(path), good.substr(0, 100)) << "a check writes nothing";
+  std::filesystem::remove(path);
+  EXPECT_EQ(warnings("base"), 0);
+  EXPECT_FALSE(std::filesystem::exists(path)) << "the vault makes it, a check makes nothing";
 }
 
 TEST_F(ConfigView, WhatThisUserCantReadIsSaidToBeUnchecked) {
