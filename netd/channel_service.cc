@@ -90,6 +90,22 @@ void ChannelService::waitFor(const std::string& name, Acceptor& acceptor) {
   queue.acceptors.push_back(&acceptor);
 }
 
+bool ChannelService::serves(const std::string& name) const {
+  const auto entry = worker_.entries().find(name, true);
+  return entry != nullptr && entry->service == EntryService::Channel;
+}
+
+void ChannelService::onConfig() {
+  for (auto& [name, queue] : names_) {
+    if (serves(name)) continue;
+    while (!queue.acceptors.empty()) {
+      Acceptor* acceptor = queue.acceptors.front();
+      queue.acceptors.pop_front();
+      acceptor->entryGone();
+    }
+  }
+}
+
 void ChannelService::stopWaiting(const std::string& name, Acceptor& acceptor) {
   std::erase(names_[name].acceptors, &acceptor);
 }

@@ -41,9 +41,14 @@ class ChannelService {
   struct Acceptor {
     virtual ~Acceptor() noexcept(false) = default;
     virtual void give(OfferedChannel channel) = 0;
+    // Instead of give(): a reload has taken the entry away, or has given it another service.
+    virtual void entryGone() = 0;
   };
   void waitFor(const std::string& name, Acceptor& acceptor);  // give() is called at most once, maybe at once
   void stopWaiting(const std::string& name, Acceptor& acceptor);
+  // Whether programs may accept at an entry of this name.
+  bool serves(const std::string& name) const;
+  void onConfig();
 
   // Who has connected to [net] socket, and whom the monitor has named.
   void admit(kj::AutoCloseFd program, uid_t user) { server_.admit(kj::mv(program), user); }

@@ -97,7 +97,7 @@ void IncomingBase::onOpened(Result<BaseSession::Opened, DropReason> opened) {
   link_.received->add(*opened);
   if (link_.received->hasGenuine()) return established();
   if (opened->fault) return fail(*opened->fault);
-  if (worker_.budget().exceeded()) return fail(DropReason::MemoryLimit);
+  if (!worker_.mayHold(link_.received->size())) return fail(DropReason::MemoryLimit);
   readSome();
 }
 

@@ -109,7 +109,8 @@ bool IncomingPeer::open(const WireRead& read) {
     return std::nullopt;
   };
   if (auto fault = opening_->openEach(worker_.ciphers(), read, worker_.budget(), keep)) return fail(*fault), false;
-  if (worker_.budget().exceeded()) return fail(DropReason::MemoryLimit), false;
+  firstBytes_ += read.bytes.size();
+  if (!worker_.mayHold(firstBytes_)) return fail(DropReason::MemoryLimit), false;
   return true;
 }
 

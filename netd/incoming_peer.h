@@ -36,6 +36,7 @@ class IncomingPeer final : public IncomingOf<PeerLink> {
   std::vector<PeerSecrets> candidates_;  // until it is known which version of the block the peer has
   wire::PeerHeaderBytes header_;         // of the first frame, which tells that
   size_t headerHave_ = 0;
+  size_t firstBytes_ = 0;            // of the first frame, so far
   std::optional<PeerLink> opening_;  // with its keys, until the first frame
 };
 

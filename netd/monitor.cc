@@ -10,7 +10,6 @@
 
 #include <algorithm>
 #include <fstream>
-#include <set>
 #include <sstream>
 #include <thread>
 
@@ -30,6 +29,7 @@ namespace sallyport::netd {
 
 namespace {
 
+constexpr const char* VAULT_CONNECTED = "connected";
 constexpr uint32_t VAULT_RETRY_MS = 100;
 constexpr uint32_t KILL_AFTER_DRAIN_MS = 2000;
 
@@ -52,6 +52,12 @@ bool accepts(int socket) {
   if (getsockopt(socket, SOL_SOCKET, SO_ACCEPTCONN, &on, &length) != 0 || on == 0) return false;
   pollfd end{.fd = socket, .events = POLLRDHUP, .revents = 0};
   return poll(&end, 1, 0) == 0;
+}
+
+// What a socket is for belongs to it: the kernel deals connections to every socket of an address, so one that no worker
+// accepts on would swallow them.
+std::string purposeOf(const Address& address, bool oneWorker) {
+  return toString(address) + (oneWorker ? " one worker" : "");
 }
 
 kj::AutoCloseFd openForLater(const std::filesystem::path& path, int flags) {
@@ -89,16 +95,39 @@ Monitor::~Monitor() {
 
 // --- listeners -----------------------------------------------------------------------------------------------------
 
-Result<Monitor::Listeners, ConfigError> Monitor::bindNew(const Config& fresh) {
-  Listeners bound;
+Monitor::Purposes Monitor::purposesOf(const Config& config) {
+  Purposes purposes;
+  for (const ListenEntry& entry : config.listens) {
+    const bool oneWorker = std::holds_alternative<ChannelService>(entry.service);
+    purposes.emplace(ids_.of(true, entry.name), purposeOf(entry.address, oneWorker));
+  }
+  for (const ConnectEntry& entry : config.connects) {
+    if (entry.listen) purposes.emplace(ids_.of(false, entry.name), purposeOf(*entry.listen, false));
+  }
+  return purposes;
+}
+
+Result<Monitor::NewListeners, ConfigError> Monitor::bindNew(const Config& fresh) {
+  NewListeners result;
+  const Purposes wanted = purposesOf(fresh);
+  // An address that goes from one entry to another (a new name, or two that swap) keeps its sockets.
+  const auto giverOf = [&](const std::string& purpose) {
+    return std::ranges::find_if(listeners_, [&](const auto& each) {
+      const auto still = wanted.find(each.first);
+      return each.second.purpose == purpose && (still == wanted.end() || still->second != purpose);
+    });
+  };
   std::vector<std::filesystem::path> made;  // files of sockets
   const auto bind = [&](uint32_t id, const Address& address, mode_t unixMode, bool oneWorker,
                         unsigned line) -> Result<void, ConfigError> {
-    // What a socket is for belongs to it: the kernel deals connections to every socket of an address, so one that no
-    // worker accepts on would swallow them.
-    const std::string purpose = toString(address) + (oneWorker ? " one worker" : "");
+    const std::string purpose = purposeOf(address, oneWorker);
     const auto known = listeners_.find(id);
     if (known != listeners_.end() && known->second.purpose == purpose) return {};
+    if (const auto giver = giverOf(purpose); giver != listeners_.end()) {
+      result.heirs.emplace(giver->first, id);
+      result.bound.emplace(id, Listening{purpose, {}});  // apply() hands the sockets over
+      return {};
+    }
     auto sockets =
         bindListeners(address, unixMode, oneWorker ? 1 : workerCount_, line, reloadSocket_ ? &config_ : nullptr);
     if (!sockets) {
@@ -106,7 +135,7 @@ Result<Monitor::Listeners, ConfigError> Monitor::bindNew(const Config& fresh) {
       return refuse(sockets.error());
     }
     if (const auto* local = std::get_if<UnixAddress>(&address)) made.push_back(local->path);
-    bound.emplace(id, Listening{purpose, std::move(*sockets)});
+    result.bound.emplace(id, Listening{purpose, std::move(*sockets)});
     return {};
   };
   for (const ListenEntry& entry : fresh.listens) {
@@ -120,13 +149,13 @@ Result<Monitor::Listeners, ConfigError> Monitor::bindNew(const Config& fresh) {
     if (auto done = bind(ids_.of(false, entry.name), *entry.listen, ENTRY_SOCKET_MODE, false, entry.line); !done)
       return refuse(done.error());
   }
-  return bound;
+  return result;
 }
 
 Result<void, ConfigError> Monitor::openListeners() {
   auto bound = bindNew(config_);
   if (!bound) return refuse(bound.error());
-  listeners_ = std::move(*bound);
+  listeners_ = std::move(bound->bound);
   if (auto own = bindOwnListeners(); !own) return own;
   reloadSocket_ = std::make_unique<ReloadSocket>(loop_, config_.net.adminSocket,
                                                  [this](std::string_view text) { return reload(text); });
@@ -171,9 +200,13 @@ void Monitor::sendListener(WorkerProcess& worker, uint32_t id, const Listening& 
   worker.sendFd(isListen ? ControlKind::WireListener : ControlKind::PlainListener, id, listening.sockets[own]);
 }
 
+void Monitor::takeFromWorkers(uint32_t id) {
+  for (auto& worker : workers_) worker->send({.kind = ControlKind::RemoveListener, .target = id});
+}
+
 // Workers are told, and can do nothing else: the sockets themselves stop, so that their address is free.
 void Monitor::stopListening(uint32_t id, const Listening& listening) {
-  for (auto& worker : workers_) worker->send({.kind = ControlKind::RemoveListener, .target = id});
+  takeFromWorkers(id);
   for (const auto& socket : listening.sockets) shutdown(socket, SHUT_RDWR);
 }
 
@@ -340,7 +373,7 @@ void Monitor::mendListeners() {
   if (!broken) return;
   auto bound = bindNew(config_);
   if (!bound) return giveUp(bound.error().message);
-  for (auto& [id, listening] : *bound) {
+  for (auto& [id, listening] : bound->bound) {
     for (auto& worker : workers_) {
       if (worker->ready()) sendListener(*worker, id, listening);
     }
@@ -364,7 +397,7 @@ void Monitor::connectVault() {
                                   config_.vault.netSocket.filename()
                             : config_.vault.netSocket;
       worker->sendVaultLink(kj::AutoCloseFd(connectUnix(path)));
-      vaultState_ = "connected";
+      vaultState_ = VAULT_CONNECTED;
     } catch (const kj::Exception&) {
       vaultState_ = "can't connect to " + config_.vault.netSocket.string() + ": is vaultd running?";
       waiting = true;
@@ -422,22 +455,25 @@ Result<Reloaded, NotReloaded> Monitor::reload(std::string_view text) {
 Result<Reloaded, NotReloaded> Monitor::apply(std::string_view text) {
   auto fresh = parseConfig(text, config_.file);
   if (!fresh) return refuse(NotReloaded::by(fresh.error(), config_.file));
-  auto bound = bindNew(*fresh);
-  if (!bound) return refuse(NotReloaded::by(bound.error(), config_.file));
+  auto made = bindNew(*fresh);
+  if (!made) return refuse(NotReloaded::by(made.error(), config_.file));
+  auto& [bound, heirs] = *made;
   const Reloaded done{describeChanges(config_, *fresh), needsRestart(config_, *fresh)};
 
   // From here on nothing fails. Entries that are gone or moved lose their listeners first.
-  std::set<uint32_t> kept;
-  for (const ListenEntry& entry : fresh->listens) kept.insert(ids_.of(true, entry.name));
-  for (const ConnectEntry& entry : fresh->connects) {
-    if (entry.listen) kept.insert(ids_.of(false, entry.name));
-  }
+  const Purposes wanted = purposesOf(*fresh);
   for (auto it = listeners_.begin(); it != listeners_.end();) {
-    if (kept.contains(it->first) && !bound->contains(it->first)) {
+    auto& [id, listening] = *it;
+    if (wanted.contains(id) && !bound.contains(id)) {
       ++it;
       continue;
     }
-    stopListening(it->first, it->second);
+    if (const auto heir = heirs.find(id); heir != heirs.end()) {
+      takeFromWorkers(id);
+      bound[heir->second].sockets = std::move(listening.sockets);
+    } else {
+      stopListening(id, listening);
+    }
     it = listeners_.erase(it);
   }
   config_ = std::move(*fresh);
@@ -449,9 +485,9 @@ Result<Reloaded, NotReloaded> Monitor::apply(std::string_view text) {
     std::vector<kj::AutoCloseFd> fds;
     fds.push_back(writeMemoryFile("netd config", encoded));
     worker->send({.kind = ControlKind::Config}, {}, std::move(fds));
-    for (const auto& [id, listening] : *bound) sendListener(*worker, id, listening);
+    for (const auto& [id, listening] : bound) sendListener(*worker, id, listening);
   }
-  for (auto& [id, listening] : *bound) listeners_[id] = std::move(listening);
+  for (auto& [id, listening] : bound) listeners_[id] = std::move(listening);
   logInfo("reloaded: " + done.changes);
   return done;
 }
@@ -485,7 +521,9 @@ std::vector<std::byte> Monitor::statusReport() const {
                        .entry =
                            [this](bool isListen, const std::string& name) {
                              const uint32_t id = const_cast<EntryIds&>(ids_).of(isListen, name);
-                             return MonitorStatus::Entry{id, dialer_.problem(id)};
+                             std::string problem = dialer_.problem(id);
+                             if (problem.empty() && vaultState_ != VAULT_CONNECTED) problem = "no vault to ask";
+                             return MonitorStatus::Entry{id, std::move(problem)};
                            },
                        .workerCount = workerCount_,
                        .vault = vaultState_,

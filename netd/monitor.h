@@ -54,13 +54,19 @@ class Monitor {
     std::string purpose;                   // its address, and whether it is for one worker alone
     std::vector<kj::AutoCloseFd> sockets;  // one a worker, or one for all
   };
-  using Listeners = std::map<uint32_t, Listening>;
+  using Listeners = std::map<uint32_t, Listening>;  // by entry
+  using Purposes = std::map<uint32_t, std::string>;
+  struct NewListeners {
+    Listeners bound;                     // those of heirs have no sockets yet
+    std::map<uint32_t, uint32_t> heirs;  // from the entry that gives its sockets up to the one that takes them
+  };
 
   void onRecord(WorkerProcess& worker, ControlChannel::Received& received);
   void handle(WorkerProcess& worker, ControlChannel::Received& received);
   Result<Reloaded, NotReloaded> apply(std::string_view text);
   void equip(WorkerProcess& worker);
   void sendListener(WorkerProcess& worker, uint32_t id, const Listening& listening);
+  void takeFromWorkers(uint32_t id);
   void stopListening(uint32_t id, const Listening& listening);
   void startWorker(WorkerProcess& worker);
   void workerExited(WorkerProcess& worker, int status, pid_t pid);
@@ -71,7 +77,8 @@ class Monitor {
   void setTargets();
   bool servedBy(uint32_t id, const WorkerProcess& worker) const;
   std::vector<std::byte> statusReport() const;
-  Result<Listeners, ConfigError> bindNew(const Config& fresh);
+  Purposes purposesOf(const Config& config);
+  Result<NewListeners, ConfigError> bindNew(const Config& fresh);
 
   EventLoop& loop_;
   Config config_;
@@ -84,7 +91,6 @@ class Monitor {
   kj::AutoCloseFd configFile_;  // opened by whoever started us
   kj::AutoCloseFd vaultFolder_;
   Listeners listeners_;
-  std::map<uint32_t, std::string> listenProblems_;
   kj::AutoCloseFd netListener_;
   kj::AutoCloseFd metricsListener_;
   std::unique_ptr<ReloadSocket> reloadSocket_;

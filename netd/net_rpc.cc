@@ -96,6 +96,7 @@ class ListenerImpl final : public proto::Listener::Server {
   struct Call final : ChannelService::Acceptor {
     explicit Call(ListenerImpl& owner) : listener(owner) {}
     void give(OfferedChannel channel) override { listener.onChannel(*this, std::move(channel)); }
+    void entryGone() override { listener.end(listener.sharedOf(*this), NetRefusal::UNKNOWN_NAME); }
     ListenerImpl& listener;
     std::function<void(OfferedChannel&)> answer;
     std::function<void(NetRefusal)> refuse;
@@ -110,6 +111,7 @@ class ListenerImpl final : public proto::Listener::Server {
       return kj::READY_NOW;
     };
     if (closed_) return refuseWith(NetRefusal::CLOSED);
+    if (!worker_.channels()->serves(name_)) return refuseWith(NetRefusal::UNKNOWN_NAME);
     if (count_->count >= MAX_OBJECTS) return refuseWith(NetRefusal::TOO_MANY_OBJECTS);
     KJ_REQUIRE(waiting_.size() < MAX_CALLS_WAITING, "too many calls wait");
     context.allowCancellation();
@@ -151,11 +153,15 @@ class ListenerImpl final : public proto::Listener::Server {
     }));
   }
 
-  void onChannel(Call& call, OfferedChannel channel) {
+  std::shared_ptr<Call> sharedOf(const Call& call) const {
     const auto found = std::ranges::find_if(waiting_, [&call](const auto& other) { return other.get() == &call; });
     CHECK(found != waiting_.end());
-    const auto answered = *found;
-    waiting_.erase(found);
+    return *found;
+  }
+
+  void onChannel(Call& call, OfferedChannel channel) {
+    const auto answered = sharedOf(call);
+    std::erase(waiting_, answered);
     answered->timer = nullptr;
     answered->answer(channel);
   }

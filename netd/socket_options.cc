@@ -31,10 +31,14 @@ Hearing hearingOf(int fd) {
 }
 
 void setForAccepted(int listener, bool wire, const WorkerLimits& limits) {
+  // Of a configuration before this one, and perhaps of another entry.
+  setOption(listener, SOL_SOCKET, SO_KEEPALIVE, 0);
+  setGentleClose(listener);
   setNoDelay(listener);
-  if (!wire) return setAbruptClose(listener);
-  setOption(listener, SOL_SOCKET, SO_KEEPALIVE, 0);  // of a configuration before this one
-  setLiveness(listener, limits);
+  if (wire)
+    setLiveness(listener, limits);
+  else
+    setAbruptClose(listener);
 }
 
 void setAbruptClose(int fd) {

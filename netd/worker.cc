@@ -26,6 +26,7 @@ constexpr int RESERVED_DESCRIPTORS = 448;  // 256 RPC clients, what a datagram b
 constexpr int MIN_DESCRIPTORS = 64;
 // A connection that waits this long for its slow reader may be dropped to make room for the others.
 constexpr uint64_t MIN_WAIT_MS = 1000;
+constexpr size_t FIRST_WORD_BYTES = 64 * 1024;
 constexpr uint32_t ACCEPT_PAUSE_MS = 100;
 constexpr uint32_t RECHECK_MS = 500;
 // How often it is asked whether the peers are still there: a part of the time that they have.
@@ -104,13 +105,39 @@ void Worker::setWaiting(Connection& connection, bool waiting) {
     connection.waitingSinceMs = loop_.nowMs();
     waiting_.pushBack(connection);
   }
-  // Who has waited longest pays for the memory, but not before a moment has passed; unless memory is really short.
+  relieve();
+}
+
+// Who has waited longest pays for the memory, but not before a moment has passed; unless memory is really short.
+void Worker::relieve() {
   while (budget_->exceeded()) {
     Connection* longest = waiting_.front();
     if (longest == nullptr) return;
-    if (loop_.nowMs() - longest->waitingSinceMs < MIN_WAIT_MS && !budget_->farExceeded()) return;
+    const uint64_t waitedMs = loop_.nowMs() - longest->waitingSinceMs;
+    if (waitedMs < MIN_WAIT_MS && !budget_->farExceeded()) return relieveIn(MIN_WAIT_MS - waitedMs);
     longest->fail(DropReason::MemoryLimit);
   }
+}
+
+// Those who hold the memory may be silent from here on: nothing else would tell of them.
+void Worker::relieveIn(uint64_t delayMs) {
+  if (relieveArmed_) return;
+  relieveArmed_ = true;
+  relieving_ = loop_.timer()
+                   .afterDelay(delayMs * kj::MILLISECONDS)
+                   .then([this] {
+                     soon([this] {
+                       relieveArmed_ = false;
+                       relieve();
+                     });
+                   })
+                   .eagerlyEvaluate(nullptr);
+}
+
+bool Worker::mayHold(size_t bytes) {
+  if (!budget_->exceeded()) return true;
+  relieve();
+  return bytes > FIRST_WORD_BYTES ? !budget_->exceeded() : !budget_->farExceeded();
 }
 
 void Worker::yield(Connection& connection) {
@@ -374,6 +401,7 @@ void Worker::onConfig(kj::AutoCloseFd fd) {
   if (limits().idleTimeoutMs != 0) armTick();
   watchPeers();
   for (const auto& [id, listener] : listeners_) listener->onConfig();
+  if (channels_ != nullptr) channels_->onConfig();
   // A revoked peer's sessions end; the others don't notice.
   for (Connection* c = connections_.front(); c != nullptr;) {
     Connection* next = connections_.next(*c);

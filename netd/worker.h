@@ -71,6 +71,9 @@ class Worker {
   void soon(std::function<void()> work);
   // The connection has bytes that wait for a slow reader (or no longer). May fail the longest-waiting one.
   void setWaiting(Connection& connection, bool waiting);
+  // A handshake that holds so many bytes, and wants to go on. While memory is short those pay who have waited longest
+  // for it, and handshakes that hold a lot; who is about to say his first word isn't kept out.
+  bool mayHold(size_t bytes);
 
   // Handshakes under way, oldest first: they share one deadline, so the front one is always the next to time out.
   void startHandshake(Connection& connection, bool incoming);
@@ -116,6 +119,8 @@ class Worker {
   void handle(ControlChannel::Received& received);
   void onCaller(ControlChannel::Received& received);
   void onConfig(kj::AutoCloseFd fd);
+  void relieve();
+  void relieveIn(uint64_t delayMs);
   void recheckBlocks();
   void recheckBlocksLater();
   void onBlockVersion(uint32_t entryId, std::optional<uint32_t> version);
@@ -153,6 +158,8 @@ class Worker {
   uint64_t nextRequest_ = 1;
   std::map<uint32_t, std::unique_ptr<VaultClient::Question>> rechecks_;  // under way, by entry
   uint64_t configNumber_ = 0;
+  bool relieveArmed_ = false;
+  kj::Maybe<kj::Promise<void>> relieving_;
   bool recheckSoon_ = false;
   bool recheckArmed_ = false;
   kj::Maybe<kj::Promise<void>> recheck_;

@@ -89,7 +89,8 @@ struct NetReloadOutcome {
 
 interface Listener {
   accept @0 (timeoutMs :UInt32 = 0) -> (outcome :AcceptOutcome);
-  # The next channel. 0 waits for ever. A channel handed over is not lost by a timeout of another call.
+  # The next channel. 0 waits for ever. A channel handed over is not lost by a timeout of another call. `unknownName` when a
+  # reload has taken the entry away, also while the call waits; with the entry its listeners come back.
 
   close @1 () -> ();
 

@@ -20,6 +20,8 @@ class Reload(SystemTest):
         self.addCleanup(self.service.close)
         self.echo = site.listen("echo", ["alice"], "echo")
         self.tunnel = site.listen("tunnel", ["alice"], self.service.where)
+        self.local = site.dir / "run/local.sock"
+        site.listen("local", ["alice"], "echo", address=f"unix:{self.local}")
         site.start()
         self.session = self.open(self.echo, self.alice)
         self.assert_echo(self.session)
@@ -112,6 +114,27 @@ class Reload(SystemTest):
         self.assert_closed_silently(session.sock)
         wait_until(lambda: not self.net._accepts(f"127.0.0.1:{late}"), 5, "the port is closed")
         self.assert_nothing_else_happened()
+
+    def test_an_address_goes_to_another_entry(self):
+        # New names, with what listens already: nobody could bind it a second time.
+        for old, new in (("echo", "renamed"), ("local", "renamed-local")):
+            self.net.listens[new] = {**self.net.listens.pop(old), "name": new}
+        self.net.reload()
+        self.assert_closed_silently(self.session.sock)  # its entry is gone
+        self.assert_echo(self.open(self.echo, self.alice))
+        with self.net.connect(None, self.alice, sock=plain(self.local)) as session:
+            self.assert_echo(session)
+        # Two swap, again and again.
+        echo, tunnel = self.net.listens["renamed"], self.net.listens["tunnel"]
+        for _ in range(5):
+            echo["address"], tunnel["address"] = tunnel["address"], echo["address"]
+            self.net.reload()
+            arrived = len(self.service.arrivals)
+            for entry, expected in ((echo, arrived), (tunnel, arrived + 1)):
+                with self.net.connect(int(entry["address"].rsplit(":", 1)[1]), self.alice) as session:
+                    self.assert_echo(session)
+                self.assertEqual(len(self.service.arrivals), expected)
+        self.assertEqual(self.net.pids(), self.daemons, "a daemon was restarted")
 
     def test_by_sighup(self):
         self.net.peer("bob", self.bob.public)
@@ -267,3 +290,23 @@ class ReloadOfConnects(SystemTest):
 
 if __name__ == "__main__":
     unittest.main()
+
+    def test_an_address_goes_from_the_plain_side_to_the_encrypted_one_and_back(self):
+        site = self.site("sides")
+        alice = site.peer("alice")
+        echo = site.listen("echo", ["alice"], "echo")
+        plain_port = site.connect_entry("own", ("127.0.0.1", echo), "itself", key="server")
+        site.peer("itself", site.publics["server"])
+        site.listens["echo"]["allow"].append("itself")
+        other = site.listen("other", ["alice"], "echo")
+        site.start()
+        for _ in range(2):
+            sock = plain(plain_port)
+            self.addCleanup(sock.close)
+            sock.sendall(b"ping")
+            self.assertEqual(read_count(sock, 4), b"ping")
+            with site.connect(other, alice) as session:
+                self.assert_echo(session)
+            plain_port, other = other, plain_port
+            site.connects["own"]["listen"], site.listens["other"]["address"] = f"127.0.0.1:{plain_port}", f"127.0.0.1:{other}"
+            site.reload()

@@ -81,6 +81,7 @@ class VaultKilled(SystemTest):
         vault.wait()
         site.processes.remove(vault)
         wait_until(lambda: site.net_status()["vault"] != "connected", 5, "status tells that the vault is gone")
+        self.assertEqual(set(site.net_status()["entries"].values()), {"no vault to ask"}, "no entry is ready")
         before = site.drops()
         with site.client(port, alice) as client:
             client.send_hello()
@@ -89,6 +90,7 @@ class VaultKilled(SystemTest):
         self.assert_echo(session)
         site.start_vaultd()
         wait_until(lambda: self.works(site, port, alice), RESUME_S + SLACK_S, "handshakes with the new vault")
+        self.assertEqual(set(site.net_status()["entries"].values()), {""})
         self.assert_echo(session)
 
 

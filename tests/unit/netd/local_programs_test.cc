@@ -73,6 +73,21 @@ TEST_F(AProgram, ThatGivesUpAcceptingTakesNoChannelWithIt) {
   EXPECT_EQ(receive(channel), std::vector<std::string>{"hello"});
 }
 
+TEST_F(AProgram, ThatAcceptsAtAnEntryIsToldWhenItIsGone) {
+  serve();
+  auto waiting = listener->acceptRequest().send();  // for ever
+  turns();
+  configure({.channels = false});
+  EXPECT_EQ(answer(kj::mv(waiting))->getOutcome().getRefused(), proto::NetRefusal::UNKNOWN_NAME);
+  EXPECT_EQ(answer(listener->acceptRequest().send())->getOutcome().getRefused(), proto::NetRefusal::UNKNOWN_NAME);
+  configure({});
+  turns();
+  Peer peer = connected(CHANNEL);
+  auto channel = accept();
+  say(peer, "hello");
+  EXPECT_EQ(receive(channel), std::vector<std::string>{"hello"});
+}
+
 TEST_F(AProgram, ThatGivesUpSendingLosesWhatHadNotBegunAndNothingElse) {
   serve();
   Peer peer = connected(CHANNEL);

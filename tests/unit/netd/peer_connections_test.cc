@@ -298,6 +298,33 @@ TEST_F(PeerConnections, TheOldestHalfOpenOneMakesRoom) {
   EXPECT_TRUE(dropped(R::HalfOpenLimit));
 }
 
+// Frames that are never finished, by one who says nothing more: nothing but time tells of him.
+TEST_F(PeerConnections, ThatHoldAllMemoryInSilenceGoAndKeepNobodyOutMeanwhile) {
+  const size_t limit = 512 << 10;
+  start({.bufferBytes = limit});
+  std::vector<Party> silent;
+  while (stats.get(Counter::BufferBytes) <= limit) {
+    silent.push_back(connectedParty(PEER_ECHO_ENTRY));
+    const auto unfinished = frame(silent.back(), std::string(150'000, 'x'));
+    writeTo(silent.back(), ByteSpan(unfinished).first(unfinished.size() - 1));
+    const size_t expected = 150'000 * silent.size();
+    ASSERT_TRUE(until([&] { return stats.get(Counter::BufferBytes) >= expected; }));
+  }
+  Party large = dialParty(PEER_ECHO_ENTRY);
+  ASSERT_TRUE(exchange(large));
+  say(large, std::string(300'000, 'y'));
+  EXPECT_TRUE(closed(large.socket)) << "who has shown nothing yet gets no more of what isn't there";
+  EXPECT_EQ(stats.get(R::MemoryLimit), 1u);
+  Party honest = dialParty(PEER_ECHO_ENTRY);
+  ASSERT_TRUE(exchange(honest));
+  say(honest, "hello");
+  EXPECT_EQ(hear(honest), "0:hello");
+  EXPECT_GT(stats.get(Counter::BufferBytes), limit);
+  EXPECT_TRUE(until([&] { return stats.get(Counter::BufferBytes) <= limit; }));
+  EXPECT_EQ(stats.get(R::MemoryLimit), 2u);
+  EXPECT_TRUE(closed(silent.front().socket)) << "who has waited longest pays";
+}
+
 TEST_F(PeerConnections, EndWhenAReloadTakesTheBlockAway) {
   start();
   Party party = connectedParty(PEER_ECHO_ENTRY);

@@ -41,6 +41,7 @@ struct Options {
   uint32_t handshakeTimeoutMs = 2000, dialTimeoutMs = 2000, idleTimeoutMs = 0, drainTimeoutMs = 100;
   uint64_t bufferBytes = 64 << 20;
   bool allowed = true;
+  bool channels = true;  // or all their entries are echoes
   const char* blockName = "block";
   uint32_t rotateFrames = 65536;
   uint32_t maxFrameBytes = MAX_PEER_FRAME_BYTES;
@@ -210,7 +211,8 @@ class WorkerTest : public testing::Test {
     for (uint i = 0; i < ENTRIES; ++i) {
       listens[i].setName(services[i].first);
       listens[i].setId(i + 1);
-      listens[i].setService(services[i].second);
+      listens[i].setService(options.channels || services[i].second != proto::Service::CHANNEL ? services[i].second
+                                                                                              : proto::Service::ECHO);
       listens[i].setVaultKey(i < 3 ? "server" : options.blockName);
       if (i < 3 && options.allowed) listens[i].initAllow(1).set(0, 0);
       if (i < 3) continue;
