@@ -77,6 +77,13 @@ int sallyport_peer_send(sallyport_peer_channel* channel, const void* data, size_
   });
 }
 
+int sallyport_peer_set_send_timeout(sallyport_peer_channel* channel, uint32_t timeout_ms) {
+  return guarded([&] {
+    require(channel != nullptr);
+    channel->channel.setSendTimeout(std::chrono::milliseconds(timeout_ms));
+  });
+}
+
 int sallyport_peer_receive(sallyport_peer_channel* channel, void* buffer, size_t size, uint32_t timeout_ms,
                            sallyport_peer_received* received) {
   return guarded([&] {

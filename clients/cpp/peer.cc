@@ -24,7 +24,8 @@ enum NetworkMethod : uint16_t { LISTEN = 1, CONNECT_PEER = 4 };
 enum ListenerMethod : uint16_t { ACCEPT_PEER = 2 };
 enum ChannelMethod : uint16_t { SEND = 0, RECEIVE = 1, FINISH = 2, CLOSE = 3 };
 
-constexpr size_t SEND_BYTES = 512 * 1024;  // in one call
+constexpr size_t SEND_BYTES = 512 * 1024;         // in one call
+constexpr size_t LIMITED_SEND_BYTES = 64 * 1024;  // with a limit: each answer is progress
 constexpr size_t SENDS_AHEAD = 4;
 
 // A connection to netd and the one object that it is for.
@@ -84,15 +85,8 @@ void check(proto::SendOutcome::Reader outcome) {
   throw Error(Code::protocolError);
 }
 
-// For calls that are answered when what they sent has left.
-template <typename Ask>
-void askSending(Ask ask) {
-  try {
-    ask();
-  } catch (const Error& error) {
-    if (error.code() != Code::timedOut) throw;
-    throw Error(Code::timedOut, "the peer doesn't read, so netd took no more; the channel is broken");
-  }
+void checkTimeout(milliseconds timeout) {
+  if (timeout.count() < 0 || timeout.count() > UINT32_MAX) throw Error(Code::badArgument, "timeout");
 }
 
 // The one rule of the document about threads: who breaks it is told.
@@ -114,10 +108,34 @@ struct PeerChannel::Impl {
   Object object;
   std::string address;
   std::atomic_flag inCall = ATOMIC_FLAG_INIT;
+  milliseconds sendTimeout = FOR_EVER;
+  std::string givenUp;  // the reason that later calls tell, once a call was given up
 
   Wire& wire() {
+    if (!givenUp.empty()) throw Error(Code::broken, givenUp);
     if (!object.wire) throw Error(Code::closed);
     return *object.wire;
+  }
+
+  // A call that takes too long is given up, and the connection to netd with it: the peer sees at once that no more
+  // comes.
+  template <typename Ask>
+  void askOrGiveUp(const char* reason, const char* detail, Ask ask) {
+    Wire& netd = wire();
+    try {
+      ask(netd);
+    } catch (const Error& error) {
+      if (error.code() != Code::timedOut) throw;
+      object.wire = nullptr;
+      givenUp = reason;
+      throw Error(Code::timedOut, detail);
+    }
+  }
+
+  // For calls that are answered when what they sent has left, which the peer may delay as long as it likes.
+  void askSending(std::span<Call> calls) {
+    askOrGiveUp("send_given_up", "the peer doesn't read, so netd took no more; the channel is broken",
+                [&](Wire& netd) { netd.askAllWithin(calls, sendTimeout == FOR_EVER ? Wire::FOR_EVER : sendTimeout); });
   }
 };
 
@@ -165,13 +183,13 @@ PeerChannel PeerChannel::connect(const std::string& path, std::string_view name,
 void PeerChannel::send(View data, uint32_t code) {
   if (!impl_) throw Error(Code::closed);
   const OneCaller caller(impl_->inCall);
-  Wire& wire = impl_->wire();
+  const size_t most = impl_->sendTimeout == FOR_EVER ? SEND_BYTES : LIMITED_SEND_BYTES;
   std::span<const std::byte> rest = data.bytes();
   do {
     std::vector<Call> calls;
     std::optional<Error> failure;
     do {
-      const auto part = rest.first(std::min(rest.size(), SEND_BYTES));
+      const auto part = rest.first(std::min(rest.size(), most));
       rest = rest.subspan(part.size());
       calls.push_back(Call{.interfaceId = CHANNEL,
                            .methodId = SEND,
@@ -192,17 +210,29 @@ void PeerChannel::send(View data, uint32_t code) {
                                  }
                                }});
     } while (!rest.empty() && calls.size() < SENDS_AHEAD);
-    askSending([&] { wire.askAll(calls); });
+    impl_->askSending(calls);
     if (failure) throw *failure;
   } while (!rest.empty());
 }
 
+void PeerChannel::setSendTimeout(milliseconds timeout) {
+  if (!impl_) throw Error(Code::closed);
+  checkTimeout(timeout);
+  const OneCaller caller(impl_->inCall);
+  impl_->sendTimeout = timeout;
+}
+
 PeerReceived PeerChannel::receive(std::span<std::byte> buffer, milliseconds timeout) {
   if (!impl_) throw Error(Code::closed);
-  if (timeout.count() < 0 || timeout.count() > UINT32_MAX) throw Error(Code::badArgument, "timeout");
+  checkTimeout(timeout);
   const OneCaller caller(impl_->inCall);
-  const auto deadline = Clock::now() + timeout;
   PeerReceived received;
+  if (!impl_->givenUp.empty()) {
+    received.status = PeerStatus::broken;
+    received.reason = impl_->givenUp;
+    return received;
+  }
+  const auto deadline = Clock::now() + timeout;
   for (bool more = true, continued = false; more; continued = true) {
     const auto left = std::chrono::ceil<milliseconds>(deadline - Clock::now());
     // Nought means for ever: at the very end a moment is left, so that what is there already is still given out.
@@ -232,8 +262,10 @@ PeerReceived PeerChannel::receive(std::span<std::byte> buffer, milliseconds time
         received.reason = status.getBroken().cStr();
       }
     };
-    ask<proto::PeerChannel::ReceiveParams, proto::PeerChannel::ReceiveResults>(
-        impl_->wire(), CHANNEL, RECEIVE, impl_->object.id, timeout == FOR_EVER ? Wire::FOR_EVER : wait, fill, take);
+    impl_->askOrGiveUp("receive_given_up", "netd didn't answer a receive; the channel is broken", [&](Wire& netd) {
+      ask<proto::PeerChannel::ReceiveParams, proto::PeerChannel::ReceiveResults>(
+          netd, CHANNEL, RECEIVE, impl_->object.id, timeout == FOR_EVER ? Wire::FOR_EVER : wait, fill, take);
+    });
   }
   return received;
 }
@@ -241,12 +273,11 @@ PeerReceived PeerChannel::receive(std::span<std::byte> buffer, milliseconds time
 void PeerChannel::finish() {
   if (!impl_) throw Error(Code::closed);
   const OneCaller caller(impl_->inCall);
-  Wire& wire = impl_->wire();
-  askSending([&] {
-    ask<proto::PeerChannel::FinishParams, proto::PeerChannel::FinishResults>(
-        wire, CHANNEL, FINISH, impl_->object.id, {}, [](auto) {},
-        [&](auto results, std::optional<uint32_t>) { check(results.getOutcome()); });
-  });
+  const auto fill = [](auto) {};
+  const auto take = [](auto results, std::optional<uint32_t>) { check(results.getOutcome()); };
+  Call call = makeCall<proto::PeerChannel::FinishParams, proto::PeerChannel::FinishResults>(
+      CHANNEL, FINISH, impl_->object.id, 128, fill, take);
+  impl_->askSending({&call, 1});
 }
 
 void PeerChannel::close() noexcept {
@@ -280,7 +311,7 @@ PeerListener PeerListener::listen(const std::string& path, std::string_view name
 
 PeerChannel PeerListener::accept(milliseconds timeout) {
   if (!impl_) throw Error(Code::closed);
-  if (timeout.count() < 0 || timeout.count() > UINT32_MAX) throw Error(Code::badArgument, "timeout");
+  checkTimeout(timeout);
   if (!impl_->next.wire || !impl_->next.wire->alive()) impl_->begin();
   auto channel = std::make_unique<PeerChannel::Impl>();
   channel->object.id = askForObject<proto::Listener::AcceptPeerParams, proto::Listener::AcceptPeerResults>(

@@ -179,7 +179,7 @@ void Wire::flush() {
   outStart_ = 0;
 }
 
-void Wire::wait(Clock::time_point deadline) {
+void Wire::waitUntil(Clock::time_point deadline) {
   while (true) {
     const auto left = std::chrono::ceil<std::chrono::milliseconds>(deadline - Clock::now()).count();
     if (left <= 0) die(Code::timedOut);
@@ -230,7 +230,7 @@ std::unique_ptr<OwnedMessage> Wire::nextMessage() {
   return message;
 }
 
-void Wire::askAll(std::span<Call> calls, std::chrono::milliseconds patience) {
+void Wire::askAllWithin(std::span<Call> calls, std::chrono::milliseconds wait) {
   std::optional<Error> failure;
   std::array<const Call*, WINDOW + 1> waiting{};  // by question
   size_t sent = 0;
@@ -275,7 +275,7 @@ void Wire::askAll(std::span<Call> calls, std::chrono::milliseconds patience) {
         sendCall(question, calls[sent++]);
       }
       flush();
-      wait(Clock::now() + timeout_ + patience);
+      waitUntil(Clock::now() + wait);
       receive();
       while (const auto message = nextMessage()) takeMessage(*message);
     }

@@ -48,7 +48,11 @@ class Wire {
   // timeout for each next answer. Throws the first call's Error that was answered with an exception, when all have been
   // answered; or disconnected, timedOut, protocolError at once: then the wire is dead.
   // `patience` is added to that: what the other side may wait itself.
-  void askAll(std::span<Call> calls, std::chrono::milliseconds patience = {});
+  void askAll(std::span<Call> calls, std::chrono::milliseconds patience = {}) {
+    askAllWithin(calls, timeout_ + patience);
+  }
+  // The same with a time of its own for each next answer.
+  void askAllWithin(std::span<Call> calls, std::chrono::milliseconds wait);
   static constexpr std::chrono::milliseconds FOR_EVER{int64_t{100} * 365 * 86'400'000};
   // Gives an imported capability back. Never waits, never throws: a wire that can't take it is dying.
   void release(uint32_t capability) noexcept;
@@ -61,7 +65,7 @@ class Wire {
   void sendCall(uint32_t question, const Call& call);
   void sendFinish(uint32_t question);
   void flush();
-  void wait(Clock::time_point deadline);
+  void waitUntil(Clock::time_point deadline);
   void receive();
   std::unique_ptr<OwnedMessage> nextMessage();
   [[noreturn]] void die(Code code, const std::string& detail = {});

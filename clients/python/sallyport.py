@@ -140,6 +140,7 @@ def _load() -> ctypes.CDLL:
             ("peer_accept", ctypes.c_int, [handle, ctypes.c_uint32, _POINTER]),
             ("peer_unlisten", None, [_POINTER]), ("peer_close", None, [_POINTER]), ("peer_abandon", None, [_POINTER]),
             ("peer_send", ctypes.c_int, [handle, ctypes.c_void_p, size, ctypes.c_uint32]),
+            ("peer_set_send_timeout", ctypes.c_int, [handle, ctypes.c_uint32]),
             ("peer_receive", ctypes.c_int, [handle, ctypes.c_void_p, size, ctypes.c_uint32, ctypes.POINTER(_PeerReceived)]),
             ("peer_finish", ctypes.c_int, [handle])):
         function = getattr(library, "sallyport_" + name)
@@ -490,7 +491,8 @@ class PeerStatus(enum.IntEnum):
     SLOW_PEER = 1  # the time is over; what half a frame there is stays for the next call
     TOO_BIG = 2    # the first frame is larger than what was asked for: `needed`. Nothing is lost
     ENDED = 3      # the peer's authenticated end, after `data`
-    BROKEN = 4     # after `data` the connection failed: `reason` is the drop reason's name
+    BROKEN = 4     # after `data` the connection failed: `reason` is the drop reason's name, or send_given_up or receive_given_up
+                   # after a call that raised TimedOut
 
 
 class PeerReceived(NamedTuple):
@@ -501,11 +503,12 @@ class PeerReceived(NamedTuple):
     reason: str
 
 
-def connect_peer(path: Union[str, os.PathLike], name: str, timeout: float = 10.0) -> PeerChannel:
-    """A channel through the [[connect]] entry `name` of the netd behind a socket. `timeout`: for each answer of netd."""
-    pointer = ctypes.c_void_p()
+def connect_peer(path: Union[str, os.PathLike], name: str, timeout: float = 10.0, send_timeout: Optional[float] = None) -> PeerChannel:
+    """A channel through the [[connect]] entry `name` of the netd behind a socket. `timeout`: for each answer of netd that doesn't
+    wait for the peer. `send_timeout`: a limit for each send() and finish(); None: no limit."""
+    pointer, limit = ctypes.c_void_p(), _patience(send_timeout)
     _check(_lib.sallyport_peer_connect(_path(path), _text(name), _timeout(timeout), ctypes.byref(pointer)))
-    return PeerChannel(pointer)
+    return PeerChannel(pointer, limit)
 
 
 def listen_peer(path: Union[str, os.PathLike], name: str, timeout: float = 10.0) -> PeerListener:
@@ -519,21 +522,28 @@ class PeerListener(_Handle):
         _check(_lib.sallyport_peer_listen(_path(path), _text(name), _timeout(timeout), ctypes.byref(pointer)))
         super().__init__(pointer, _lib.sallyport_peer_unlisten)
 
-    def accept(self, timeout: Optional[float] = None) -> PeerChannel:
-        """The next channel; None waits for ever, else raises NetTimedOut."""
-        pointer = ctypes.c_void_p()
+    def accept(self, timeout: Optional[float] = None, send_timeout: Optional[float] = None) -> PeerChannel:
+        """The next channel; None waits for ever, else raises NetTimedOut. `send_timeout` as of connect_peer()."""
+        pointer, limit = ctypes.c_void_p(), _patience(send_timeout)
         _check(_lib.sallyport_peer_accept(self._live(), _patience(timeout), ctypes.byref(pointer)))
-        return PeerChannel(pointer)
+        return PeerChannel(pointer, limit)
 
 
 class PeerChannel(_Handle):
     """One thread at a time. Left by an exception, or dropped, it is closed without an end: the peer sees it broken."""
 
-    def __init__(self, pointer: ctypes.c_void_p):
+    def __init__(self, pointer: ctypes.c_void_p, send_timeout_ms: int):
         super().__init__(pointer, _lib.sallyport_peer_close)
+        _check(_lib.sallyport_peer_set_send_timeout(pointer, send_timeout_ms))
 
     def send(self, data: Data, code: int = 0) -> None:
-        """Any size, in frames of one code; nothing is one empty frame. Raises Broken, NetReservedCode, NetClosed."""
+        """Any size, in frames of one code; nothing is one empty frame. Waits for as long as the peer doesn't read.
+
+        Raises Broken (the channel has failed); NetReservedCode, NetClosed (behind finish()), BadArgument: nothing was sent, and the
+        channel goes on; Disconnected: netd has ended, and the channel with it; TimedOut: no progress (64 KiB that netd handed to the
+        kernel) for `send_timeout`. Then the channel is broken: the peer sees it truncated at once, what wasn't received yet is lost,
+        and each later call tells "send_given_up".
+        """
         memory = _Memory()
         pointer, size = memory.read(data)
         _check(_lib.sallyport_peer_send(self._live(), pointer, size, _number(code, 32)))
@@ -546,7 +556,7 @@ class PeerChannel(_Handle):
         return PeerReceived(bytes(memoryview(room)[:got.size]), got.code, PeerStatus(got.status), got.needed, got.reason.decode())
 
     def finish(self) -> None:
-        """Our direction's authenticated end; receiving goes on."""
+        """Our direction's authenticated end; receiving goes on. Waits, and raises, as send()."""
         _check(_lib.sallyport_peer_finish(self._live()))
 
     def abandon(self) -> None:

@@ -6,6 +6,8 @@ goes through its C++ class and net.capnp. The other party is peerframe.py, so th
 import os
 import pathlib
 import re
+import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -27,6 +29,7 @@ import sallyport  # noqa: E402
 from sallyport import PeerStatus  # noqa: E402
 
 MAX_FRAME = 2 << 20
+MORE_THAN_KERNELS_TAKE = 24 << 20  # between two hosts, whatever their buffers grow to
 
 
 class Api(SystemTest):
@@ -47,20 +50,20 @@ class Api(SystemTest):
         site.start()
         cls.socket = site.dir / "run/net.sock"
 
-    def accepted(self):
+    def accepted(self, timeout=10.0, **options):
         """Our program's channel, and the Python party at its other end."""
-        listener = sallyport.listen_peer(self.socket, "chat")
+        listener = sallyport.listen_peer(self.socket, "chat", timeout)
         peer = WirePeer(("127.0.0.1", self.port), "A", self.blocks["in"])
         self.addCleanup(peer.close)
-        channel = listener.accept(10)
+        channel = listener.accept(10, **options)
         listener.close()
         self.addCleanup(channel.close)
         return channel, peer
 
-    def both(self):
+    def both(self, timeout=10.0):
         """Two programs' channels through one netd."""
         listener = sallyport.listen_peer(self.socket, "loop")
-        ours = sallyport.connect_peer(self.socket, "loop")
+        ours = sallyport.connect_peer(self.socket, "loop", timeout)
         theirs = listener.accept(10)
         listener.close()
         self.addCleanup(ours.close)
@@ -115,6 +118,7 @@ class Api(SystemTest):
                             (lambda size: channel.receive(size, 1), (-1, 2**63, 2**64, None, "1", 1.0)),
                             (lambda time: channel.receive(1, time), (-1, 2**32, 2**64, nan, "1")),
                             (lambda time: sallyport.connect_peer(self.socket, "loop", time), (-1, 0, 2**32, nan, None, "1")),
+                            (lambda time: sallyport.connect_peer(self.socket, "loop", send_timeout=time), (-1, 2**32, nan, "1")),
                             (lambda name: sallyport.connect_peer(self.socket, name), (b"loop", 5, None, "lo\0op")),
                             (lambda path: sallyport.connect_peer(path, "loop"), (5, None)),
                             (lambda time: sallyport.listen_peer(self.socket, "loop", time), (-1, 0, 2**32, nan, None)),
@@ -126,15 +130,73 @@ class Api(SystemTest):
         channel.send(b"the first", 1)
         self.assertEqual(peer.receive(), (1, b"the first"))
 
-    def test_a_peer_that_doesnt_read_is_told_as_that(self):
-        listener = sallyport.listen_peer(self.socket, "chat", timeout=1)
-        peer = WirePeer(("127.0.0.1", self.port), "A", self.blocks["in"])
-        self.addCleanup(peer.close)
-        channel = listener.accept(10)
-        self.addCleanup(channel.abandon)
+    def test_a_send_waits_for_a_peer_that_pauses_longer_than_netd_may_take_for_an_answer(self):
+        ours, theirs = self.both(timeout=1)
+        data, failures = patterned(MORE_THAN_KERNELS_TAKE), []
+
+        def send_all():
+            try:
+                ours.send(data, 3)
+                ours.finish()
+            except sallyport.Error as error:
+                failures.append(error)
+
+        sender = threading.Thread(target=send_all, daemon=True)
+        sender.start()
+        sender.join(3)
+        self.assertEqual(failures, [])
+        self.assertTrue(sender.is_alive(), "the kernel took it all: this test needs more")
+        got = theirs.receive(len(data), 60)
+        self.assertEqual((got.code, got.status), (3, PeerStatus.COMPLETE))
+        self.assertTrue(got.data == data)
+        self.assertEqual(theirs.receive(1, 30).status, PeerStatus.ENDED)
+        sender.join(30)
+        self.assertEqual(failures, [])
+
+    def test_a_limit_counts_from_the_last_progress(self):
+        channel, peer = self.accepted(send_timeout=3)
+        peer.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
+        done = threading.Event()
+
+        def read_slowly():
+            while peer.sock.recv(1 << 20) and not done.wait(0.3):
+                pass
+
+        reader = threading.Thread(target=read_slowly, daemon=True)
+        reader.start()
+        started = time.monotonic()
+        channel.send(bytes(MORE_THAN_KERNELS_TAKE))
+        self.assertGreater(time.monotonic() - started, 3, "no longer than the limit: this test needs more")
+        done.set()
+        reader.join(30)
+
+    def test_a_send_that_is_given_up_breaks_the_channel_for_both_at_once(self):
+        channel, peer = self.accepted(send_timeout=1)
+        peer.send(b"not received yet")
         with self.assertRaisesRegex(sallyport.TimedOut, "the peer doesn't read"):
-            for _ in range(20):
-                channel.send(bytes(2 << 20))
+            channel.send(bytes(MORE_THAN_KERNELS_TAKE))
+        peer.ended()  # before our program does anything more
+        for _ in range(2):
+            self.assertEqual(channel.receive(100, 30), (b"", 0, PeerStatus.BROKEN, 0, "send_given_up"))
+            for call in (lambda: channel.send(b"more"), channel.finish):
+                with self.assertRaisesRegex(sallyport.Broken, "the channel is broken .send_given_up"):
+                    call()
+        channel.close()
+
+    def test_a_receive_that_netd_never_answers_breaks_the_channel(self):
+        channel, _ = self.accepted(timeout=1)
+        workers = self.site_.pids()["workers"]
+        try:
+            for worker in workers:
+                os.kill(worker, signal.SIGSTOP)
+            with self.assertRaisesRegex(sallyport.TimedOut, "netd didn't answer"):
+                channel.receive(1, 0.1)
+        finally:
+            for worker in workers:
+                os.kill(worker, signal.SIGCONT)
+        self.assertEqual(channel.receive(1, 30).reason, "receive_given_up")
+        with self.assertRaisesRegex(sallyport.Broken, "receive_given_up"):
+            channel.send(b"more")
 
     # -- receive
 

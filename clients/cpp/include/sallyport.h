@@ -219,7 +219,7 @@ typedef struct sallyport_peer_received {
   uint32_t code;  // of all of them
   int status;     // enum sallyport_peer_status
   uint32_t needed;
-  char reason[32];  // the drop reason's name, ends with NUL
+  char reason[32];  // the drop reason's name, send_given_up or receive_given_up; ends with NUL
 } sallyport_peer_received;
 
 // timeout_ms of connect and listen: how long a call waits for netd's answer; 0: ten seconds.
@@ -228,12 +228,19 @@ int sallyport_peer_listen(const char* path, const char* name, uint32_t timeout_m
 // timeout_ms of accept and receive: 0 waits for ever.
 int sallyport_peer_accept(sallyport_peer_listener* listener, uint32_t timeout_ms, sallyport_peer_channel** channel);
 void sallyport_peer_unlisten(sallyport_peer_listener** listener);
-// Any size, in frames of one code; size 0 is one empty frame (data may be NULL then).
+// Any size, in frames of one code; size 0 is one empty frame (data may be NULL then). Waits for as long as the peer
+// doesn't read. SALLYPORT_BROKEN: the channel has failed. SALLYPORT_NET_RESERVED_CODE, SALLYPORT_NET_CLOSED (behind
+// sallyport_peer_finish): nothing was sent, the channel goes on. SALLYPORT_DISCONNECTED: netd has ended, and the
+// channel with it. SALLYPORT_TIMED_OUT: the limit below is over.
 int sallyport_peer_send(sallyport_peer_channel* channel, const void* data, size_t size, uint32_t code);
+// A limit for sallyport_peer_send and sallyport_peer_finish; 0, as at first: none. It counts from the last progress:
+// that netd handed up to 64 KiB to the kernel. Then the channel is broken: the peer sees it truncated at once, what
+// wasn't received yet is lost, and each later call tells "send_given_up".
+int sallyport_peer_set_send_timeout(sallyport_peer_channel* channel, uint32_t timeout_ms);
 // SALLYPORT_OK whenever there is a status.
 int sallyport_peer_receive(sallyport_peer_channel* channel, void* buffer, size_t size, uint32_t timeout_ms,
                            sallyport_peer_received* received);
-// Our direction's authenticated end; receiving goes on.
+// Our direction's authenticated end; receiving goes on. Waits, and fails, as sallyport_peer_send.
 int sallyport_peer_finish(sallyport_peer_channel* channel);
 // Sends the end and closes; or closes without an end, so that the peer sees it broken. Both set *channel to NULL.
 void sallyport_peer_close(sallyport_peer_channel** channel);

@@ -29,7 +29,8 @@ enum class PeerStatus : int {
   slowPeer = 1,  // the time is over; what half a frame there is stays for the next call
   tooBig = 2,    // the first frame is larger than the buffer: `needed` says how large. Nothing is lost
   ended = 3,     // the peer's authenticated end, after `bytes`
-  broken = 4,  // after `bytes` the connection failed: `reason` is the drop reason's name. Each later call says it again
+  broken = 4,    // after `bytes` the connection failed: `reason` is the drop reason's name, or send_given_up or
+                 // receive_given_up after a call that threw timedOut. Each later call says it again
 };
 const char* name(PeerStatus status) noexcept;
 
@@ -51,13 +52,21 @@ class PeerChannel {
   PeerChannel& operator=(PeerChannel&&) noexcept;
   ~PeerChannel();
 
-  // Any size, in frames of one code; nothing is one empty frame. Returns when netd has taken it all. While it waits,
-  // netd reads what the peer sends, at least one frame of the largest size: two that send at once don't block each
-  // other. Throws `broken` with the reason, `timedOut` (then the channel is broken), reservedCode.
+  // Any size, in frames of one code; nothing is one empty frame. Returns when netd has handed it all to the kernel: a
+  // peer that doesn't read delays that, without a limit, as a blocking socket does. While it waits, netd reads what the
+  // peer sends, at least one frame of the largest size: two that send at once don't block each other. Throws `broken`
+  // with the reason; netReservedCode and netClosed (behind finish()), and the channel goes on; disconnected: netd has
+  // ended, and the channel with it; timedOut: the limit of setSendTimeout() is over.
   void send(View data, uint32_t code = 0);
+  // A limit for send() and finish(); FOR_EVER, as at first: none. It counts from the last progress: that netd handed up
+  // to 64 KiB to the kernel, which takes more when about a third of its buffer (some MiB at most) is free again. Then
+  // the call throws timedOut and the channel is broken: the peer sees it truncated at once, what it sent and receive()
+  // didn't take is lost, and each later call tells send_given_up.
+  void setSendTimeout(std::chrono::milliseconds timeout);
   // Fills the buffer from whole frames of one code. A frame without a payload is given out alone.
   PeerReceived receive(std::span<std::byte> buffer, std::chrono::milliseconds timeout = FOR_EVER);
-  // Our direction's authenticated end: nothing can be sent after it, and receiving goes on.
+  // Our direction's authenticated end: nothing can be sent after it, and receiving goes on. Waits, and throws, as
+  // send().
   void finish();
   // Sends the end, if finish() didn't, and closes. A second time: nothing.
   void close() noexcept;
