@@ -83,8 +83,9 @@ std::string move(Flow& flow, bool readable, bool writable) {
   }
   if (flow.readEnded && flow.end == 0 && !flow.over) {
     flow.over = true;
-    // The other side is to see the end: a socket is half-closed, anything else closed.
-    if (shutdown(flow.to, SHUT_WR) != 0) close(flow.to);
+    // The other side is to see the end: a socket is half-closed. If it is reset already, reading tells so. A standard
+    // output that is no socket is closed by the end of this process, which follows.
+    shutdown(flow.to, SHUT_WR);
   }
   return {};
 }

@@ -4,11 +4,13 @@ Method: real daemons; the peer is peerframe.py behind a listening socket, so tha
 """
 
 import os
+import signal
 import socket
+import struct
 import subprocess
 import unittest
 
-from harness import SystemTest, binary
+from harness import SystemTest, binary, process_stat, wait_until
 from peer_sites import END, OPEN, WirePeer, add_block, peer_connect, peer_listen
 from traffic import patterned
 
@@ -170,6 +172,60 @@ class Pipe(SystemTest):
         self.assertEqual(command.stdout.read(), framed(b"before"))
         self.assert_failed(command, "frame_too_large: a frame longer than the entry's limit",
                            hints=["the last data may be missing on either side: send it anew; netd's log, here and there, tells more"])
+
+
+class Wire(SystemTest):
+    """`sallyport pipe --wire` alone, in front of a peer of our own where netd would listen."""
+
+    def setUp(self):
+        super().setUp()
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.addCleanup(self.listener.close)
+        self.listener.settimeout(30)
+        site = self.site("wire")
+        peer_listen(site, "echo", "echo", address=f"127.0.0.1:{self.listener.getsockname()[1]}")
+        site.write_config()
+        self.command = subprocess.Popen([binary("sallyport"), "pipe", "--wire", "echo", "-c", str(site.config)],
+                                        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        self.addCleanup(self.command.communicate)
+        self.addCleanup(self.command.kill)
+        self.peer = self.listener.accept()[0]
+        self.addCleanup(self.peer.close)
+
+    def reset(self):
+        self.peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.peer.close()
+
+    def assert_told(self, what):
+        self.assertEqual(self.command.wait(30), 1)
+        self.assertEqual(self.command.stderr.read().decode(), f"sallyport: error: `echo`: {what}\n")
+        self.assertEqual(self.command.stdout.read(), b"")
+
+    def test_a_reset_is_told_as_that_also_when_the_input_ends_with_it(self):
+        # Both at once for the command: it is stopped meanwhile.
+        self.command.send_signal(signal.SIGSTOP)
+        wait_until(lambda: process_stat(self.command.pid)[1] == "T", 30, "the command is stopped")
+        self.command.stdin.close()
+        self.command.stdin = None
+        self.reset()
+        self.command.send_signal(signal.SIGCONT)
+        self.assert_told("reading failed: Connection reset by peer")
+
+    def test_a_reset_is_told_as_that_while_the_input_is_open(self):
+        self.reset()
+        self.assert_told("reading failed: Connection reset by peer")
+
+    def test_each_side_sees_the_others_end(self):
+        self.command.stdin.write(b"up")
+        self.command.stdin.close()
+        self.command.stdin = None
+        self.peer.settimeout(30)
+        with self.peer.makefile("rb") as wire:
+            self.assertEqual(wire.read(), b"up")
+        self.peer.sendall(b"down")
+        self.peer.shutdown(socket.SHUT_WR)
+        self.assertEqual(self.command.stdout.read(), b"down")
+        self.assertEqual(self.command.wait(30), 0)
 
 
 if __name__ == "__main__":
