@@ -107,6 +107,37 @@ bool isLocal(const Address& address) {
   return inet_pton(AF_INET6, tcp->host.c_str(), &ipv6) == 1 && IN6_IS_ADDR_LOOPBACK(&ipv6);
 }
 
+namespace {
+
+// As it is bound: an IPv4 address as the IPv6 one that stands for it. Nothing if it is a name.
+std::optional<in6_addr> boundAddress(const std::string& host) {
+  in6_addr address;
+  if (inet_pton(AF_INET6, host.c_str(), &address) == 1) return address;
+  if (inet_pton(AF_INET6, ("::ffff:" + (host == "localhost" ? "127.0.0.1" : host)).c_str(), &address) == 1)
+    return address;
+  return std::nullopt;
+}
+
+bool takesPortOf(const in6_addr& wildcard, const in6_addr& other) {
+  if (IN6_IS_ADDR_UNSPECIFIED(&wildcard)) return true;
+  return IN6_IS_ADDR_V4MAPPED(&wildcard) && wildcard.s6_addr32[3] == 0 && IN6_IS_ADDR_V4MAPPED(&other);
+}
+
+}  // namespace
+
+bool collide(const Address& one, const Address& other) {
+  const auto* tcp = std::get_if<TcpAddress>(&one);
+  const auto* otherTcp = std::get_if<TcpAddress>(&other);
+  if (tcp == nullptr || otherTcp == nullptr) return toString(one) == toString(other);
+  if (tcp->port != otherTcp->port) return false;
+  if (tcp->host == otherTcp->host) return true;
+  const auto bound = boundAddress(tcp->host);
+  const auto otherBound = boundAddress(otherTcp->host);
+  if (!bound || !otherBound) return false;
+  return IN6_ARE_ADDR_EQUAL(&*bound, &*otherBound) || takesPortOf(*bound, *otherBound) ||
+         takesPortOf(*otherBound, *bound);
+}
+
 // --- names and keys --------------------------------------------------------------------------------------------------
 
 bool isNonceDomain(std::string_view text) {

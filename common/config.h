@@ -307,6 +307,9 @@ Result<SigningKey, std::string> parseSigningKey(std::string_view base64);
 Result<Address, ConfigError> parseAddress(std::string_view text, const std::filesystem::path& base);
 // Only this host can connect to it: 127.0.0.0/8, ::1, localhost, or a Unix socket.
 bool isLocal(const Address& address);
+// Not both can be listened on: the same one, or a wildcard and another address on one port. [::] stands for IPv4 too,
+// as Linux has it; 0.0.0.0 doesn't stand for IPv6.
+bool collide(const Address& one, const Address& other);
 // The candidate that `word` was probably meant to be; empty if none is near.
 std::string_view nearest(std::string_view word, const std::vector<std::string_view>& candidates);
 

@@ -285,13 +285,26 @@ void readConnects(const Section& root, Config& config) {
 
 // Two things can't listen on one address.
 void checkBoundOnce(const Config& config, Reader& reader) {
-  std::set<std::string> taken;
-  const auto claim = [&](const Address& address, std::string_view what, unsigned line) {
+  struct Claim {
+    Address address;
+    std::string what;
+  };
+  std::map<std::string, std::vector<Claim>> taken;  // by what two must have in common to collide
+  const auto claim = [&](const Address& address, const std::string& what, unsigned line) {
     const auto* tcp = std::get_if<TcpAddress>(&address);
     if (tcp != nullptr && tcp->port == 0) return;  // it was no address: told of already
-    if (taken.insert(toString(address)).second) return;
-    reader.fail(line, std::string(what) + ": " + toString(address) + " is listened on twice",
-                "give each its own address");
+    auto& near = taken[tcp != nullptr ? std::to_string(tcp->port) : toString(address)];
+    const auto other = std::ranges::find_if(near, [&](const Claim& one) { return collide(one.address, address); });
+    if (other == near.end()) {
+      near.push_back({address, what});
+    } else if (toString(other->address) == toString(address)) {
+      reader.fail(line, what + ": " + toString(address) + " is listened on twice", "give each its own address");
+    } else {
+      reader.fail(line,
+                  what + ": " + toString(address) + " can't be listened on beside " + toString(other->address) +
+                      " of " + other->what,
+                  "a wildcard address takes its port on all addresses: give each its own port");
+    }
   };
   claim(UnixAddress{config.vault.socket}, "`socket` in [vault]", 0);
   claim(UnixAddress{config.vault.netSocket}, "`net_socket` in [vault]", 0);

@@ -67,16 +67,6 @@ BindFailure unixFailure(const UnixAddress& address, const ListenFailure& from, u
   return failure;
 }
 
-// Can't both be bound.
-bool collide(const Address& one, const Address& other) {
-  const auto* tcp = std::get_if<TcpAddress>(&one);
-  const auto* otherTcp = std::get_if<TcpAddress>(&other);
-  if (tcp == nullptr || otherTcp == nullptr) return toString(one) == toString(other);
-  const auto isWildcard = [](const std::string& host) { return host == "::" || host == "0.0.0.0"; };
-  return tcp->port == otherTcp->port &&
-         (tcp->host == otherTcp->host || isWildcard(tcp->host) || isWildcard(otherTcp->host));
-}
-
 // -1 and errno on failure.
 int tcpListener(const NumericAddress& address, bool shared) {
   const int fd = socket(address.storage.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);

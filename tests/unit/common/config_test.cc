@@ -214,6 +214,12 @@ std::vector<Case> cases() {
       {"[::]:7001", longPath, 11, "too long for a Unix socket"},
       {"run/vault.sock", longPath.substr(5), 4, "too long for a Unix socket"},
       {"127.0.0.1:15432", "[::]:7001", 16, "[::]:7001 is listened on twice"},
+      {"127.0.0.1:15432", "0.0.0.0:7001", 16,
+       "[[connect]] `db`: 0.0.0.0:7001 can't be listened on beside [::]:7001 of [[listen]] `db`", "its own port"},
+      {"127.0.0.1:15432", "127.0.0.1:7001", 16, "can't be listened on beside [::]:7001"},
+      {"127.0.0.1:15432", "[::1]:7001", 16, "can't be listened on beside [::]:7001"},
+      {"127.0.0.1:15432", "localhost:9464", 16,
+       "localhost:9464 can't be listened on beside 127.0.0.1:9464 of `metrics` in [net]"},
       {"run/net.sock", "run/vault-net.sock", 0, "vault-net.sock is listened on twice"},
       {"127.0.0.1:9464", "0.0.0.0:9464", 8, "`metrics` in [net] is open to the network", "loopback"},
       {"127.0.0.1:9464", "example.com:9464", 8, "is open to the network"},
@@ -418,6 +424,26 @@ TEST(ConfigError, IsFormattedWithFileAndLine) {
 TEST(Names, AreSafeFileNames) {
   for (const auto* good : {"a", "A-b_c.d", "0", "x.key"}) EXPECT_TRUE(isName(good)) << good;
   for (const auto* bad : {"", ".", "..", ".x", "-x", "a/b", "a b", "a\n", "ä", "a\\"}) EXPECT_FALSE(isName(bad)) << bad;
+}
+
+// As the kernel binds them, two sockets that listen.
+TEST(Addresses, AWildcardCollidesWithWhatItStandsFor) {
+  const auto expect = [](bool expected, std::string_view one, const std::vector<std::string_view>& others) {
+    for (const auto other : others) {
+      const auto first = *parseAddress(one, "/"), second = *parseAddress(other, "/");
+      EXPECT_EQ(collide(first, second), expected) << one << " and " << other;
+      EXPECT_EQ(collide(second, first), expected) << other << " and " << one;
+    }
+  };
+  expect(true, "[::]:1", {"[::]:1", "[::1]:1", "0.0.0.0:1", "127.0.0.1:1", "localhost:1"});
+  expect(false, "[::]:1", {"[::]:2", "127.0.0.1:2", "unix:x.sock"});
+  expect(true, "0.0.0.0:1", {"0.0.0.0:1", "127.0.0.1:1", "localhost:1", "[::ffff:127.0.0.1]:1"});
+  expect(false, "0.0.0.0:1", {"[::1]:1", "127.0.0.1:2"});
+  expect(true, "127.0.0.1:1", {"127.0.0.1:1", "localhost:1", "[::ffff:127.0.0.1]:1"});
+  expect(false, "127.0.0.1:1", {"127.0.0.2:1", "[::1]:1", "127.0.0.1:2"});
+  expect(true, "[::1]:1", {"[0:0::1]:1"});
+  expect(true, "unix:x.sock", {"unix:y/../x.sock"});
+  expect(false, "unix:x.sock", {"unix:y.sock"});
 }
 
 TEST(Addresses, LocalOnesAreRecognised) {
