@@ -11,6 +11,7 @@
 #include "cli/load_config.h"
 #include "cli/terminal.h"
 #include "cli/wire_pipe.h"
+#include "common/log.h"
 
 namespace sallyport::cli {
 namespace {
@@ -37,12 +38,23 @@ int failVaultRefused(const std::string& name, const ConnectEntry* entry) {
   return fail(error, "`sallyport status` tells why");
 }
 
+// It may be our own vault that didn't answer netd.
+int failTimedOut(EventLoop& loop, proto::Network::Client network, const std::string& name) {
+  const std::string error = "`" + name + "`: no channel in time";
+  const auto answer = answerOf(loop, network.statusRequest().send());
+  const std::string vault = answer ? sanitized(answer->getStatus().getVault().cStr()) : "connected";
+  if (vault == "connected") return fail(error, "is the other side up?");
+  return fail(error + ", and netd has no connection to vaultd (" + vault + ")",
+              "start vaultd on this host; `sallyport status` tells more");
+}
+
 // Why there is no channel, and what to do about it. `entry` is null if our configuration doesn't have it.
-int failRefused(proto::NetRefusal refusal, const std::string& name, const ConnectEntry* entry) {
+int failRefused(EventLoop& loop, proto::Network::Client network, proto::NetRefusal refusal, const std::string& name,
+                const ConnectEntry* entry) {
   switch (refusal) {
     case proto::NetRefusal::UNKNOWN_NAME:
       return fail("netd has no [[connect]] entry `" + name + "`", "add it, then `sallyport reload`");
-    case proto::NetRefusal::TIMED_OUT: return fail("`" + name + "`: no channel in time", "is the other side up?");
+    case proto::NetRefusal::TIMED_OUT: return failTimedOut(loop, network, name);
     case proto::NetRefusal::UNREACHABLE:
       return fail("`" + name + "`: the other side can't be reached", "check `address`, and that the other side is up");
     case proto::NetRefusal::HANDSHAKE_FAILED: return failHandshake(name, entry);
@@ -72,12 +84,12 @@ std::string hintForUser(const Config& config) {
 
 // Waits for the channel, then copies until both directions have ended.
 template <typename Answer>
-int pump(EventLoop& loop, Answer&& asked, uint32_t timeoutMs, const std::string& name, const ConnectEntry* entry,
-         const PumpOptions& options) {
+int pump(EventLoop& loop, proto::Network::Client network, Answer&& asked, uint32_t timeoutMs, const std::string& name,
+         const ConnectEntry* entry, const PumpOptions& options) {
   auto answer = answerOf(loop, kj::mv(asked), timeoutMs + ANSWER_TIMEOUT_MS);
   if (!answer) return fail("netd " + answer.error());
   const auto outcome = answer->getOutcome();
-  if (outcome.isRefused()) return failRefused(outcome.getRefused(), name, entry);
+  if (outcome.isRefused()) return failRefused(loop, network, outcome.getRefused(), name, entry);
   ChannelPump channelPump(loop, outcome.getChannel(), options);
   const auto problem = loop.await(channelPump.run());
   return problem.empty() ? EXIT_DONE : fail("`" + name + "`: " + problem, channelPump.hint());
@@ -95,6 +107,8 @@ int pipeChannel(const Arguments& arguments) {
       return failUsage("--wait needs a number of seconds", "0 to 86400");
     }
   }
+  if (arguments.has("--wait") && !options.messages)
+    return failUsage("--wait belongs to --messages", "a stream ends when both sides have ended it");
   if (arguments.has("--protocol") && arguments.get("--protocol") != "peer" && arguments.get("--protocol") != "curve")
     return failUsage("--protocol needs `curve` or `peer`", "left out, it is the entry's own");
   const auto config = loadConfigOrFail(arguments);
@@ -122,12 +136,12 @@ int pipeChannel(const Arguments& arguments) {
   if (peer && !options.messages) {
     auto request = network.connectPeerRequest();
     request.setName(name.c_str());
-    return pump(loop, request.send(), timeoutMs, name, entry, options);
+    return pump(loop, network, request.send(), timeoutMs, name, entry, options);
   }
   auto request = network.connectRequest();
   request.setName(name.c_str());
   request.setTimeoutMs(timeoutMs);
-  return pump(loop, request.send(), timeoutMs, name, entry, options);
+  return pump(loop, network, request.send(), timeoutMs, name, entry, options);
 }
 
 }  // namespace sallyport::cli

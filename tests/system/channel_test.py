@@ -198,8 +198,13 @@ class Channels(SystemTest):
             self.assertEqual(done.returncode, 1, framed[:8])
             self.assertTrue(done.stderr.startswith(b"sallyport: error:"), done.stderr)
 
+    def test_pipe_takes_no_wait_without_messages(self):
+        done = self.site.cli("pipe", "echo", "--wait", "3", check=False)
+        self.assertEqual(done.returncode, 2)
+        self.assertIn(b"--wait belongs to --messages", done.stderr)
+
     def test_pipe_fails_when_there_is_no_standard_output_for_what_comes(self):
-        done = subprocess.run(f"exec {binary('sallyport')} pipe echo --wait 1 -c {self.site.config} >&-", shell=True,
+        done = subprocess.run(f"exec {binary('sallyport')} pipe echo -c {self.site.config} >&-", shell=True,
                               input=b"comes back", stderr=subprocess.PIPE, timeout=60)
         self.assertEqual(done.returncode, 1, done.stderr)
         self.assertIn(b"error: ", done.stderr)
@@ -264,6 +269,25 @@ class Patience(SystemTest):
             peer.ended()
             peer.close()
             wait_until(lambda: site.counter("connections") == 0, 10, "netd holds no connection any more")
+
+    def test_a_pipe_without_our_vault_is_not_blamed_on_the_other_side(self):
+        far, site = self.site("far"), self.site("without-vault")
+        far.peer("near", site.key("client"))
+        port = far.listen("in", ["near"], "echo")
+        far.start()
+        site.limits["handshake_timeout_ms"] = 500
+        site.peer("far", far.publics["server"])
+        site.connect_entry("out", ("127.0.0.1", port), "far", listen=False)
+        vaultd = site.start_vaultd()
+        site.start_netd()
+        vaultd.kill()
+        vaultd.wait()
+        wait_until(lambda: site.net_status()["vault"] != "connected", 30, "netd has noticed it")
+        done = site.cli("pipe", "out", check=False)
+        self.assertEqual(done.returncode, 1)
+        error, hint = done.stderr.decode().splitlines()
+        self.assertIn("`out`: no channel in time, and netd has no connection to vaultd (", error)
+        self.assertIn("start vaultd on this host", hint)
 
 
 if __name__ == "__main__":
