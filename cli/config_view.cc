@@ -180,6 +180,11 @@ void inspectKeys(const Config& config, Findings& findings) {
   const auto& folder = config.vault.keys;
   const auto owners = vaultd::keyOwners(config.vault);
   const auto keys = keysInUse(config);
+  std::error_code unknown;
+  if (fs::exists(folder, unknown) && !fs::is_directory(folder, unknown)) {
+    if (auto good = vaultd::checkFolder(folder); !good) findings.errors.push_back(good.error());
+    return;
+  }
   std::vector<std::string> drawing;  // nonces
   for (const auto& [name, user] : keys) {
     std::error_code failure;

@@ -225,7 +225,9 @@ Result<void, Problem> checkFolder(const fs::path& folder, bool create) {
     if (::mkdir(folder.c_str(), 0700) != 0) return refuse(systemProblem(folder, "can't make the folder", errno));
     return {};
   }
-  if (!S_ISDIR(status.st_mode)) return refuse(Problem{folder.string() + " is not a folder", {}});
+  if (!S_ISDIR(status.st_mode))
+    return refuse(
+        Problem{folder.string() + " is not a folder", "move it away, or name another folder in the configuration"});
   if ((status.st_mode & 022) != 0) {
     return refuse(Problem{folder.string() + " can be changed by others (mode " + octal(status.st_mode) + ")",
                           "chmod 700 " + folder.string()});

@@ -95,6 +95,15 @@ TEST_F(ConfigView, AMissingKeyIsAnErrorWithItsRemedy) {
   EXPECT_NE(findings.errors[0].hint.find("sallyport key new server"), std::string::npos);
 }
 
+TEST_F(ConfigView, AKeysFolderThatIsAFileIsToldAsThat) {
+  std::ofstream(folder_ / "keys") << "no folder";
+  const auto findings = inspectSurroundings(config());
+  ASSERT_EQ(findings.errors.size(), 1u);
+  EXPECT_NE(findings.errors[0].message.find((folder_ / "keys").string() + " is not a folder"), std::string::npos)
+      << findings.errors[0].message;
+  EXPECT_EQ(findings.errors[0].hint.find("key new"), std::string::npos) << findings.errors[0].hint;
+}
+
 TEST_F(ConfigView, AMissingBlockIsMadeByPairing) {
   const auto findings = inspectSurroundings(config(
       "[[listen]]\nname = \"p\"\naddress = \"[::]:7001\"\nprotocol = \"peer\"\nkey = \"link\"\nservice = \"echo\"\n"));
