@@ -2,6 +2,7 @@
 #include "cli/arguments.h"
 
 #include <algorithm>
+#include <iterator>
 
 #include "common/config.h"
 
@@ -48,6 +49,19 @@ Invocation unknownCommand(std::span<const Command> commands, const std::vector<s
                  guess.empty() ? "sallyport --help" : "did you mean `" + std::string(guess) + "`?");
 }
 
+// `command` is the one that is probably meant, or null. An option of another one would be refused as well.
+Invocation unknownOption(const std::string& option, const Command* command, const std::vector<std::string>& known) {
+  std::vector<std::string_view> names(known.begin(), known.end());
+  if (command != nullptr) {
+    names = {"--config", "--help", "--version"};
+    names.insert(names.end(), command->options.begin(), command->options.end());
+  }
+  for (auto& name : names) name = name.substr(0, name.find('='));
+  const auto guess = nearest(option, names);
+  const auto help = "sallyport " + (command == nullptr ? "" : std::string(command->name) + " ") + "--help";
+  return mistake("no option `" + option + "`", guess.empty() ? help : "did you mean `" + std::string(guess) + "`?");
+}
+
 }  // namespace
 
 Invocation parseCommandLine(std::span<const Command> commands, const std::vector<std::string>& words) {
@@ -81,11 +95,10 @@ Invocation parseCommandLine(std::span<const Command> commands, const std::vector
     const bool repeats = isKnown(option + "=*");
     const bool takesValue = repeats || isKnown(option + "=");
     if (!takesValue && !isKnown(option)) {
-      std::vector<std::string_view> names(known.begin(), known.end());
-      const auto guess = nearest(option, names);
-      return mistake(
-          "no option `" + option + "`",
-          guess.empty() ? "sallyport --help" : "did you mean `" + std::string(guess.substr(0, guess.find('='))) + "`?");
+      auto positional = result.arguments.words;
+      std::copy_if(words.begin() + static_cast<ptrdiff_t>(i) + 1, words.end(), std::back_inserter(positional),
+                   [](const std::string& other) { return !other.starts_with('-'); });
+      return unknownOption(option, findCommand(commands, positional), known);
     }
     if (!takesValue && equals != word.npos) return mistake("`" + option + "` takes no value", "sallyport --help");
     if (!repeats && result.arguments.has(option)) return mistake("`" + option + "` is given twice", "sallyport --help");
