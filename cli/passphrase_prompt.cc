@@ -112,7 +112,12 @@ SecretOrProblem readSecretFromInput(const std::string& question) {
 SecretOrProblem readSecretFrom(int fd) { return readSecret(fd, true, "descriptor " + std::to_string(fd)); }
 
 SecretOrProblem readPassphraseFile(const std::filesystem::path& file) {
-  auto text = vaultd::readPrivate(file, {});
+  bool missing = false;
+  auto text = vaultd::readPrivate(file, {}, &missing);
+  if (missing) {
+    return refuse(Problem{file.string() + ": there is no such file",
+                          "write it first: its first line is the passphrase, and its mode 0600"});
+  }
   if (!text) return text;
   text->shrinkTo(std::min(text->expose().find('\n'), text->size()));
   if (text->empty())

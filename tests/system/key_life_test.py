@@ -130,6 +130,11 @@ class KeyLife(SystemTest):
         self.assertEqual(self.slots(), ["plain"])
         self.refused("rotate", "server", "--grace", "x", says="needs a duration")
 
+    def test_a_passphrase_file_that_is_missing_is_told_with_the_remedy(self):
+        nowhere = str(self.host.dir / "nowhere")
+        said = self.refused("new", "server", "--passphrase-file", nowhere, says=f"{nowhere}: there is no such file")
+        self.assertIn("sallyport: hint: write it first", said)
+
     def test_each_slot_opens_and_a_removed_one_does_not(self):
         passphrase = self.file("passphrase", "p\n")
         credential = self.file("credential", "0123456789abcdef0123456789abcdef")
