@@ -253,7 +253,8 @@ void tellVault(EventLoop& loop, const KeyFolder& folder, const vaultd::ChangedKe
     if (!answer) return warn("the vault " + answer.error() + "; it uses the change when it is started again");
     state = stateIn(answer->getStatus(), name);
   }
-  if (state.empty()) return say("the running vault was started without `" + name + "`: it is not used there");
+  if (state.empty())
+    return say("the running vault was started without `" + name + "`: restart vaultd, so that it is used there");
   // Who locked it wants a person to unlock it: a timer that rotates must not.
   if (state == "locked") {
     return say("the running vault has `" + name + "` locked; `sallyport unlock " + name + "` brings the change to it");

@@ -66,6 +66,7 @@ class Pairing(SystemTest):
         near, far, said = self.by_channel("one")
         self.assertEqual(fingerprint_of(near), far)
         self.assertIn("active on both hosts", said)
+        self.assertIn("the running vault was started without `one`: restart vaultd", said)
         self.assertEqual(self.kind(self.branch, "one"), ["peer-block", "A", "1", "active"])
         self.assertEqual(self.kind(self.hq, "one"), ["peer-block", "B", "1", "active"])
         blocks = [self.secret(site, "one") for site in (self.hq, self.branch)]
