@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <set>
+#include <thread>
 
 #include "common/find_program.h"
 #include "common/socket_group.h"
@@ -211,6 +212,22 @@ void inspectKeys(const Config& config, Findings& findings) {
   inspectBaseMode(config, owners, findings);
 }
 
+// A frame that isn't whole yet is held in its worker's share of the buffers; one that can't fit ends its connection.
+void inspectFrames(const Config& config, Findings& findings) {
+  const auto workers = config.net.workers == 0 ? std::max(1u, std::thread::hardware_concurrency()) : config.net.workers;
+  const uint64_t share = (uint64_t{config.limits.bufferMiB} << 20) / workers;
+  const auto inspect = [&](std::string_view title, const auto& entry) {
+    if (entry.protocol != Protocol::Peer || entry.framing.maxFrameBytes <= share) return;
+    findings.warnings.push_back(std::string(title) + " `" + entry.name + "`: max_frame_bytes is " +
+                                std::to_string(entry.framing.maxFrameBytes) + ", but each of " +
+                                std::to_string(workers) + " workers has " + std::to_string(share) +
+                                " bytes of buffer_mib: a longer frame ends its connection as memory_limit. Raise "
+                                "buffer_mib, or lower max_frame_bytes");
+  };
+  for (const auto& entry : config.listens) inspect("[[listen]]", entry);
+  for (const auto& entry : config.connects) inspect("[[connect]]", entry);
+}
+
 void inspectPassphrase(const Config& config, Findings& findings) {
   const auto& file = config.vault.passphraseFile;
   if (file.empty() || isClosedToUs(file, findings)) return;
@@ -316,6 +333,7 @@ Findings inspectSurroundings(const Config& config) {
   findings.warnings = config.warnings;
   inspectTokens(config, findings);
   inspectKeys(config, findings);
+  inspectFrames(config, findings);
   inspectPassphrase(config, findings);
   inspectGroups(config, findings);
   inspectUsers(config, findings);

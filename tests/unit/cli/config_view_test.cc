@@ -104,6 +104,24 @@ TEST_F(ConfigView, AKeysFolderThatIsAFileIsToldAsThat) {
   EXPECT_EQ(findings.errors[0].hint.find("key new"), std::string::npos) << findings.errors[0].hint;
 }
 
+TEST_F(ConfigView, AFrameThatNoWorkerCanHoldIsWarnedOf) {
+  const auto warnings = [this](std::string_view workers, std::string_view frame) {
+    const auto found = inspectSurroundings(config("[net]\nworkers = " + std::string(workers) +
+                                                  "\n[limits]\nbuffer_mib = 32\n[[listen]]\nname = \"p\"\naddress = "
+                                                  "\"[::]:7001\"\nprotocol = \"peer\"\nkey = \"link\"\nservice = "
+                                                  "\"echo\"\nmax_frame_bytes = " +
+                                                  std::string(frame) + "\n"))
+                           .warnings;
+    return std::ranges::count_if(found, [](const std::string& warning) {
+      return warning.starts_with("[[listen]] `p`: max_frame_bytes is ") && warning.find("memory_limit") != warning.npos;
+    });
+  };
+  EXPECT_EQ(warnings("2", "16777216"), 0);
+  EXPECT_EQ(warnings("2", "16777217"), 1);
+  EXPECT_EQ(warnings("1", "33554432"), 0);
+  EXPECT_EQ(warnings("4", "16777216"), 1);
+}
+
 TEST_F(ConfigView, AMissingBlockIsMadeByPairing) {
   const auto findings = inspectSurroundings(config(
       "[[listen]]\nname = \"p\"\naddress = \"[::]:7001\"\nprotocol = \"peer\"\nkey = \"link\"\nservice = \"echo\"\n"));
