@@ -213,14 +213,18 @@ void inspectKeys(const Config& config, Findings& findings) {
 }
 
 // A frame that isn't whole yet is held in its worker's share of the buffers; one that can't fit ends its connection.
+// Nobody is warned of the two defaults, which on many cores are like that.
 void inspectFrames(const Config& config, Findings& findings) {
   const auto workers = config.net.workers == 0 ? std::max(1u, std::thread::hardware_concurrency()) : config.net.workers;
   const uint64_t share = (uint64_t{config.limits.bufferMiB} << 20) / workers;
+  const bool bufferChosen = config.limits.bufferMiB != LimitsConfig{}.bufferMiB;
   const auto inspect = [&](std::string_view title, const auto& entry) {
-    if (entry.protocol != Protocol::Peer || entry.framing.maxFrameBytes <= share) return;
+    const uint32_t longest = entry.framing.maxFrameBytes;
+    if (entry.protocol != Protocol::Peer || longest <= share) return;
+    if (!bufferChosen && longest == DEFAULT_MAX_FRAME_BYTES) return;
     findings.warnings.push_back(std::string(title) + " `" + entry.name + "`: max_frame_bytes is " +
-                                std::to_string(entry.framing.maxFrameBytes) + ", but each of " +
-                                std::to_string(workers) + " workers has " + std::to_string(share) +
+                                std::to_string(longest) + ", but each of " + std::to_string(workers) + " workers has " +
+                                std::to_string(share) +
                                 " bytes of buffer_mib: a longer frame ends its connection as memory_limit. Raise "
                                 "buffer_mib, or lower max_frame_bytes");
   };
