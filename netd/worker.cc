@@ -134,9 +134,7 @@ void Worker::relieveIn(uint64_t delayMs) {
                    .eagerlyEvaluate(nullptr);
 }
 
-bool Worker::mayHold(size_t bytes) {
-  if (!budget_->exceeded()) return true;
-  relieve();
+bool Worker::mayHold(size_t bytes) const {
   return bytes > FIRST_WORD_BYTES ? !budget_->exceeded() : !budget_->farExceeded();
 }
 

@@ -71,9 +71,9 @@ class Worker {
   void soon(std::function<void()> work);
   // The connection has bytes that wait for a slow reader (or no longer). May fail the longest-waiting one.
   void setWaiting(Connection& connection, bool waiting);
-  // A handshake that holds so many bytes, and wants to go on. While memory is short those pay who have waited longest
-  // for it, and handshakes that hold a lot; who is about to say his first word isn't kept out.
-  bool mayHold(size_t bytes);
+  // A handshake that holds so many bytes, and wants to go on. While memory is short one that holds a lot doesn't; who
+  // is about to say his first word isn't kept out.
+  bool mayHold(size_t bytes) const;
 
   // Handshakes under way, oldest first: they share one deadline, so the front one is always the next to time out.
   void startHandshake(Connection& connection, bool incoming);
