@@ -225,7 +225,7 @@ void inspectFrames(const Config& config, Findings& findings) {
     findings.warnings.push_back(std::string(title) + " `" + entry.name + "`: max_frame_bytes is " +
                                 std::to_string(longest) + ", but each of " + std::to_string(workers) + " workers has " +
                                 std::to_string(share) +
-                                " bytes of buffer_mib: a longer frame ends its connection as memory_limit. Raise "
+                                " bytes of buffer_mib: a longer frame can end its connection as memory_limit. Raise "
                                 "buffer_mib, or lower max_frame_bytes");
   };
   for (const auto& entry : config.listens) inspect("[[listen]]", entry);

@@ -303,7 +303,7 @@ void checkBoundOnce(const Config& config, Reader& reader) {
       reader.fail(line,
                   what + ": " + toString(address) + " can't be listened on beside " + toString(other->address) +
                       " of " + other->what,
-                  "a wildcard address takes its port on all addresses: give each its own port");
+                  "both are the same address, or one is a wildcard that takes the port on all: give each its own port");
     }
   };
   claim(UnixAddress{config.vault.socket}, "`socket` in [vault]", 0);

@@ -32,7 +32,8 @@ inline void leaveChannel(const std::shared_ptr<ChannelState>& state, Worker& wor
   if (failure && !state->broken && !state->ended) state->broken = failure;
   state->ended = true;
   // Not now: a program's object may be the caller.
-  worker.soon([state] {
+  worker.soon([state, failure] {
+    if (failure == wire::DropReason::MemoryLimit) state->inbox.wipeAll();  // else nothing would be gained
     if (state->onNews) state->onNews();
     if (state->onSent) state->onSent();
   });

@@ -142,6 +142,7 @@ static std::unique_ptr<Connection> openTunnel(Worker& worker, std::shared_ptr<co
 void Listener::acceptPlain(kj::AutoCloseFd socket) {
   const auto entry = worker_.entries().find(entryId_);
   if (entry == nullptr) return;
+  setAbruptClose(socket);
   worker_.stats().add(Counter::PlainAccepted);
   worker_.stats().add(entryId_, EntryCounter::Accepted);
   if (worker_.stats().get(Counter::Connections) >= worker_.limits().connections) {

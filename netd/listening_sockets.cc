@@ -75,6 +75,9 @@ int tcpListener(const NumericAddress& address, bool shared) {
   const int on = 1;
   setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
   if (shared) setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &on, sizeof on);
+  // Whatever the host's default is: [::] takes IPv4 too, as the check of a configuration says.
+  const int off = 0;
+  if (address.storage.ss_family == AF_INET6) setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &off, sizeof off);
   if (bind(fd, address.get(), address.length) != 0) {
     const int error = errno;
     owned = nullptr;

@@ -29,7 +29,6 @@ namespace sallyport::netd {
 
 namespace {
 
-constexpr const char* VAULT_CONNECTED = "connected";
 constexpr uint32_t VAULT_RETRY_MS = 100;
 constexpr uint32_t KILL_AFTER_DRAIN_MS = 2000;
 
@@ -196,6 +195,7 @@ void Monitor::sendListener(WorkerProcess& worker, uint32_t id, const Listening& 
   if (!servedBy(id, worker)) return;
   const bool isListen =
       std::ranges::any_of(config_.listens, [&](const ListenEntry& entry) { return ids_.of(true, entry.name) == id; });
+  KJ_REQUIRE(!listening.sockets.empty());
   const size_t own = std::min<size_t>(worker.index(), listening.sockets.size() - 1);
   worker.sendFd(isListen ? ControlKind::WireListener : ControlKind::PlainListener, id, listening.sockets[own]);
 }
@@ -397,7 +397,7 @@ void Monitor::connectVault() {
                                   config_.vault.netSocket.filename()
                             : config_.vault.netSocket;
       worker->sendVaultLink(kj::AutoCloseFd(connectUnix(path)));
-      vaultState_ = VAULT_CONNECTED;
+      vaultState_ = "connected";
     } catch (const kj::Exception&) {
       vaultState_ = "can't connect to " + config_.vault.netSocket.string() + ": is vaultd running?";
       waiting = true;
@@ -459,8 +459,13 @@ Result<Reloaded, NotReloaded> Monitor::apply(std::string_view text) {
   if (!made) return refuse(NotReloaded::by(made.error(), config_.file));
   auto& [bound, heirs] = *made;
   const Reloaded done{describeChanges(config_, *fresh), needsRestart(config_, *fresh)};
+  const auto encoded = encodeWorkerConfig(*fresh, ids_, generation_ + 1, workerCount_);
+  std::map<WorkerProcess*, kj::AutoCloseFd> configs;
+  for (auto& worker : workers_) {
+    if (worker->ready()) configs.emplace(worker.get(), writeMemoryFile("netd config", encoded));
+  }
 
-  // From here on nothing fails. Entries that are gone or moved lose their listeners first.
+  // From here on it is done. Entries that are gone or moved lose their listeners first.
   const Purposes wanted = purposesOf(*fresh);
   for (auto it = listeners_.begin(); it != listeners_.end();) {
     auto& [id, listening] = *it;
@@ -476,18 +481,27 @@ Result<Reloaded, NotReloaded> Monitor::apply(std::string_view text) {
     }
     it = listeners_.erase(it);
   }
+  std::vector<uint32_t> begun;
+  for (auto& [id, listening] : bound) {
+    begun.push_back(id);
+    listeners_[id] = std::move(listening);
+  }
   config_ = std::move(*fresh);
   ++generation_;
   setTargets();
-  const auto encoded = encodeWorkerConfig(config_, ids_, generation_, workerCount_);
-  for (auto& worker : workers_) {
-    if (!worker->ready()) continue;
-    std::vector<kj::AutoCloseFd> fds;
-    fds.push_back(writeMemoryFile("netd config", encoded));
-    worker->send({.kind = ControlKind::Config}, {}, std::move(fds));
-    for (const auto& [id, listening] : bound) sendListener(*worker, id, listening);
+  for (auto& [worker, file] : configs) {
+    try {
+      std::vector<kj::AutoCloseFd> fds;
+      fds.push_back(kj::mv(file));
+      worker->send({.kind = ControlKind::Config}, {}, std::move(fds));
+      for (const uint32_t id : begun) sendListener(*worker, id, listeners_[id]);
+    } catch (const kj::Exception& e) {
+      // It gets all of it when it starts again.
+      logError("worker " + std::to_string(worker->index()) +
+               " can't be told of a reload: " + sanitized(std::string(e.getDescription().cStr())));
+      worker->condemn();
+    }
   }
-  for (auto& [id, listening] : bound) listeners_[id] = std::move(listening);
   logInfo("reloaded: " + done.changes);
   return done;
 }
@@ -522,7 +536,10 @@ std::vector<std::byte> Monitor::statusReport() const {
                            [this](bool isListen, const std::string& name) {
                              const uint32_t id = const_cast<EntryIds&>(ids_).of(isListen, name);
                              std::string problem = dialer_.problem(id);
-                             if (problem.empty() && vaultState_ != VAULT_CONNECTED) problem = "no vault to ask";
+                             const auto asks = [](const auto& worker) {
+                               return worker->ready() && !worker->wantsVault;
+                             };
+                             if (problem.empty() && std::ranges::none_of(workers_, asks)) problem = "no vault to ask";
                              return MonitorStatus::Entry{id, std::move(problem)};
                            },
                        .workerCount = workerCount_,

@@ -57,7 +57,7 @@ class Monitor {
   using Listeners = std::map<uint32_t, Listening>;  // by entry
   using Purposes = std::map<uint32_t, std::string>;
   struct NewListeners {
-    Listeners bound;                     // those of heirs have no sockets yet
+    Listeners bound;                     // those of heirs are empty until apply() moves the sockets
     std::map<uint32_t, uint32_t> heirs;  // from the entry that gives its sockets up to the one that takes them
   };
 

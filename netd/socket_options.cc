@@ -31,14 +31,9 @@ Hearing hearingOf(int fd) {
 }
 
 void setForAccepted(int listener, bool wire, const WorkerLimits& limits) {
-  // Of a configuration before this one, and perhaps of another entry.
-  setOption(listener, SOL_SOCKET, SO_KEEPALIVE, 0);
-  setGentleClose(listener);
   setNoDelay(listener);
-  if (wire)
-    setLiveness(listener, limits);
-  else
-    setAbruptClose(listener);
+  setOption(listener, SOL_SOCKET, SO_KEEPALIVE, 0);  // of a configuration before this one, perhaps of another entry
+  if (wire) setLiveness(listener, limits);
 }
 
 void setAbruptClose(int fd) {

@@ -12,8 +12,8 @@ namespace sallyport::netd {
 void setNoDelay(int fd);
 // Keepalive: an idle session of a dead peer ends.
 void setLiveness(int fd, const WorkerLimits& limits);
-// The same for all that will be accepted on a listener, which inherit it (Linux): so no accepted connection pays for
-// it. `wire`: they get what setNoDelay() and setLiveness() set; else setNoDelay() and setAbruptClose().
+// The same for all that will connect to a listener, which inherit it (Linux): so no accepted connection pays for it. Of
+// the encrypted side (`wire`) setLiveness() too. Nothing here may be vital: who has connected before has other options.
 void setForAccepted(int listener, bool wire, const WorkerLimits& limits);
 // What the kernel knows of the peer. (TCP_USER_TIMEOUT isn't used: it ends the session of a peer that lives, but reads
 // nothing for so long.)

@@ -205,7 +205,7 @@ void VaultClient::pumpEach(proto::Net::Client& net) {
 }
 
 // An answer that goes sends its Finish: a system call here, and one and a wake-up in the vault, for nothing that
-// anybody waits for. So it goes along with the next call.
+// anybody waits for. So it goes along with the next call. (Answers with keys are wiped as they go: common/link.h.)
 void VaultClient::keepRead(std::shared_ptr<void> answer) {
   read_.push_back(std::move(answer));
   if (letGoArmed_) return;

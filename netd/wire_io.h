@@ -29,6 +29,9 @@ class BufferBudget {
   void setLimit(size_t bytes) { limit_ = bytes; }
   bool exceeded() const { return used_ > limit_; }
   bool farExceeded() const { return used_ / 2 > limit_; }
+  // Beyond the limit a quarter more, for those who need little.
+  bool reserveExceeded() const { return used_ > limit_ && used_ - limit_ > limit_ / 4; }
+  size_t used() const { return used_; }
   void take(size_t bytes) {
     used_ += bytes;
     stats_.add(Counter::BufferBytes, bytes);

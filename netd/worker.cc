@@ -114,12 +114,19 @@ void Worker::relieve() {
     Connection* longest = waiting_.front();
     if (longest == nullptr) return;
     const uint64_t waitedMs = loop_.nowMs() - longest->waitingSinceMs;
-    if (waitedMs < MIN_WAIT_MS && !budget_->farExceeded()) return relieveIn(MIN_WAIT_MS - waitedMs);
+    if (waitedMs < MIN_WAIT_MS && !budget_->farExceeded()) {
+      if (budget_->reserveExceeded()) relieveIn(MIN_WAIT_MS - waitedMs);
+      return;
+    }
+    const size_t before = budget_->used();
     longest->fail(DropReason::MemoryLimit);
+    // What a channel has received goes a little later: nobody else pays meanwhile.
+    if (budget_->used() >= before) return relieveIn(1);
   }
 }
 
-// Those who hold the memory may be silent from here on: nothing else would tell of them.
+// Those who hold the memory may be silent from here on, and nothing else would tell of them. While there is a reserve
+// it keeps nobody out, and who only pauses stays.
 void Worker::relieveIn(uint64_t delayMs) {
   if (relieveArmed_) return;
   relieveArmed_ = true;
@@ -135,7 +142,7 @@ void Worker::relieveIn(uint64_t delayMs) {
 }
 
 bool Worker::mayHold(size_t bytes) const {
-  return bytes > FIRST_WORD_BYTES ? !budget_->exceeded() : !budget_->farExceeded();
+  return bytes > FIRST_WORD_BYTES ? !budget_->exceeded() : !budget_->reserveExceeded();
 }
 
 void Worker::yield(Connection& connection) {
@@ -407,6 +414,7 @@ void Worker::onConfig(kj::AutoCloseFd fd) {
     c = next;
   }
   recheckBlocks();
+  relieve();  // the limit may be lower
 }
 
 // Sessions don't outlive the block that they were made with: what the vault would use now is asked, once an entry.

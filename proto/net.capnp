@@ -90,7 +90,8 @@ struct NetReloadOutcome {
 interface Listener {
   accept @0 (timeoutMs :UInt32 = 0) -> (outcome :AcceptOutcome);
   # The next channel. 0 waits for ever. A channel handed over is not lost by a timeout of another call. `unknownName` when a
-  # reload has taken the entry away, also while the call waits; with the entry its listeners come back.
+  # reload has taken the entry away, or given it another service, also while the call waits; with the entry its listeners come
+  # back, so a program may call again after a pause.
 
   close @1 () -> ();
 
@@ -125,8 +126,8 @@ interface Channel {
 
   receive @1 (maxMessages :UInt32 = 1024, timeoutMs :UInt32 = 0) -> (received :Received);
   # At least one message, or the end. timeoutMs 0 waits for ever; on a timeout: no messages and `end` = open, nothing lost.
-  # Messages that arrived before an end are delivered before the end is told; also when a send has failed meanwhile (the
-  # end is `broken` then). Calls are answered in order. A frame of the peer protocol that fits no answer (2 MiB less 4 KiB)
+  # Messages that arrived before an end are delivered before the end is told (but `memory_limit` takes them away); also when a
+  # send has failed meanwhile (the end is `broken` then). Calls are answered in order. A frame of the peer protocol that fits no answer (2 MiB less 4 KiB)
   # can't be received here: what came before it is, then the channel is broken as `frame_too_large`. PeerChannel takes all
   # that the entry allows. After your own close(): `broken`, "closed"; a call that waits then is told `ended`.
 

@@ -126,6 +126,7 @@ struct PeerChannel::Impl {
       ask(netd);
     } catch (const Error& error) {
       if (error.code() != Code::timedOut) throw;
+      netd.hangUp();
       object.wire = nullptr;
       givenUp = reason;
       throw Error(Code::timedOut, detail);

@@ -102,6 +102,11 @@ Wire::~Wire() {
   wipe(out_);
 }
 
+void Wire::hangUp() noexcept {
+  dead_ = true;
+  if (owner_ == ::getpid()) ::shutdown(fd_, SHUT_RDWR);
+}
+
 void Wire::die(Code code, const std::string& detail) {
   dead_ = true;
   throw Error(code, detail);

@@ -53,6 +53,8 @@ class Wire {
   }
   // The same with a time of its own for each next answer.
   void askAllWithin(std::span<Call> calls, std::chrono::milliseconds wait);
+  // Ends the connection for netd too, whoever else holds it: a child that was forked has a copy.
+  void hangUp() noexcept;
   static constexpr std::chrono::milliseconds FOR_EVER{int64_t{100} * 365 * 86'400'000};
   // Gives an imported capability back. Never waits, never throws: a wire that can't take it is dying.
   void release(uint32_t capability) noexcept;

@@ -231,6 +231,18 @@ TEST_F(AProgram, ThatDoesNotAcceptHoldsLittleOfEachChannelAndAllOfItIsCounted) {
   EXPECT_TRUE(stats.get(Counter::BufferBytes) >= opened || stats.get(wire::DropReason::NoAcceptor) > 0);
 }
 
+TEST_F(AProgram, WhoseChannelHasToGoForItsMemoryHoldsNoneOfIt) {
+  serve({.bufferBytes = 40'000});
+  Peer peer = connected(CHANNEL);
+  auto channel = accept();
+  say(peer, std::string(60'000, 'x'));  // and is not received
+  EXPECT_TRUE(until([&] { return stats.get(wire::DropReason::MemoryLimit) == 1; }));
+  EXPECT_TRUE(until([&] { return stats.get(Counter::BufferBytes) == 0; }));
+  const auto received = answer(channel.receiveRequest().send());
+  EXPECT_EQ(received->getReceived().getMessages().size(), 0u);
+  EXPECT_EQ(std::string(received->getReceived().getReason().cStr()), "memory_limit");
+}
+
 TEST_F(AProgram, ThatDoesNotReceiveHoldsNoMoreThanTheBudget) {
   static constexpr uint64_t BUDGET = 1 << 20;
   serve({.bufferBytes = BUDGET});
