@@ -127,9 +127,10 @@ interface Channel {
   receive @1 (maxMessages :UInt32 = 1024, timeoutMs :UInt32 = 0) -> (received :Received);
   # At least one message, or the end. timeoutMs 0 waits for ever; on a timeout: no messages and `end` = open, nothing lost.
   # Messages that arrived before an end are delivered before the end is told (but `memory_limit` takes them away); also when a
-  # send has failed meanwhile (the end is `broken` then). Calls are answered in order. A frame of the peer protocol that fits no answer (2 MiB less 4 KiB)
-  # can't be received here: what came before it is, then the channel is broken as `frame_too_large`. PeerChannel takes all
-  # that the entry allows. After your own close(): `broken`, "closed"; a call that waits then is told `ended`.
+  # send has failed meanwhile (the end is `broken` then). Calls are answered in order. A frame of the peer protocol that fits no
+  # answer (2 MiB less 4 KiB) can't be received here: what came before it is, then the channel is broken as `frame_too_large`.
+  # PeerChannel takes all that the entry allows. After your own close(): `broken`, "closed"; a call that waits then is told
+  # `ended`.
 
   close @2 () -> ();
   # Sends what is queued, then closes. Messages not yet received are thrown away.
