@@ -1,17 +1,11 @@
-// channel_rpc.cc - see channel_rpc.h. A call that waits is in a queue as long as its caller waits for it, and no
-// longer: its context dies with it.
+// channel_rpc.cc - see channel_rpc.h.
 #include "netd/channel_rpc.h"
 
 #include <algorithm>
-#include <deque>
-#include <utility>
 #include <vector>
 
-#include <kj/async.h>
-
 #include "common/capnp_bytes.h"
-#include "netd/send_queue.h"
-#include "netd/worker.h"
+#include "netd/channel_object.h"
 
 namespace sallyport::netd {
 
@@ -22,28 +16,13 @@ namespace {
 constexpr size_t MAX_ANSWER_BYTES = (2 << 20) - 4096;  // what a message of [net] socket may hold
 constexpr size_t RECEIVE_BYTES = 256 * 1024;           // texts in one answer: about what a socket takes at once
 
-class ChannelImpl final : public proto::Channel::Server {
+class ChannelImpl final : public ChannelObject<proto::Channel> {
  public:
   ChannelImpl(Worker& worker, std::shared_ptr<ChannelState> state, ObjectCount count)
-      : worker_(worker),
-        state_(std::move(state)),
-        counted_(std::move(count)),
-        alive_(std::make_shared<bool>(true)),
-        sends_(state_) {
-    state_->inbox.claim();
-    state_->onNews = [this] { answerReceives(); };
-    state_->onSent = [this] { sends_.goOn(); };
-    if (state_->connection != nullptr) state_->connection->resumeReading();
-  }
-  ~ChannelImpl() noexcept(false) {
-    *alive_ = false;
-    receives_.clear();  // their callers are gone
-    sends_.forget();
-    closeNow(false);
-  }
+      : ChannelObject(worker, std::move(state), std::move(count), MAX_CALLS_WAITING) {}
 
   kj::Promise<void> send(SendContext context) override {
-    if (closed_ || sends_.over()) return refuseSend(context, NetRefusal::CLOSED);
+    if (sendsAreOver()) return refuseSend(context, NetRefusal::CLOSED);
     for (auto message : context.getParams().getMessages()) {
       if (message.getData().size() > state_->maxMessageBytes) return refuseSend(context, NetRefusal::TOO_BIG);
     }
@@ -54,62 +33,22 @@ class ChannelImpl final : public proto::Channel::Server {
     });
   }
 
-  kj::Promise<void> finish(FinishContext context) override {
-    if (closed_) {
-      context.getResults().initOutcome().setRefused(NetRefusal::CLOSED);
-      return kj::READY_NOW;
-    }
-    return sends_.enqueue(
-        kj::mv(context), [](ChannelWire& connection, FinishContext&) { connection.sendEnd(); }, true);
-  }
-
-  kj::Promise<void> receive(ReceiveContext context) override {
-    if (closed_) {
-      context.getResults().initReceived().setEnd(proto::ChannelEnd::BROKEN);
-      context.getResults().getReceived().setReason("closed");
-      return kj::READY_NOW;
-    }
-    if (receives_.empty() && ready()) {
-      fill(context);
-      return kj::READY_NOW;
-    }
-    KJ_REQUIRE(receives_.size() < MAX_CALLS_WAITING, "too many calls wait");
-    context.allowCancellation();  // a client that leaves must not keep the channel by its open call
-    const uint32_t timeoutMs = context.getParams().getTimeoutMs();
-    auto paf = kj::newPromiseAndFulfiller<void>();
-    auto waiting = std::make_shared<WaitingReceive>(WaitingReceive{kj::mv(context), kj::mv(paf.fulfiller), nullptr});
-    if (timeoutMs != 0) {
-      waiting->timer = worker_.loop()
-                           .timer()
-                           .afterDelay(timeoutMs * kj::MILLISECONDS)
-                           .then([this, weak = std::weak_ptr(waiting)] { onReceiveTimeout(weak); })
-                           .eagerlyEvaluate(nullptr);
-    }
-    receives_.push_back(waiting);
-    // The context dies with the call: a caller that gives up takes it out of the queue.
-    return paf.promise.attach(kj::defer([this, weak = std::weak_ptr(waiting), alive = alive_] {
-      if (*alive) std::erase(receives_, weak.lock());
-    }));
-  }
-
-  kj::Promise<void> close(CloseContext) override {
-    closeNow(true);
-    return kj::READY_NOW;
-  }
-
  private:
-  struct WaitingReceive {
-    ReceiveContext context;
-    kj::Own<kj::PromiseFulfiller<void>> done;
-    kj::Maybe<kj::Promise<void>> timer;
-  };
-
-  static kj::Promise<void> refuseSend(SendContext& context, NetRefusal reason) {
-    context.getResults().initOutcome().setRefused(reason);
-    return kj::READY_NOW;
+  bool answer(ReceiveContext& context) override {
+    if (state_->inbox.empty() && !state_->ended) return false;
+    fill(context);
+    return true;
   }
 
-  bool ready() const { return !state_->inbox.empty() || state_->ended; }
+  void answerTimeout(ReceiveContext& context) override {
+    context.getResults().initReceived().setEnd(proto::ChannelEnd::OPEN);
+  }
+
+  void answerClosed(ReceiveContext& context, bool waited) override {
+    auto received = context.getResults().initReceived();
+    received.setEnd(waited ? proto::ChannelEnd::ENDED : proto::ChannelEnd::BROKEN);
+    if (!waited) received.setReason("closed");
+  }
 
   void fill(ReceiveContext& context) {
     // A foreign peer's frame that no answer can hold: for this interface it is too large.
@@ -145,52 +84,7 @@ class ChannelImpl final : public proto::Channel::Server {
     if (state_->connection != nullptr) state_->connection->resumeReading();
   }
 
-  void answerReceives() {
-    while (!receives_.empty() && ready()) {
-      auto waiting = receives_.front();
-      receives_.pop_front();
-      waiting->timer = nullptr;
-      fill(waiting->context);
-      waiting->done->fulfill();
-    }
-  }
-
-  void onReceiveTimeout(const std::weak_ptr<WaitingReceive>& weak) {
-    // Not inside the timer that the call owns.
-    worker_.loop().defer([this, weak, alive = alive_] {
-      if (!*alive) return;
-      const auto waiting = weak.lock();
-      if (waiting == nullptr || std::erase(receives_, waiting) == 0) return;  // answered meanwhile
-      waiting->context.getResults().initReceived().setEnd(proto::ChannelEnd::OPEN);
-      waiting->done->fulfill();
-    });
-  }
-
-  void closeNow(bool orderly) {
-    if (closed_) return;
-    closed_ = true;
-    state_->onNews = nullptr;
-    state_->onSent = nullptr;
-    if (state_->connection != nullptr) state_->connection->close(orderly);
-    state_->ended = true;
-    state_->inbox.wipeAll();
-    auto receives = std::move(receives_);
-    for (auto& waiting : receives) {
-      waiting->timer = nullptr;
-      waiting->context.getResults().initReceived().setEnd(proto::ChannelEnd::ENDED);
-      waiting->done->fulfill();
-    }
-    sends_.answerAll();
-  }
-
-  Worker& worker_;
-  std::shared_ptr<ChannelState> state_;
-  Counted counted_;
-  std::shared_ptr<bool> alive_;
-  std::deque<std::shared_ptr<WaitingReceive>> receives_;
-  SendQueue sends_;
   std::vector<size_t> sizesScratch_;
-  bool closed_ = false;
 };
 
 }  // namespace

@@ -5,11 +5,8 @@
 #include <algorithm>
 #include <vector>
 
-#include <kj/async.h>
-
 #include "common/capnp_bytes.h"
-#include "netd/send_queue.h"
-#include "netd/worker.h"
+#include "netd/channel_object.h"
 
 namespace sallyport::netd {
 
@@ -21,28 +18,13 @@ constexpr size_t ANSWER_BYTES = 512 * 1024;
 // What a send is cut into: below the limit of whoever keeps the default, and well inside the worker's scratch memory.
 constexpr uint32_t SENT_FRAME_BYTES = 64 * 1024 - wire::PEER_OVERHEAD_BYTES;
 
-class PeerChannelImpl final : public proto::PeerChannel::Server {
+class PeerChannelImpl final : public ChannelObject<proto::PeerChannel> {
  public:
   PeerChannelImpl(Worker& worker, std::shared_ptr<ChannelState> state, ObjectCount count)
-      : worker_(worker),
-        state_(std::move(state)),
-        counted_(std::move(count)),
-        alive_(std::make_shared<bool>(true)),
-        sends_(state_) {
-    state_->inbox.claim();
-    state_->onNews = [this] { answerReceive(); };
-    state_->onSent = [this] { sends_.goOn(); };
-    if (state_->connection != nullptr) state_->connection->resumeReading();
-  }
-  ~PeerChannelImpl() noexcept(false) {
-    *alive_ = false;
-    receive_ = nullptr;  // its caller is gone
-    sends_.forget();
-    closeNow(false);
-  }
+      : ChannelObject(worker, std::move(state), std::move(count), 1) {}
 
   kj::Promise<void> send(SendContext context) override {
-    if (closed_ || sends_.over()) return refuseSend(context, NetRefusal::CLOSED);
+    if (sendsAreOver()) return refuseSend(context, NetRefusal::CLOSED);
     if (state_->reservesCode && context.getParams().getCode() == wire::PEER_CODE_CONTROL)
       return refuseSend(context, NetRefusal::RESERVED_CODE);
     const size_t most = std::min(SENT_FRAME_BYTES, state_->maxMessageBytes);
@@ -58,55 +40,8 @@ class PeerChannelImpl final : public proto::PeerChannel::Server {
     });
   }
 
-  kj::Promise<void> finish(FinishContext context) override {
-    if (closed_) {
-      context.getResults().initOutcome().setRefused(NetRefusal::CLOSED);
-      return kj::READY_NOW;
-    }
-    return sends_.enqueue(
-        kj::mv(context), [](ChannelWire& connection, FinishContext&) { connection.sendEnd(); }, true);
-  }
-
-  kj::Promise<void> receive(ReceiveContext context) override {
-    KJ_REQUIRE(receive_ == nullptr, "one receive at a time");
-    if (closed_) {
-      context.getResults().initReceived().getStatus().setBroken("closed");
-      return kj::READY_NOW;
-    }
-    if (answer(context)) return kj::READY_NOW;
-    context.allowCancellation();  // a client that leaves must not keep the channel by its open call
-    const uint32_t timeoutMs = context.getParams().getTimeoutMs();
-    auto paf = kj::newPromiseAndFulfiller<void>();
-    receive_ = std::make_shared<WaitingReceive>(WaitingReceive{kj::mv(context), kj::mv(paf.fulfiller), nullptr});
-    if (timeoutMs != 0) {
-      receive_->timer = worker_.loop()
-                            .timer()
-                            .afterDelay(timeoutMs * kj::MILLISECONDS)
-                            .then([this, weak = std::weak_ptr(receive_)] { onTimeout(weak); })
-                            .eagerlyEvaluate(nullptr);
-    }
-    return paf.promise.attach(kj::defer([this, weak = std::weak_ptr(receive_), alive = alive_] {
-      if (*alive && receive_ != nullptr && receive_ == weak.lock()) receive_ = nullptr;
-    }));
-  }
-
-  kj::Promise<void> close(CloseContext) override {
-    closeNow(true);
-    return kj::READY_NOW;
-  }
-
  private:
-  struct WaitingReceive {
-    ReceiveContext context;
-    kj::Own<kj::PromiseFulfiller<void>> done;
-    kj::Maybe<kj::Promise<void>> timer;
-  };
   enum class Verdict : uint8_t { Wait, Complete, More, TooBig, Over };
-
-  static kj::Promise<void> refuseSend(SendContext& context, NetRefusal reason) {
-    context.getResults().initOutcome().setRefused(reason);
-    return kj::READY_NOW;
-  }
 
   // What a call can be told now. `bytes` and `frames` are what it gets: so many bytes, which are so many whole frames
   // and maybe a part of one more.
@@ -186,8 +121,7 @@ class PeerChannelImpl final : public proto::PeerChannel::Server {
     if (plan.verdict == Verdict::Wait && plan.bytes > 0) plan.verdict = Verdict::More;
   }
 
-  // False if the call has to wait.
-  bool answer(ReceiveContext& context) {
+  bool answer(ReceiveContext& context) override {
     const auto params = context.getParams();
     emptyFrame_ = false;
     const Plan plan = this->plan(params.getMaxBytes(), !params.getContinued());
@@ -215,51 +149,17 @@ class PeerChannelImpl final : public proto::PeerChannel::Server {
     return true;
   }
 
-  void answerReceive() {
-    if (receive_ == nullptr || !answer(receive_->context)) return;
-    const auto waiting = std::exchange(receive_, nullptr);
-    waiting->timer = nullptr;
-    waiting->done->fulfill();
+  void answerTimeout(ReceiveContext& context) override {
+    context.getResults().initReceived().getStatus().setSlowPeer();
   }
 
-  void onTimeout(const std::weak_ptr<WaitingReceive>& weak) {
-    // Not inside the timer that the call owns.
-    worker_.loop().defer([this, weak, alive = alive_] {
-      if (!*alive) return;
-      const auto waiting = weak.lock();
-      if (waiting == nullptr || waiting != receive_) return;  // answered meanwhile
-      receive_ = nullptr;
-      waiting->context.getResults().initReceived().getStatus().setSlowPeer();
-      waiting->done->fulfill();
-    });
+  void answerClosed(ReceiveContext& context, bool) override {
+    context.getResults().initReceived().getStatus().setBroken("closed");
   }
 
-  void closeNow(bool orderly) {
-    if (closed_) return;
-    closed_ = true;
-    state_->onNews = nullptr;
-    state_->onSent = nullptr;
-    if (state_->connection != nullptr) state_->connection->close(orderly);
-    state_->ended = true;
-    state_->inbox.wipeAll();
-    if (const auto waiting = std::exchange(receive_, nullptr)) {
-      waiting->timer = nullptr;
-      waiting->context.getResults().initReceived().getStatus().setBroken("closed");
-      waiting->done->fulfill();
-    }
-    sends_.answerAll();
-  }
-
-  Worker& worker_;
-  std::shared_ptr<ChannelState> state_;
-  Counted counted_;
-  std::shared_ptr<bool> alive_;
-  SendQueue sends_;
-  std::shared_ptr<WaitingReceive> receive_;
   uint32_t code_ = 0;        // of the bytes given out last
   bool begun_ = false;       // the front frame of the inbox was given out in part
   bool emptyFrame_ = false;  // the answer at hand is an empty frame
-  bool closed_ = false;
 };
 
 }  // namespace

@@ -2,7 +2,9 @@
 // PeerChannel of proto/net.capnp).
 #pragma once
 
-#include "netd/channel_rpc.h"
+#include "netd/channel.h"
+#include "netd/live_objects.h"
+#include "proto/net.capnp.h"
 
 namespace sallyport::netd {
 
