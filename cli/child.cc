@@ -18,14 +18,15 @@ namespace {
 
 // Between fork() and exec(): only calls that are safe there. What exec leaves to a program is put back to how programs
 // expect to find it.
-[[noreturn]] void runProgram(const char* program, const char* const* arguments, bool ownGroup, Descriptors descriptors,
-                             pid_t parent, int errorFd) {
-  if (ownGroup) ::setpgid(0, 0);
+[[noreturn]] void runProgram(const char* program, const char* const* arguments, Terminal terminal,
+                             Descriptors descriptors, pid_t parent, int errorFd) {
+  if (terminal == Terminal::None) ::setpgid(0, 0);
   if (descriptors == Descriptors::StandardAlone)
     ::close_range(STDERR_FILENO + 1, ~0U, CLOSE_RANGE_CLOEXEC);  // of them errorFd is needed until exec
   for (int number = 1; number < NSIG; ++number) {
     if (number != SIGKILL && number != SIGSTOP) std::signal(number, SIG_DFL);
   }
+  if (terminal == Terminal::ToAskOnly) std::signal(SIGINT, SIG_IGN);
   sigset_t none;
   sigemptyset(&none);
   ::sigprocmask(SIG_SETMASK, &none, nullptr);
@@ -51,7 +52,7 @@ Result<void, std::string> Child::start(uint64_t nowMs) {
   if (::pipe2(fds, O_CLOEXEC) != 0) return refuse(std::string("no pipe: ") + std::strerror(errno));
   const pid_t parent = ::getpid();
   const pid_t child = ::fork();
-  if (child == 0) runProgram(program_.c_str(), arguments, ownGroup_, descriptors_, parent, fds[1]);
+  if (child == 0) runProgram(program_.c_str(), arguments, terminal_, descriptors_, parent, fds[1]);
   const int forkError = errno;
   ::close(fds[1]);
   int execError = 0;

@@ -28,16 +28,19 @@ class BackOff {
 // What a daemon gets of the descriptors that we were started with. One may be a PIN (`pin = "fd:N"`): the vault's
 // alone.
 enum class Descriptors : uint8_t { All, StandardAlone };
+// What a daemon has of our terminal. Ctrl-C there is for us alone, and we pass it on in order: a daemon in a group of
+// its own doesn't hear of it, and one that may have to ask for a passphrase is started with SIGINT ignored.
+enum class Terminal : uint8_t { None, ToAskOnly };
 
 class Child {
  public:
-  Child(std::string name, std::filesystem::path program, std::filesystem::path configFile, bool ownGroup,
+  Child(std::string name, std::filesystem::path program, std::filesystem::path configFile, Terminal terminal,
         Descriptors descriptors)
       : name_(std::move(name)),
         program_(std::move(program)),
         configFile_(std::move(configFile)),
         descriptors_(descriptors),
-        ownGroup_(ownGroup) {}
+        terminal_(terminal) {}
   Child(const Child&) = delete;
   Child& operator=(const Child&) = delete;
 
@@ -60,7 +63,7 @@ class Child {
   std::filesystem::path program_;
   std::filesystem::path configFile_;
   Descriptors descriptors_;
-  bool ownGroup_;  // Ctrl-C on the terminal reaches us alone, and we pass it on in order
+  Terminal terminal_;
   pid_t pid_ = -1;
   uint64_t startedMs_ = 0;
   uint64_t restartAtMs_ = 0;

@@ -35,10 +35,8 @@ class Supervisor {
  public:
   Supervisor(Config config, const fs::path& vaultd, const fs::path& netd)
       : config_(std::move(config)),
-        // The vault stays in our group: it may have to ask the terminal for a passphrase, and Ctrl-C may end it at
-        // once.
-        vault_("vaultd", vaultd, config_.file, false, Descriptors::All),
-        net_("netd", netd, config_.file, true, Descriptors::StandardAlone),
+        vault_("vaultd", vaultd, config_.file, Terminal::ToAskOnly, Descriptors::All),
+        net_("netd", netd, config_.file, Terminal::None, Descriptors::StandardAlone),
         signals_(loop_, {SIGCHLD, SIGTERM, SIGINT, SIGHUP}, [this](int number) { onSignal(number); }) {}
 
   int run() {

@@ -116,6 +116,11 @@ void prepareLibraries() {
   prctl(PR_SET_DUMPABLE, 0);
 }
 
+bool isIgnored(int signal) {
+  struct sigaction action {};
+  return ::sigaction(signal, nullptr, &action) == 0 && action.sa_handler == SIG_IGN;
+}
+
 sandbox::Options sandboxOptions(const VaultConfig& config) {
   sandbox::Options options = identityOptions(config);
   options.maxOpenFiles = MAX_OPEN_FILES;
@@ -248,7 +253,10 @@ int serve(const Config& config) {
   facts.servers = {&net, &app, &admin};
   for (const RpcServer& server : programs) facts.servers.push_back(&server);
 
-  SignalWatcher signals(loop, {SIGTERM, SIGINT, SIGHUP}, [&](int signal) {
+  // Who has it ignored stops us by SIGTERM, in his own order: `sallyport up` does, for Ctrl-C.
+  std::vector<int> watched{SIGTERM, SIGHUP};
+  if (!isIgnored(SIGINT)) watched.push_back(SIGINT);
+  SignalWatcher signals(loop, watched, [&](int signal) {
     if (signal == SIGHUP)
       return logWarning("SIGHUP ignored: the vault can't open files any more, use `sallyport reload`");
     loop.stop();

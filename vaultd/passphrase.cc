@@ -1,13 +1,12 @@
+// passphrase.cc - see passphrase.h.
 #include "vaultd/passphrase.h"
 
-#include <fcntl.h>
-#include <termios.h>
 #include <unistd.h>
 
-#include <cerrno>
 #include <cstdlib>
-#include <cstring>
 #include <memory>
+
+#include "vaultd/terminal_prompt.h"
 
 namespace sallyport::vaultd {
 
@@ -28,22 +27,12 @@ SecretText firstLine(SecretText text) {
   return text;
 }
 
+// Standard input is a terminal, but maybe one that can only be read: ours is better.
 Result<SecretText, Problem> askTerminal(const std::string& name) {
-  const std::string prompt = "passphrase of key " + name + ": ";
-  termios old{};
-  if (::tcgetattr(STDIN_FILENO, &old) != 0) return refuse(Problem{"can't read the terminal's mode", {}});
-  termios silent = old;
-  silent.c_lflag &= ~static_cast<tcflag_t>(ECHO);
-  ::tcsetattr(STDIN_FILENO, TCSAFLUSH, &silent);
-  (void)!::write(STDERR_FILENO, prompt.data(), prompt.size());
-  SecretText text;
-  ssize_t got;
-  do { got = ::read(STDIN_FILENO, text.room().data(), text.room().size()); } while (got < 0 && errno == EINTR);
-  ::tcsetattr(STDIN_FILENO, TCSAFLUSH, &old);
-  (void)!::write(STDERR_FILENO, "\n", 1);
-  if (got <= 0) return refuse(Problem{"no passphrase was entered", {}});
-  text.grow(static_cast<size_t>(got));
-  return firstLine(std::move(text));
+  const kj::AutoCloseFd ours = openTerminal();
+  auto text = askOnTerminal(ours.get() >= 0 ? ours.get() : STDIN_FILENO, "passphrase of key `" + name + "`");
+  if (text && text->empty()) return refuse(Problem{"no passphrase was entered", {}});
+  return text;
 }
 
 Result<SecretText, Problem> findPassphrase(const std::string& name, const fs::path& passphraseFile,
