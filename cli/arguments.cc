@@ -49,7 +49,12 @@ Invocation unknownCommand(std::span<const Command> commands, const std::vector<s
                  guess.empty() ? "sallyport --help" : "did you mean `" + std::string(guess) + "`?");
 }
 
-// `command` is the one that is probably meant, or null. An option of another one would be refused as well.
+// `command` is the one that is probably meant, or null.
+std::string helpOf(const Command* command) {
+  return "sallyport " + (command == nullptr ? "" : std::string(command->name) + " ") + "--help";
+}
+
+// An option of another one would be refused as well.
 Invocation unknownOption(const std::string& option, const Command* command, const std::vector<std::string>& known) {
   std::vector<std::string_view> names(known.begin(), known.end());
   if (command != nullptr) {
@@ -58,8 +63,8 @@ Invocation unknownOption(const std::string& option, const Command* command, cons
   }
   for (auto& name : names) name = name.substr(0, name.find('='));
   const auto guess = nearest(option, names);
-  const auto help = "sallyport " + (command == nullptr ? "" : std::string(command->name) + " ") + "--help";
-  return mistake("no option `" + option + "`", guess.empty() ? help : "did you mean `" + std::string(guess) + "`?");
+  return mistake("no option `" + option + "`",
+                 guess.empty() ? helpOf(command) : "did you mean `" + std::string(guess) + "`?");
 }
 
 }  // namespace
@@ -94,20 +99,23 @@ Invocation parseCommandLine(std::span<const Command> commands, const std::vector
     const auto option = word.substr(0, equals);
     const bool repeats = isKnown(option + "=*");
     const bool takesValue = repeats || isKnown(option + "=");
-    if (!takesValue && !isKnown(option)) {
+    // The command that is probably meant: its words may stand behind the option.
+    const auto likely = [&] {
+      const auto rest = std::span(words).subspan(std::min(i + 1, words.size()));
       auto positional = result.arguments.words;
-      std::copy_if(words.begin() + static_cast<ptrdiff_t>(i) + 1, words.end(), std::back_inserter(positional),
-                   [](const std::string& other) { return !other.starts_with('-'); });
-      return unknownOption(option, findCommand(commands, positional), known);
-    }
-    if (!takesValue && equals != word.npos) return mistake("`" + option + "` takes no value", "sallyport --help");
-    if (!repeats && result.arguments.has(option)) return mistake("`" + option + "` is given twice", "sallyport --help");
+      std::ranges::copy_if(rest, std::back_inserter(positional),
+                           [](const std::string& other) { return !other.starts_with('-'); });
+      return findCommand(commands, positional);
+    };
+    if (!takesValue && !isKnown(option)) return unknownOption(option, likely(), known);
+    if (!takesValue && equals != word.npos) return mistake("`" + option + "` takes no value", helpOf(likely()));
+    if (!repeats && result.arguments.has(option)) return mistake("`" + option + "` is given twice", helpOf(likely()));
     std::string value;
     if (takesValue) {
       if (equals == word.npos && ++i == words.size())
-        return mistake("`" + option + "` needs a value", "sallyport --help");
+        return mistake("`" + option + "` needs a value", helpOf(likely()));
       value = equals == word.npos ? words[i] : word.substr(equals + 1);
-      if (value.empty()) return mistake("the value of `" + option + "` is empty", "sallyport --help");
+      if (value.empty()) return mistake("the value of `" + option + "` is empty", helpOf(likely()));
     }
     result.arguments.options[option] = value;
     if (repeats) result.arguments.lists[option].push_back(value);

@@ -7,7 +7,6 @@
 #include <algorithm>
 #include <cerrno>
 #include <set>
-#include <thread>
 
 #include "common/find_program.h"
 #include "common/socket_group.h"
@@ -215,7 +214,7 @@ void inspectKeys(const Config& config, Findings& findings) {
 // A frame that isn't whole yet is held in its worker's share of the buffers; one that can't fit ends its connection.
 // Nobody is warned of the two defaults, which on many cores are like that.
 void inspectFrames(const Config& config, Findings& findings) {
-  const auto workers = config.net.workers == 0 ? std::max(1u, std::thread::hardware_concurrency()) : config.net.workers;
+  const auto workers = workerCount(config.net);
   const uint64_t share = (uint64_t{config.limits.bufferMiB} << 20) / workers;
   const bool bufferChosen = config.limits.bufferMiB != LimitsConfig{}.bufferMiB;
   const auto inspect = [&](std::string_view title, const auto& entry) {

@@ -12,6 +12,7 @@
 #include <algorithm>
 #include <charconv>
 #include <numeric>
+#include <thread>
 
 namespace sallyport {
 namespace {
@@ -124,6 +125,11 @@ bool takesPortOf(const in6_addr& wildcard, const in6_addr& other) {
 }
 
 }  // namespace
+
+unsigned workerCount(const NetConfig& net) {
+  const unsigned wanted = net.workers == 0 ? std::thread::hardware_concurrency() : net.workers;
+  return std::clamp(wanted, 1u, MAX_WORKERS);
+}
 
 bool collide(const Address& one, const Address& other) {
   const auto* tcp = std::get_if<TcpAddress>(&one);

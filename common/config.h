@@ -170,10 +170,12 @@ struct AuditConfig {
   bool handshakes = false;      // a line for each protocol step; else one a second, entry and outcome
 };
 
+inline constexpr unsigned MAX_WORKERS = 63;
+
 struct NetConfig {
   std::filesystem::path socket = "run/net.sock";  // programs
   std::filesystem::path adminSocket;  // `sallyport reload`; default: socket with "-admin" before its extension
-  uint32_t workers = 0;               // 0: one per core
+  uint32_t workers = 0;               // 0: one per core; see workerCount()
   std::optional<Address> metrics;     // "unix:PATH" or a loopback HOST:PORT; none: no metrics page
   std::string user = "sallyport-net";
   std::string socketGroup;  // may use `socket`, besides root and who started netd; empty: nobody
@@ -233,12 +235,12 @@ struct TokenConfig {
   std::map<std::string, std::string, std::less<>> environment;
   std::string user = "sallyport-hsm";  // when started as root
   uint32_t maxSessions = 4;
-  uint32_t workers = 2;        // threads with a session each; 1 for NSS without copies
+  uint32_t workers = 2;  // threads with a session each; 1 for NSS without copies
   // Of one call; then the module's process is ended and started again. Below handshakeTimeoutMs, so that a handshake is
   // refused for the token's sake and not as late.
   uint32_t deadlineMs = 4000;
-  uint32_t memoryMiB = 64;     // the same when it has grown beyond this
-  bool sessionCopy = false;    // work with a copy of each key in the session: NSS is faster so
+  uint32_t memoryMiB = 64;   // the same when it has grown beyond this
+  bool sessionCopy = false;  // work with a copy of each key in the session: NSS is faster so
   bool presenceAlways = false;
   uint32_t recheckMinutes = 5;  // with presence = "always"
   std::vector<std::filesystem::path> readPaths, writePaths;
@@ -310,6 +312,8 @@ bool isLocal(const Address& address);
 // Not both can be listened on: the same one, or a wildcard and another address on one port. [::] stands for IPv4 too,
 // as Linux has it; 0.0.0.0 doesn't stand for IPv6.
 bool collide(const Address& one, const Address& other);
+// How many workers netd has here.
+unsigned workerCount(const NetConfig& net);
 // The candidate that `word` was probably meant to be; empty if none is near.
 std::string_view nearest(std::string_view word, const std::vector<std::string_view>& candidates);
 

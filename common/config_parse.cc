@@ -90,7 +90,7 @@ void readNet(const Section& root, NetConfig& net) {
   section.socketPath("socket", net.socket);
   net.adminSocket = withSuffix(net.socket, "-admin");
   section.socketPath("admin_socket", net.adminSocket);
-  section.number("workers", net.workers, 0, 63);
+  section.number("workers", net.workers, 0, MAX_WORKERS);
   section.account("socket_group", net.socketGroup);
   section.account("user", net.user);
   section.sandbox(net.requireSandbox);

@@ -53,12 +53,21 @@ class TextPageServer::Client final : EventLoop::Watcher {
       return;
     }
     const bool head = request_.starts_with("HEAD ");
-    const bool known = (head || request_.starts_with("GET ")) && isPage();
-    const std::string body = known ? server_.page_() : "not found: try /metrics\n";
-    answer_ =
-        std::string("HTTP/1.1 ") + (known ? "200 OK" : "404 Not Found") +
-        "\r\nContent-Type: text/plain; version=0.0.4; charset=utf-8\r\nContent-Length: " + std::to_string(body.size()) +
-        "\r\nConnection: close\r\n\r\n" + (head ? "" : body);
+    if (!isPage())
+      answer("404 Not Found", "", "not found: try /metrics\n", head);
+    else if (!head && !request_.starts_with("GET "))
+      answer("405 Method Not Allowed", "Allow: GET, HEAD\r\n", "only GET and HEAD\n", false);
+    else
+      answer("200 OK", "", server_.page_(), head);
+  }
+
+  // `headers`: lines of their own. `bodiless`: the length alone is told.
+  void answer(std::string_view status, std::string_view headers, std::string_view body, bool bodiless) {
+    answer_.append("HTTP/1.1 ").append(status).append("\r\n").append(headers);
+    answer_.append("Content-Type: text/plain; version=0.0.4; charset=utf-8\r\nContent-Length: ")
+        .append(std::to_string(body.size()))
+        .append("\r\nConnection: close\r\n\r\n");
+    if (!bodiless) answer_.append(body);
     writeAnswer();
   }
 

@@ -10,7 +10,6 @@
 #include <algorithm>
 #include <fstream>
 #include <sstream>
-#include <thread>
 
 #include <kj/debug.h>
 
@@ -29,11 +28,7 @@ namespace {
 constexpr uint32_t VAULT_RETRY_MS = 100;
 constexpr uint32_t KILL_AFTER_DRAIN_MS = 2000;
 
-unsigned countWorkers(const Config& config) {
-  static constexpr unsigned MAX_WORKERS = MAX_PASSED_FDS - 1;
-  const unsigned wanted = config.net.workers == 0 ? std::thread::hardware_concurrency() : config.net.workers;
-  return std::clamp(wanted, 1u, MAX_WORKERS);
-}
+static_assert(MAX_WORKERS < MAX_PASSED_FDS);  // each worker's page goes to the first of them
 
 kj::AutoCloseFd copyOf(int fd) {
   int copy;
@@ -50,7 +45,7 @@ kj::AutoCloseFd openForLater(const std::filesystem::path& path, int flags) {
 Monitor::Monitor(EventLoop& loop, Config config)
     : loop_(loop),
       config_(std::move(config)),
-      workerCount_(countWorkers(config_)),
+      workerCount_(workerCount(config_.net)),
       workerProgram_(Program::find("netd-worker")),
       resolverProgram_(Program::find("netd-resolver")),
       dialer_(loop, resolverProgram_),

@@ -121,8 +121,10 @@ class Observe(SystemTest):
         head = self.ask_metrics(b"HEAD /metrics HTTP/1.1\r\n\r\n")
         self.assertTrue(head.startswith(b"HTTP/1.1 200 ") and head.endswith(b"\r\n\r\n"), head[-200:])
         self.assertRegex(head, rb"Content-Length: [1-9]")
-        for other in (b"GET /metricsx HTTP/1.1", b"POST /metrics HTTP/1.1", b"HEADS /metrics HTTP/1.1"):
-            self.assertTrue(self.ask_metrics(other + b"\r\n\r\n").startswith(b"HTTP/1.1 404 "), other)
+        self.assertTrue(self.ask_metrics(b"GET /metricsx HTTP/1.1\r\n\r\n").startswith(b"HTTP/1.1 404 "))
+        for method in (b"POST", b"HEADS"):
+            answer = self.ask_metrics(method + b" /metrics HTTP/1.1\r\n\r\n")
+            self.assertTrue(answer.startswith(b"HTTP/1.1 405 ") and b"\r\nAllow: GET, HEAD\r\n" in answer, answer)
 
     def test_status_json(self):
         done = self.host.cli("status", "--json")

@@ -1,5 +1,6 @@
-"""`sallyport up` on a terminal: vaultd asks for a passphrase there without echo, and Ctrl-C, also in the middle of the question, leaves the
-terminal as it was. Ctrl-C reaches `up` alone, which stops netd first: a tunnel may end in its drain time, and the vault is there until then.
+"""Goal: `sallyport up` on a terminal. vaultd asks for a passphrase there without echo, and Ctrl-C, also in the middle of the question,
+leaves the terminal as it was. Ctrl-C reaches `up` alone, which stops netd first: a tunnel may end in its drain time, and the vault is there
+until then.
 
 Method: the real command on a pty, with one key sealed by a passphrase. What is typed goes through the pty's line discipline."""
 

@@ -82,10 +82,11 @@ TEST(CommandLine, TellsEachMistake) {
       {{"key", "new", "--key", "x"}, "no option `--key`", "`--keys`"},
       {{"--jsn", "key", "new", "x"}, "no option `--jsn`", "sallyport key new --help"},
       {{"--jsn"}, "no option `--jsn`", "`--json`"},
-      {{"status", "--json=1"}, "takes no value", ""},
-      {{"status", "--json", "--json"}, "given twice", ""},
-      {{"up", "-c"}, "`--config` needs a value", ""},
-      {{"up", "--config="}, "is empty", ""},
+      {{"status", "--json=1"}, "takes no value", "sallyport status --help"},
+      {{"status", "--json", "--json"}, "given twice", "sallyport status --help"},
+      {{"up", "-c"}, "`--config` needs a value", "sallyport up --help"},
+      {{"up", "--config="}, "is empty", "sallyport up --help"},
+      {{"--keys", "", "key", "new"}, "is empty", "sallyport key new --help"},
   };
   // It may be a secret that was meant for standard input.
   const auto secret = parse({"key", "new", "a", "c2VjcmV0"});

@@ -411,7 +411,9 @@ TEST_F(AWorker, ServesItsCountersAndNothingElse) {
   const size_t body = page.find("\r\n\r\n") + 4;
   EXPECT_NE(page.find("Content-Length: " + std::to_string(page.size() - body) + "\r\n"), std::string::npos);
   EXPECT_TRUE(ask("GET /secret HTTP/1.1\r\n\r\n").starts_with("HTTP/1.1 404 "));
-  EXPECT_TRUE(ask("POST /metrics HTTP/1.1\r\n\r\n").starts_with("HTTP/1.1 404 "));
+  EXPECT_TRUE(ask("POST /secret HTTP/1.1\r\n\r\n").starts_with("HTTP/1.1 404 "));
+  EXPECT_TRUE(
+      ask("POST /metrics HTTP/1.1\r\n\r\n").starts_with("HTTP/1.1 405 Method Not Allowed\r\nAllow: GET, HEAD\r\n"));
   EXPECT_EQ(ask(std::string(4096, 'x')), "");  // no end of the head within 4 KiB
 }
 
