@@ -159,6 +159,9 @@ constexpr Attack ATTACKS[] = {
     {"setsockopt IP_TRANSPARENT", [] { const int on = 1; return syscall(SYS_setsockopt, tcpFd, IPPROTO_IP, 19, &on, 4); }, K, K, R, R},
     {"setsockopt TCP_ULP", [] { return syscall(SYS_setsockopt, tcpFd, IPPROTO_TCP, 31, "tls", 3); },      K, K, R, R},
     {"getsockopt SO_PEERSEC", [] { return syscall(SYS_getsockopt, streamFd, SOL_SOCKET, 31, page, page + 64); }, K, K, S, S},
+    {"setsockopt SO_SNDBUF", [] { const int size = 1 << 20; return syscall(SYS_setsockopt, streamFd, SOL_SOCKET, SO_SNDBUF, &size, 4); }, K, K, S, S},
+    {"getpeername", [] { socklen_t size = 64; return syscall(SYS_getpeername, streamFd, page, &size); },  K, K, S, S},
+    {"fcntl F_GETFL", [] { return syscall(SYS_fcntl, streamFd, F_GETFL); },                               K, K, S, S},
     {"fcntl F_SETOWN", [] { return syscall(SYS_fcntl, streamFd, F_SETOWN, parentPid); },                  K, K, K, R},
     {"fcntl O_ASYNC", [] { return syscall(SYS_fcntl, streamFd, F_SETFL, O_ASYNC); },                      K, K, S, S},
     // Memory that runs

@@ -76,7 +76,7 @@ std::string serveOneClient() {
 std::string tuneSockets() {
   const int on = 1;
   const linger reset{.l_onoff = 1, .l_linger = 0};
-  for (int option : {TCP_NODELAY, TCP_KEEPIDLE, TCP_KEEPINTVL, TCP_KEEPCNT, TCP_QUICKACK}) {
+  for (int option : {TCP_NODELAY, TCP_KEEPIDLE, TCP_KEEPINTVL, TCP_KEEPCNT}) {
     if (setsockopt(clientFd, IPPROTO_TCP, option, &on, sizeof on) != 0) return failed("setsockopt tcp");
   }
   if (setsockopt(clientFd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof on) != 0) return failed("SO_KEEPALIVE");
@@ -87,12 +87,6 @@ std::string tuneSockets() {
   tcp_info info{};
   size = sizeof info;
   if (getsockopt(clientFd, IPPROTO_TCP, TCP_INFO, &info, &size) != 0) return failed("TCP_INFO");
-  sockaddr_storage address{};
-  size = sizeof address;
-  if (getpeername(clientFd, reinterpret_cast<sockaddr*>(&address), &size) != 0) return failed("getpeername");
-  size = sizeof address;
-  if (getsockname(clientFd, reinterpret_cast<sockaddr*>(&address), &size) != 0) return failed("getsockname");
-  if (fcntl(clientFd, F_SETFL, fcntl(clientFd, F_GETFL) | O_NONBLOCK) != 0) return failed("fcntl");
   return {};
 }
 
