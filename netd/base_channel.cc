@@ -60,7 +60,8 @@ void BaseChannel::breakOff(DropReason reason) {
 // The session is over in the vault, whether anything is sent or not. What is with the vault at the moment is answered
 // first: that may be good yet, or tells why better. Who only waits for the wire's end needs no vault.
 void BaseChannel::endWithSession() {
-  if (!sessionEnded_ || opening_ || sealing_ || lingering_) return;
+  if (over() || !sessionEnded_ || opening_ || sealing_ || lingering_) return;
+  takeReceived();
   breakOff(deaf_ ? DropReason::TransportError : *sessionEnded_);
 }
 
@@ -79,7 +80,7 @@ void BaseChannel::pump() {
   }
   if (over()) return;
   if (lingering_) return discard();
-  deliver();
+  takeReceived();
   if (!over()) readSome();
   if (!over()) noteWaiting();
 }
@@ -119,12 +120,15 @@ void BaseChannel::onOpened(Result<BaseSession::Opened, DropReason> opened) {
   if (!opened) return breakOff(opened.error());
   if (lingering_) return discard();
   link_.received->add(*opened);
-  deliver();
-  if (over()) return;
-  // What was genuine before a fault is delivered; the end follows.
-  if (opened->fault) return breakOff(*opened->fault);
+  takeReceived();
   endWithSession();
   if (!over()) worker_.yield(*this);
+}
+
+// What was genuine before a fault is delivered; the end follows.
+void BaseChannel::takeReceived() {
+  deliver();
+  if (const auto fault = link_.received->fault()) breakOff(*fault);
 }
 
 void BaseChannel::deliver() {

@@ -30,6 +30,7 @@ class BaseChannel final : public Connection, public ChannelWire, EventLoop::Watc
   void pump();
   void readSome();
   void onOpened(Result<BaseSession::Opened, wire::DropReason> opened);
+  void takeReceived();
   void deliver();
   void sealSome();
   void onSealed(Result<ByteSpan, wire::DropReason> sealed);

@@ -108,6 +108,7 @@ void BaseFrames::add(const BaseSession::Opened& opened) {
   if (opened.sanctified > 0) genuine_ = bytes_.size() + opened.sanctified;
   bytes_.append(opened.frames);
   budget_->take(opened.frames.size());
+  if (!fault_) fault_ = opened.fault;
 }
 
 std::optional<BaseFrames::Frame> BaseFrames::front() const {

@@ -67,6 +67,8 @@ class BaseFrames {
   std::optional<Frame> front() const;
   void pop();
   bool hasGenuine() const { return genuine_ > 0; }
+  // What comes behind the genuine frames, if the vault has found something wrong: nothing more is opened.
+  std::optional<wire::DropReason> fault() const { return fault_; }
   size_t size() const { return bytes_.size(); }
   // The header of a frame that isn't genuine yet: what it claims decides nothing but how long to wait.
   std::optional<wire::PeerHeader> underWay() const;
@@ -76,6 +78,7 @@ class BaseFrames {
   std::shared_ptr<BufferBudget> budget_;
   ByteQueue bytes_{KEPT_BYTES};
   size_t genuine_ = 0;
+  std::optional<wire::DropReason> fault_;
 };
 
 // As the links of the other protocols: what a connection hands on when its handshake is over.

@@ -95,7 +95,7 @@ void IncomingBase::onOpened(Result<BaseSession::Opened, DropReason> opened) {
   opening_ = false;
   if (!opened) return fail(opened.error());
   link_.received->add(*opened);
-  if (link_.received->hasGenuine()) return established();
+  if (link_.received->hasGenuine()) return established();  // a fault behind the first frame is the channel's
   if (opened->fault) return fail(*opened->fault);
   if (!worker_.mayHold(link_.received->size())) return fail(DropReason::MemoryLimit);
   readSome();

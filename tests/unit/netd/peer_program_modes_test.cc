@@ -125,6 +125,22 @@ TEST_P(AProgramInBaseMode, IsNeverToldOfAnEndOtherThanATruncation) {
   EXPECT_EQ(answer(sendRequest("too late").send())->getOutcome().getBroken(), "truncated");
 }
 
+TEST_P(AProgramInBaseMode, GetsTheFirstFrameAndTheFaultThatCameWithIt) {
+  Party liar = baseParty(entry());
+  auto bytes = frame(liar, "good");
+  auto bad = frame(liar, "bad");
+  bad.back() ^= std::byte{1};
+  bytes.insert(bytes.end(), bad.begin(), bad.end());
+  writeTo(liar, bytes);
+  channel.emplace(answer(listener->acceptPeerRequest().send())->getOutcome().getAccepted().getChannel());
+  const Got got = receive(100);
+  EXPECT_EQ(got.data, "good");
+  EXPECT_EQ(got.status, Status::BROKEN);
+  EXPECT_EQ(got.reason, "bad_tag");
+  EXPECT_TRUE(dropped(R::BadTag));
+  EXPECT_TRUE(closed(liar.socket));
+}
+
 // protocol §13.3: who listens speaks only after the first good frame of who dialled.
 TEST_P(AProgramInBaseMode, IsNotOfferedAChannelWhosePeerHasProvedNothing) {
   auto accepting = listener->acceptPeerRequest().send();
