@@ -164,8 +164,7 @@ void Link::readAvailable() {
 
 void Link::deliver() {
   KJ_IF_MAYBE (fulfiller, reading_) {
-    // Back-pressure: who doesn't read its answers gets no more calls through.
-    if (!broken_ && out_.size() > limits_.maxQueuedBytes) return;
+    if (!broken_ && isHeldBack()) return;
     if (!broken_ && message_.get() == nullptr && !beginMessage()) return;
     if (!broken_ && message_.get() != nullptr && message_->whole()) {
       if (budget_ != nullptr && !myTurn_ && !budget_->takeTurn(*this)) return;
@@ -181,6 +180,10 @@ void Link::deliver() {
     if (eof_ || broken_) finishRead();
   }
 }
+
+// Back-pressure: who doesn't read its answers gets no more calls through. A client always reads: what comes are answers,
+// which ask for nothing, and a server that waits for us to read them doesn't take the calls that we have queued.
+bool Link::isHeldBack() const { return side_ == LinkSide::Server && out_.size() > limits_.maxQueuedBytes; }
 
 void Link::yourTurn() {
   myTurn_ = true;
@@ -362,9 +365,8 @@ void Link::flush() {
 void Link::updateInterest() {
   account();
   uint32_t wanted = 0;
-  const bool full = out_.size() > limits_.maxQueuedBytes;
   const bool undelivered = message_.get() != nullptr ? message_->whole() : in_.size() >= READ_CHUNK;
-  if (!eof_ && !broken_ && !full && !undelivered) wanted |= EPOLLIN;
+  if (!eof_ && !broken_ && !isHeldBack() && !undelivered) wanted |= EPOLLIN;
   // Not for what this turn's flush will send: two system calls an answer for nothing.
   if (!broken_ && !out_.empty() && !flushScheduled_) wanted |= EPOLLOUT;
   if (interest_ == PARKED) {

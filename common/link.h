@@ -43,7 +43,7 @@ std::string_view name(CutOff reason);  // "bad_header", ...
 struct LinkLimits {
   size_t maxMessageBytes = 64 * 1024;
   unsigned maxSegments = 8;
-  size_t maxQueuedBytes = 256 * 1024;  // above it, nothing more is read until the peer has read
+  size_t maxQueuedBytes = 256 * 1024;  // above it, a server reads no more until its client has read
   unsigned maxOpenQuestions = 256;     // calls and bootstraps without a Finish
   uint32_t stallTimeoutMs = 10000;     // a queue that doesn't move for so long ends the link
 };
@@ -90,6 +90,7 @@ class Link final : public capnp::MessageStream, private EventLoop::Watcher, priv
 
   void readAvailable();
   void deliver();
+  bool isHeldBack() const;
   bool beginMessage();
   bool screen(capnp::MessageReader& message);
   void append(kj::ArrayPtr<const kj::ArrayPtr<const capnp::word>> segments);

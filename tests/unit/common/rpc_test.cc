@@ -261,6 +261,27 @@ TEST_F(AnRpcServer, AnswersItsClients) {
   EXPECT_EQ(server->stats().connected, 2u);
 }
 
+// Neither side may wait for the other to read first.
+TEST_F(AnRpcServer, AnswersManyLargeCallsAtOnceAsLargely) {
+  serve();
+  Client client(loop, path);
+  static constexpr size_t BYTES = 60'000;
+  static constexpr uint CALLS = 100;
+  auto calls = kj::heapArrayBuilder<kj::Promise<void>>(CALLS);
+  uint answered = 0;
+  for (uint i = 0; i < CALLS; ++i) {
+    auto request = client.root.typelessRequest(1, 3, capnp::MessageSize{BYTES / 8 + 16, 0});
+    request.initAs<capnp::Data>(BYTES)[0] = static_cast<kj::byte>(i);
+    calls.add(request.send().then([&](auto&& answer) {
+      const auto data = answer.template getAs<capnp::Data>();
+      EXPECT_EQ(data.size(), BYTES);
+      EXPECT_EQ(data[0], answered++);
+    }));
+  }
+  EXPECT_NO_THROW(loop.await(kj::joinPromises(calls.finish())));
+  EXPECT_EQ(answered, CALLS);
+}
+
 TEST_F(AnRpcServer, TellsNothingOfAnExceptionButAConstant) {
   serve();
   Client client(loop, path);
