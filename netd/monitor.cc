@@ -295,7 +295,7 @@ Result<Reloaded, NotReloaded> Monitor::apply(std::string_view text) {
   }
 
   // From here on it is done. Entries that are gone or moved lose their listeners first.
-  const Purposes wanted = purposesOf(*fresh);
+  const Addresses wanted = addressesOf(*fresh);
   for (auto it = listeners_.begin(); it != listeners_.end();) {
     auto& [id, listening] = *it;
     if (wanted.contains(id) && !bound.contains(id)) {
@@ -311,6 +311,11 @@ Result<Reloaded, NotReloaded> Monitor::apply(std::string_view text) {
     it = listeners_.erase(it);
   }
   std::vector<uint32_t> begun;
+  for (const uint32_t id : changeOfWorkers(*fresh)) {
+    if (!listeners_.contains(id)) continue;  // it has moved, too
+    takeFromWorkers(id);
+    begun.push_back(id);
+  }
   for (auto& [id, listening] : bound) {
     begun.push_back(id);
     listeners_[id] = std::move(listening);

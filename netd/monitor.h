@@ -51,11 +51,11 @@ class Monitor {
 
  private:
   struct Listening {
-    std::string purpose;                   // its address, and whether it is for one worker alone
+    std::string address;
     std::vector<kj::AutoCloseFd> sockets;  // one a worker, or one for all
   };
-  using Listeners = std::map<uint32_t, Listening>;  // by entry
-  using Purposes = std::map<uint32_t, std::string>;
+  using Listeners = std::map<uint32_t, Listening>;    // by entry
+  using Addresses = std::map<uint32_t, std::string>;  // by entry
   struct NewListeners {
     Listeners bound;                     // those of heirs are empty until apply() moves the sockets
     std::map<uint32_t, uint32_t> heirs;  // from the entry that gives its sockets up to the one that takes them
@@ -75,9 +75,9 @@ class Monitor {
   void connectVault();
   void rotateCookieKey();
   void setTargets();
-  bool servedBy(uint32_t id, const WorkerProcess& worker) const;
   std::vector<std::byte> statusReport() const;
-  Purposes purposesOf(const Config& config);
+  Addresses addressesOf(const Config& config);
+  std::vector<uint32_t> changeOfWorkers(const Config& fresh);
   Result<NewListeners, ConfigError> bindNew(const Config& fresh);
 
   EventLoop& loop_;

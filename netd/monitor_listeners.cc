@@ -25,67 +25,65 @@ bool accepts(int socket) {
   return poll(&end, 1, 0) == 0;
 }
 
-// What a socket is for belongs to it: the kernel deals connections to every socket of an address, so one that no worker
-// accepts on would swallow them.
-std::string purposeOf(const Address& address, bool oneWorker) {
-  return toString(address) + (oneWorker ? " one worker" : "");
-}
+bool isOfOneWorker(const ListenEntry& entry) { return std::holds_alternative<ChannelService>(entry.service); }
 
 }  // namespace
 
-Monitor::Purposes Monitor::purposesOf(const Config& config) {
-  Purposes purposes;
-  for (const ListenEntry& entry : config.listens) {
-    const bool oneWorker = std::holds_alternative<ChannelService>(entry.service);
-    purposes.emplace(ids_.of(true, entry.name), purposeOf(entry.address, oneWorker));
+// Entries of both configurations that other workers serve in the fresh one.
+std::vector<uint32_t> Monitor::changeOfWorkers(const Config& fresh) {
+  std::vector<uint32_t> changed;
+  for (const ListenEntry& before : config_.listens) {
+    const auto after = std::ranges::find(fresh.listens, before.name, &ListenEntry::name);
+    if (after != fresh.listens.end() && isOfOneWorker(before) != isOfOneWorker(*after))
+      changed.push_back(ids_.of(true, before.name));
   }
+  return changed;
+}
+
+Monitor::Addresses Monitor::addressesOf(const Config& config) {
+  Addresses addresses;
+  for (const ListenEntry& entry : config.listens) addresses.emplace(ids_.of(true, entry.name), toString(entry.address));
   for (const ConnectEntry& entry : config.connects) {
-    if (entry.listen) purposes.emplace(ids_.of(false, entry.name), purposeOf(*entry.listen, false));
+    if (entry.listen) addresses.emplace(ids_.of(false, entry.name), toString(*entry.listen));
   }
-  return purposes;
+  return addresses;
 }
 
 Result<Monitor::NewListeners, ConfigError> Monitor::bindNew(const Config& fresh) {
   NewListeners result;
-  const Purposes wanted = purposesOf(fresh);
+  const Addresses wanted = addressesOf(fresh);
   // An address that goes from one entry to another (a new name, or two that swap) keeps its sockets.
-  const auto giverOf = [&](const std::string& purpose) {
+  const auto giverOf = [&](const std::string& text) {
     return std::ranges::find_if(listeners_, [&](const auto& each) {
       const auto still = wanted.find(each.first);
-      return each.second.purpose == purpose && (still == wanted.end() || still->second != purpose);
+      return each.second.address == text && (still == wanted.end() || still->second != text);
     });
   };
   std::vector<std::filesystem::path> made;  // files of sockets
-  const auto bind = [&](uint32_t id, const Address& address, mode_t unixMode, bool oneWorker,
-                        unsigned line) -> Result<void, ConfigError> {
-    const std::string purpose = purposeOf(address, oneWorker);
+  const auto bind = [&](uint32_t id, const Address& address, unsigned line) -> Result<void, ConfigError> {
+    const std::string text = toString(address);
     const auto known = listeners_.find(id);
-    if (known != listeners_.end() && known->second.purpose == purpose) return {};
-    if (const auto giver = giverOf(purpose); giver != listeners_.end()) {
+    if (known != listeners_.end() && known->second.address == text) return {};
+    if (const auto giver = giverOf(text); giver != listeners_.end()) {
       result.heirs.emplace(giver->first, id);
-      result.bound.emplace(id, Listening{purpose, {}});  // apply() hands the sockets over
+      result.bound.emplace(id, Listening{text, {}});  // apply() hands the sockets over
       return {};
     }
-    auto sockets =
-        bindListeners(address, unixMode, oneWorker ? 1 : workerCount_, line, reloadSocket_ ? &config_ : nullptr);
+    auto sockets = bindListeners(address, ENTRY_SOCKET_MODE, workerCount_, line, reloadSocket_ ? &config_ : nullptr);
     if (!sockets) {
       for (const auto& path : made) ::unlink(path.c_str());  // nothing is left of what is not taken up
       return refuse(sockets.error());
     }
     if (const auto* local = std::get_if<UnixAddress>(&address)) made.push_back(local->path);
-    result.bound.emplace(id, Listening{purpose, std::move(*sockets)});
+    result.bound.emplace(id, Listening{text, std::move(*sockets)});
     return {};
   };
   for (const ListenEntry& entry : fresh.listens) {
-    if (auto done = bind(ids_.of(true, entry.name), entry.address, ENTRY_SOCKET_MODE,
-                         std::holds_alternative<ChannelService>(entry.service), entry.line);
-        !done)
-      return refuse(done.error());
+    if (auto done = bind(ids_.of(true, entry.name), entry.address, entry.line); !done) return refuse(done.error());
   }
   for (const ConnectEntry& entry : fresh.connects) {
     if (!entry.listen) continue;
-    if (auto done = bind(ids_.of(false, entry.name), *entry.listen, ENTRY_SOCKET_MODE, false, entry.line); !done)
-      return refuse(done.error());
+    if (auto done = bind(ids_.of(false, entry.name), *entry.listen, entry.line); !done) return refuse(done.error());
   }
   return result;
 }
@@ -121,22 +119,21 @@ Result<void, ConfigError> Monitor::bindOwnListeners() {
   return {};
 }
 
-// Channels and their programs are in worker 0: docs/decisions.
-bool Monitor::servedBy(uint32_t id, const WorkerProcess& worker) const {
-  if (worker.index() == 0) return true;
-  return std::ranges::none_of(config_.listens, [&](const ListenEntry& entry) {
-    return std::holds_alternative<ChannelService>(entry.service) &&
-           const_cast<EntryIds&>(ids_).of(true, entry.name) == id;
-  });
-}
-
+// Channels and their programs are in worker 0, which has every socket of their addresses: the kernel deals connections
+// to each of them, and one that nobody accepts on would swallow its share. So an entry's service can change without a
+// socket being bound or closed, and what waits in a queue waits for whoever serves the entry then.
 void Monitor::sendListener(WorkerProcess& worker, uint32_t id, const Listening& listening) {
-  if (!servedBy(id, worker)) return;
-  const bool isListen =
-      std::ranges::any_of(config_.listens, [&](const ListenEntry& entry) { return ids_.of(true, entry.name) == id; });
   KJ_REQUIRE(!listening.sockets.empty());
+  const auto entry =
+      std::ranges::find_if(config_.listens, [&](const ListenEntry& each) { return ids_.of(true, each.name) == id; });
+  const auto kind = entry != config_.listens.end() ? ControlKind::WireListener : ControlKind::PlainListener;
+  if (entry != config_.listens.end() && isOfOneWorker(*entry)) {
+    if (worker.index() != 0) return;
+    for (const auto& socket : listening.sockets) worker.sendFd(kind, id, socket);
+    return;
+  }
   const size_t own = std::min<size_t>(worker.index(), listening.sockets.size() - 1);
-  worker.sendFd(isListen ? ControlKind::WireListener : ControlKind::PlainListener, id, listening.sockets[own]);
+  worker.sendFd(kind, id, listening.sockets[own]);
 }
 
 void Monitor::takeFromWorkers(uint32_t id) {

@@ -8,7 +8,7 @@ import re
 import signal
 import unittest
 
-from harness import SystemTest, b64, ct, is_alive, wait_until
+from harness import SystemTest, b64, ct, is_alive, minicapnp, wait_until
 from traffic import Service, plain, read_all, read_count
 
 
@@ -134,6 +134,27 @@ class Reload(SystemTest):
                 with self.net.connect(int(entry["address"].rsplit(":", 1)[1]), self.alice) as session:
                     self.assert_echo(session)
                 self.assertEqual(len(self.service.arrivals), expected)
+        self.assertEqual(self.net.pids(), self.daemons, "a daemon was restarted")
+
+    def test_a_service_goes_from_a_channel_to_another_one_and_back(self):
+        """A channel is for one worker alone, other services are for all: the address stays, whoever serves it."""
+        network = minicapnp.Network(self.net.dir / "run/net.sock")
+        self.addCleanup(network.close)
+        for entry in ("echo", "local"):
+            for service in ("channel", self.service.where, "channel", "echo"):
+                with self.subTest(entry, service=service):
+                    self.net.listens[entry]["service"] = service
+                    self.net.reload()
+                    listener = network.listen(entry) if service == "channel" else None
+                    for i in range(20):  # the kernel deals them to all sockets of the address
+                        local = {"sock": plain(self.local)} if entry == "local" else {}
+                        with self.net.connect(self.echo, self.alice, **local) as session:
+                            if listener is None:
+                                self.assert_echo(session)
+                                continue
+                            channel = listener.accept()[0]
+                            session.send(b"%d" % i)
+                            self.assertEqual(channel.receive_all(1), [b"%d" % i])
         self.assertEqual(self.net.pids(), self.daemons, "a daemon was restarted")
 
     def test_by_sighup(self):

@@ -293,5 +293,126 @@ TEST_F(AMonitor, BindsAnewAlsoForTheWorkersBeside) {
   }
 }
 
+// An entry goes from one service to another, whose sockets are for every worker or for the first alone. Its address, as
+// it stands in the configuration.
+class AMonitorThatReloads : public AMonitor {
+ protected:
+  AMonitorThatReloads() = default;
+  ~AMonitorThatReloads() noexcept override = default;
+
+  void begin() {
+    start(2);
+    for (int i = 0; i < 2; ++i) {
+      Puppet puppet = nextWorker();
+      const bool isFirst = countOf(equip(puppet), ControlKind::Stats) == 1;
+      (isFirst ? worker0 : worker1) = kj::mv(puppet);
+    }
+  }
+  void reload(const std::string& service) {
+    const std::string old = "service = \"tcp:127.0.0.1:9\"";
+    std::ifstream file(folder / "sallyport.toml");
+    std::string text((std::istreambuf_iterator<char>(file)), {});
+    if (!address.empty()) {
+      const auto at = text.find("address = \"") + 11;
+      text.replace(at, text.find('"', at) - at, address);
+    }
+    text.replace(text.find(old), old.size(), "service = \"" + service + "\"");
+    const auto done = monitor->reload(text);
+    ASSERT_TRUE(done.has_value()) << done.error().text();
+    first = worker0.hear();
+    second = worker1.hear();
+  }
+  // A client that waits in each of the entry's queues: so many sockets as `told` has.
+  std::vector<kj::AutoCloseFd> callEach(const std::vector<Told>& told) {
+    std::vector<kj::AutoCloseFd> callers;
+    EXPECT_TRUE(until([&] {
+      callers.emplace_back(call(fdOf(told, ControlKind::WireListener)));
+      return std::ranges::all_of(told, [](const Told& each) {
+        return each.record.kind != ControlKind::WireListener || waits(each.fds.front());
+      });
+    }));
+    return callers;
+  }
+  static size_t acceptAll(const std::vector<Told>& told) {
+    size_t count = 0;
+    for (const Told& each : told) {
+      if (each.record.kind != ControlKind::WireListener) continue;
+      while (waits(each.fds.front())) {
+        const kj::AutoCloseFd accepted(accept4(each.fds.front(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
+        if (accepted.get() < 0) break;
+        ++count;
+      }
+    }
+    return count;
+  }
+  static std::vector<Told> merged(std::vector<Told> a, std::vector<Told>& b) {
+    for (Told& each : b) a.push_back(kj::mv(each));
+    return a;
+  }
+
+  std::string address;  // or what it is from the start
+  Puppet worker0, worker1;
+  std::vector<Told> first, second;  // what they were told by the last reload
+
+ private:
+  static bool waits(int socket) {
+    pollfd end{.fd = socket, .events = POLLIN, .revents = 0};
+    return poll(&end, 1, 0) == 1 && (end.revents & POLLIN) != 0;
+  }
+  static int call(int listener) {
+    sockaddr_storage where{};
+    socklen_t length = sizeof where;
+    EXPECT_EQ(getsockname(listener, reinterpret_cast<sockaddr*>(&where), &length), 0);
+    const int fd = socket(where.ss_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    EXPECT_EQ(connect(fd, reinterpret_cast<const sockaddr*>(&where), length), 0);
+    return fd;
+  }
+};
+
+TEST_F(AMonitorThatReloads, HandsEverySocketOfAChannelToTheFirstWorkerAndBack) {
+  begin();
+  for (int round = 0; round < 3; ++round) {
+    reload("channel");
+    EXPECT_EQ(countOf(first, ControlKind::RemoveListener), 1u);
+    EXPECT_EQ(countOf(second, ControlKind::RemoveListener), 1u);
+    EXPECT_EQ(countOf(first, ControlKind::WireListener), 2u);
+    EXPECT_EQ(countOf(second, ControlKind::WireListener), 0u);
+    const auto toChannel = callEach(first);
+    reload("echo");
+    EXPECT_EQ(countOf(first, ControlKind::RemoveListener), 1u);
+    EXPECT_EQ(countOf(second, ControlKind::RemoveListener), 1u);
+    EXPECT_EQ(countOf(first, ControlKind::WireListener), 1u);
+    EXPECT_EQ(countOf(second, ControlKind::WireListener), 1u);
+    const auto both = merged(kj::mv(first), second);
+    EXPECT_EQ(acceptAll(both), toChannel.size());  // nobody who waited was lost
+    const auto toEcho = callEach(both);
+    reload("channel");
+    EXPECT_EQ(acceptAll(first), toEcho.size());
+    reload("echo");
+  }
+}
+
+TEST_F(AMonitorThatReloads, KeepsTheOneSocketOfAUnixAddress) {
+  begin();
+  address = "unix:" + (folder / "wire.sock").string();
+  reload("echo");
+  for (const bool channel : {true, false, true}) {
+    const auto callers = callEach(first);
+    reload(channel ? "channel" : "echo");
+    EXPECT_EQ(countOf(first, ControlKind::RemoveListener), 1u);
+    EXPECT_EQ(countOf(second, ControlKind::RemoveListener), 1u);
+    EXPECT_EQ(countOf(first, ControlKind::WireListener), 1u);
+    EXPECT_EQ(countOf(second, ControlKind::WireListener), channel ? 0u : 1u);
+    EXPECT_EQ(acceptAll(first), callers.size());
+  }
+}
+
+TEST_F(AMonitorThatReloads, TellsNobodyOfASocketWhoseWorkersStay) {
+  begin();
+  reload("echo");
+  EXPECT_EQ(countOf(first, ControlKind::RemoveListener), 0u);
+  EXPECT_EQ(countOf(second, ControlKind::WireListener), 0u);
+}
+
 }  // namespace
 }  // namespace sallyport::netd
