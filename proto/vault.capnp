@@ -137,7 +137,7 @@ struct PeerAcceptOutcome {
       version @5 :UInt32;
       others @6 :List(PeerSecrets);
       # While the block is being rotated (docs/protocol.md §14): the secrets with versions that the other host may still,
-      # or already, have active. Which one it has, its first frame tells. At most 3.
+      # or already, have active. Which one it has, its first frame tells. At most 4.
     }
   }
 }

@@ -1,6 +1,7 @@
 // peer_service.cc - the steps of the peer protocol: those of NetService, and PeerSession. See peer_service.h.
 #include "vaultd/peer_service.h"
 
+#include "vaultd/key_life.h"
 #include "vaultd/steps.h"
 #include "vaultd/vault_service.h"
 
@@ -35,14 +36,15 @@ void deriveInto(Builder out, const VaultVersion& version, wire::PeerParty party,
   out.setVersion(version.facts.number);
 }
 
-// What the other host may have active while a block is being rotated: the one before (open-only), and one that waits
-// here for its confirmation, which the other host can have used already.
-constexpr size_t MAX_OTHERS = 3;
+// What the other host may have active while a block is being rotated: the one before (open-only), and one that is
+// pending here: its confirmation is to come, or its time, which the other host's clock can have told already. So many
+// as can be pending at a time, and the one before.
+constexpr size_t MAX_OTHERS = MAX_WAITING_BLOCKS + 2;
 std::vector<const VaultVersion*> otherVersions(const VaultKey& key, int64_t nowUnix) {
   std::vector<const VaultVersion*> others;
   for (const VaultVersion& version : key.versions) {
-    const bool mayServe =
-        stateOf(version.facts, nowUnix) == VersionState::OpenOnly || awaitsConfirmation(version.facts, nowUnix);
+    const VersionState state = stateOf(version.facts, nowUnix);
+    const bool mayServe = state == VersionState::OpenOnly || state == VersionState::Pending;
     if (version.secret && mayServe) others.push_back(&version);
   }
   // The newest are the likeliest, and come first.

@@ -53,6 +53,21 @@ class Rotation(TwoHosts):
         self.branch.cli("pair", "link", "--confirm", told)
         self.assert_both_serve("confirmed at last")
 
+    def test_at_a_set_time_while_one_clock_is_behind(self):
+        """As if branch's clock was ahead: it uses already what is to be used in an hour at hq."""
+        block = os.urandom(128).hex().encode() + b"\n"
+        self.hq.cli("key", "rotate", "link", "--import", "--activate-in", "1h", stdin=block)
+        self.branch.cli("key", "rotate", "link", "--import", "--activate-in", "1h", stdin=block)
+        self.assertEqual(self.versions(self.hq), [("1", "active"), ("2", "pending")])
+        self.assert_both_serve("neither has switched")
+        self.branch.cli("key", "retire", "link", "2")
+        self.branch.cli("key", "rotate", "link", "--import", stdin=block)
+        self.assertEqual(self.versions(self.branch)[-1], ("3", "active"))
+        self.assert_both_serve("one has switched, and the other one's time is to come")
+        self.branch.reload()
+        self.assert_both_serve("and was told to read its configuration")
+        self.assertEqual({name for name in self.hq.drops() if name not in ("peer_revoked", "truncated", "closed_in_handshake")}, set())
+
     def test_by_hand_one_host_after_the_other(self):
         fresh = os.urandom(128).hex().encode() + b"\n"
         self.hq.cli("key", "rotate", "link", "--import", "--unused", stdin=fresh)

@@ -184,6 +184,23 @@ class Peers : public test::ServiceTest {
     return result;
   }
 
+  // Changes the file of `hard-b`, and starts the vault anew.
+  void changeBy(const std::function<Result<void, Problem>(OpenedKey&)>& edit) {
+    const auto changed = changeKey(
+        temporary.path() / "keys", "hard-b", {},
+        [&](EditedKey& key) -> Result<Rewrite, Problem> {
+          if (auto edited = edit(key.opened); !edited) return refuse(edited.error());
+          return Rewrite::All;
+        },
+        state->nowUnix());
+    ASSERT_TRUE(changed.has_value()) << changed.error().message;
+    stop();
+    state.reset();
+    base.reset();
+    keys.reset();
+    start();
+  }
+
   // --- base mode ---
   struct Begun {
     std::optional<Refusal> refused;
@@ -311,22 +328,6 @@ TEST_F(Peers, AnAcceptanceIsRefusedByItsName) {
 TEST_F(Peers, AnAcceptanceIsOfTheVersionBeforeAndOfOneThatWaitsToo) {
   const std::vector<std::byte> other(32, std::byte{5});
   EXPECT_TRUE(accept("b", true, other).others.empty());
-  const auto folder = temporary.path() / "keys";
-  const auto changeBy = [&](const std::function<Result<void, Problem>(OpenedKey&)>& edit) {
-    const auto changed = changeKey(
-        folder, "hard-b", {},
-        [&](EditedKey& key) -> Result<Rewrite, Problem> {
-          if (auto edited = edit(key.opened); !edited) return refuse(edited.error());
-          return Rewrite::All;
-        },
-        state->nowUnix());
-    ASSERT_TRUE(changed.has_value()) << changed.error().message;
-    stop();
-    state.reset();
-    base.reset();
-    keys.reset();
-    start();
-  };
   const auto change = [&](bool awaits) {
     changeBy([&](OpenedKey& key) {
       return addBlock(key, LongTermSecret::random(KeyKind::PeerBlock), 3600, awaits, state->nowUnix());
@@ -343,10 +344,41 @@ TEST_F(Peers, AnAcceptanceIsOfTheVersionBeforeAndOfOneThatWaitsToo) {
   EXPECT_EQ(rotated.others, (std::vector<uint32_t>{2, 1})) << "the other host may use the one that waited";
   change(true);
   change(true);
-  EXPECT_EQ(accept("b", true, other).others, (std::vector<uint32_t>{5, 4, 2})) << "the newest three";
+  EXPECT_EQ(accept("b", true, other).others, (std::vector<uint32_t>{5, 4, 2, 1})) << "the newest four";
   changeBy([&](OpenedKey& key) { return retire(key, 5, state->nowUnix()); });
   changeBy([&](OpenedKey& key) { return retire(key, 2, state->nowUnix()); });
   EXPECT_EQ(accept("b", true, other).others, (std::vector<uint32_t>{4, 1})) << "one that was taken back lets nobody in";
+}
+
+// protocol §14: two clocks never tell a time at one moment.
+TEST_F(Peers, AnAcceptanceIsOfAVersionWhoseTimeIsToComeToo) {
+  const std::vector<std::byte> other(32, std::byte{5});
+  changeBy([&](OpenedKey& key) {
+    return rotate(key, LongTermSecret::random(KeyKind::PeerBlock), {.activateIn = 60, .grace = 3600}, state->nowUnix());
+  });
+  const Accepted before = accept("b", true, other);
+  EXPECT_EQ(before.version, 1u);
+  EXPECT_EQ(before.others, std::vector<uint32_t>{2});
+  EXPECT_NE(before.otherSends.at(0), before.send);
+  for (int waiting = 0; waiting < 2; ++waiting) {
+    changeBy([&](OpenedKey& key) {
+      return addBlock(key, LongTermSecret::random(KeyKind::PeerBlock), 3600, true, state->nowUnix());
+    });
+  }
+  EXPECT_EQ(accept("b", true, other).others, (std::vector<uint32_t>{4, 3, 2}));
+  state->nowUnix = [] { return static_cast<int64_t>(::time(nullptr)) + 61; };
+  const Accepted after = accept("b", true, other);
+  EXPECT_EQ(after.version, 2u);
+  EXPECT_EQ(after.others, (std::vector<uint32_t>{4, 3, 1}));
+}
+
+TEST_F(Peers, AVersionThatWasTakenBackBeforeItsTimeLetsNobodyIn) {
+  const std::vector<std::byte> other(32, std::byte{5});
+  changeBy([&](OpenedKey& key) {
+    return rotate(key, LongTermSecret::random(KeyKind::PeerBlock), {.activateIn = 60, .grace = 3600}, state->nowUnix());
+  });
+  changeBy([&](OpenedKey& key) { return retire(key, 2, state->nowUnix()); });
+  EXPECT_TRUE(accept("b", true, other).others.empty());
 }
 
 TEST_F(Peers, AcceptancesPayTheRateOfTheKey) {
