@@ -504,8 +504,9 @@ class PeerReceived(NamedTuple):
 
 
 def connect_peer(path: Union[str, os.PathLike], name: str, timeout: float = 10.0, send_timeout: Optional[float] = None) -> PeerChannel:
-    """A channel through the [[connect]] entry `name` of the netd behind a socket. `timeout`: for each answer of netd that doesn't
-    wait for the peer. `send_timeout`: a limit for each send() and finish(); None: no limit."""
+    """A channel through the [[connect]] entry `name` of the netd behind a socket. `timeout`: for the channel, be it the
+    peer that is slow (else raises TimedOut), and for each later answer of netd that doesn't wait for the peer. `send_timeout`: a limit
+    for each send() and finish(); None: no limit."""
     pointer, limit = ctypes.c_void_p(), _patience(send_timeout)
     _check(_lib.sallyport_peer_connect(_path(path), _text(name), _timeout(timeout), ctypes.byref(pointer)))
     return PeerChannel(pointer, limit)

@@ -320,6 +320,11 @@ async function fault(): Promise<void> {
   channel.abandon();
 }
 
-await { peer, fault, verbs, lies, wrong, restart, open: cross, box: cross }[part as "verbs"]();
+// Its peer says nothing, and netd waits longer.
+async function silent(): Promise<void> {
+  await assert.rejects(connectPeer(path, "silent", { timeoutMs: 300 }), coded("timedOut"));
+}
+
+await { peer, fault, silent, verbs, lies, wrong, restart, open: cross, box: cross }[part as "verbs"]();
 if (part !== "open" && part !== "box") console.log("all good");
 process.stdin.destroy();

@@ -10,6 +10,7 @@ import os
 import pathlib
 import re
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
@@ -136,6 +137,17 @@ class TypeScript(SystemTest):
             peer.sock.sendall(second[18:] + third)
             output, _ = process.communicate(timeout=60)
         self.assertEqual((process.returncode, output), (0, "all good\n"))
+
+    def test_a_connect_gives_up_when_its_time_is_over(self):
+        site = self.site("silent")
+        silent = socket.create_server(("127.0.0.1", 0))
+        self.addCleanup(silent.close)
+        add_block(site, "a", os.urandom(128), "A")
+        peer_connect(site, "silent", silent.getsockname()[1], key="a", listen=False)
+        site.limits["handshake_timeout_ms"] = 30_000
+        site.start()
+        program = self.compile("silent.ts", (ROOT / "tests/system/client_typescript.ts").read_text())
+        self.assertIn("all good", self.node(program, "silent", str(site.dir / "run/net.sock")))
 
     def test_a_vault_that_lies(self):
         program = self.compile("lies.ts", (ROOT / "tests/system/client_typescript.ts").read_text())

@@ -366,6 +366,17 @@ class Api(SystemTest):
         with self.assertRaises(sallyport.CantConnect):
             sallyport.connect_peer(self.site_.dir / "nowhere", "loop")
 
+    def test_a_connect_gives_up_when_its_time_is_over(self):
+        site = self.site("silent")
+        silent = socket.create_server(("127.0.0.1", 0))
+        self.addCleanup(silent.close)
+        add_block(site, "a", os.urandom(128), "A")
+        peer_connect(site, "silent", silent.getsockname()[1], key="a", listen=False)
+        site.limits["handshake_timeout_ms"] = 30_000
+        site.start()
+        with self.assertRaises(sallyport.TimedOut):
+            sallyport.connect_peer(site.dir / "run/net.sock", "silent", timeout=0.3)
+
 
 if __name__ == "__main__":
     unittest.main()

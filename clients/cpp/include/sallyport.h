@@ -222,7 +222,8 @@ typedef struct sallyport_peer_received {
   char reason[32];  // the drop reason's name, send_given_up or receive_given_up; ends with NUL
 } sallyport_peer_received;
 
-// timeout_ms of connect and listen: how long a call waits for netd's answer; 0: ten seconds.
+// timeout_ms of connect and listen: how long a call waits for netd's answer; 0: ten seconds. For that of connect the
+// peer must answer netd, too: SALLYPORT_TIMED_OUT if it doesn't.
 int sallyport_peer_connect(const char* path, const char* name, uint32_t timeout_ms, sallyport_peer_channel** channel);
 int sallyport_peer_listen(const char* path, const char* name, uint32_t timeout_ms, sallyport_peer_listener** listener);
 // timeout_ms of accept and receive: 0 waits for ever.

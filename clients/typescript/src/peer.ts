@@ -28,12 +28,15 @@ export interface PeerReceived {
 const SEND_BYTES = 512 * 1024; // in one call
 const SENDS_AHEAD = 4;
 
-/** A channel through the [[connect]] entry `name` of the netd behind a socket. */
+/**
+ * A channel through the [[connect]] entry `name` of the netd behind a socket. Rejects with timedOut when netd has none
+ * after `timeoutMs`: when the peer is slow, too.
+ */
 export async function connectPeer(path: string, name: string, options: Options = {}): Promise<PeerChannel> {
   checkedText(name, "name");
   const connection = await Connection.open(path, patience(options));
   try {
-    const { outcome } = await connection.answer(() => connection.network.connectPeer((params) => void (params.name = name)), Infinity);
+    const { outcome } = await connection.answer(() => connection.network.connectPeer((params) => void (params.name = name)));
     if (outcome._isRefused) throw netRefusalOf(outcome.refused, name);
     return new PeerChannel(connection, outcome.channel, "");
   } catch (error) {

@@ -46,7 +46,8 @@ inline constexpr std::chrono::milliseconds FOR_EVER{0};
 
 class PeerChannel {
  public:
-  // Through the [[connect]] entry `name` of the netd behind `path`.
+  // Through the [[connect]] entry `name` of the netd behind `path`. Throws timedOut when netd has no channel after
+  // options.timeout: when the peer is slow, too.
   static PeerChannel connect(const std::string& path, std::string_view name, Options options = {});
   PeerChannel(PeerChannel&&) noexcept;
   PeerChannel& operator=(PeerChannel&&) noexcept;
