@@ -32,9 +32,16 @@ std::string describeFraming(const PeerFraming& framing) {
   return std::string("peer protocol, ") + (framing.mode == PeerMode::Hard ? "hard" : "base") + " mode";
 }
 
-// A key of another kind than the entry's protocol needs would refuse every handshake.
+// What is said of a claimed block.
+std::string usedBlock(const std::string& claims) {
+  return (claims == "ready" ? std::string("is used") : "counts as used, as block-claims is " + claims) + ", and " +
+         std::string(USED_BLOCK_ADVICE);
+}
+
+// A key of another kind than the entry's protocol needs would refuse every handshake. `claims`: if they can be read.
 template <typename Entries>
-void inspectKinds(const Entries& entries, std::string_view title, const vaultd::KeyHeader& header, Findings& findings) {
+void inspectKinds(const Entries& entries, std::string_view title, const vaultd::KeyHeader& header,
+                  const vaultd::BlockClaims* claims, Findings& findings) {
   for (const auto& entry : entries) {
     if (entry.key != header.name) continue;
     const auto named = std::string(title) + " `" + entry.name + "`";
@@ -53,6 +60,9 @@ void inspectKinds(const Entries& entries, std::string_view title, const vaultd::
     } else if (peer && entry.framing.mode == PeerMode::Base && !active->unused) {
       findings.warnings.push_back(named + ": the block of `" + header.name +
                                   "` was restored or imported, and base mode needs an unused one: pair anew");
+    } else if (peer && entry.framing.mode == PeerMode::Base && claims != nullptr &&
+               claims->isClaimed(active->publicKey)) {
+      findings.warnings.push_back(named + ": the block of `" + header.name + "` " + usedBlock(claims->describe()));
     }
   }
 }
@@ -164,16 +174,19 @@ void inspectNonces(const fs::path& folder, const std::vector<std::string>& drawi
   }
 }
 
-// Which blocks base mode has used up. Without that knowledge its entries are of no use, and all others serve.
-void inspectBaseMode(const Config& config, const vaultd::FileOwners& owners, Findings& findings) {
+// Which blocks base mode has used up. Without that knowledge its entries are of no use, and all others serve. Nothing:
+// that is a finding, or of no interest.
+std::unique_ptr<vaultd::BlockClaims> readClaims(const Config& config, const vaultd::FileOwners& owners,
+                                                Findings& findings) {
   const auto isBase = [](const auto& entry) { return entry.framing.mode == PeerMode::Base; };
-  if (std::ranges::none_of(config.listens, isBase) && std::ranges::none_of(config.connects, isBase)) return;
+  if (std::ranges::none_of(config.listens, isBase) && std::ranges::none_of(config.connects, isBase)) return nullptr;
   const auto& folder = config.vault.keys;
-  if (isClosedToUs(vaultd::claimsPath(folder), findings)) return;
-  if (auto good = vaultd::inspectClaims(folder, owners); !good) {
-    const auto& [message, hint] = good.error();
-    findings.warnings.push_back(message + (hint.empty() ? "" : " (" + hint + ")"));
-  }
+  if (isClosedToUs(vaultd::claimsPath(folder), findings)) return nullptr;
+  auto claims = vaultd::inspectClaims(folder, owners);
+  if (claims) return std::move(*claims);
+  const auto& [message, hint] = claims.error();
+  findings.warnings.push_back(message + (hint.empty() ? "" : " (" + hint + ")"));
+  return nullptr;
 }
 
 void inspectKeys(const Config& config, Findings& findings) {
@@ -185,6 +198,7 @@ void inspectKeys(const Config& config, Findings& findings) {
     if (auto good = vaultd::checkFolder(folder); !good) findings.errors.push_back(good.error());
     return;
   }
+  const auto claims = readClaims(config, owners, findings);
   std::vector<std::string> drawing;  // nonces
   for (const auto& [name, user] : keys) {
     std::error_code failure;
@@ -197,8 +211,8 @@ void inspectKeys(const Config& config, Findings& findings) {
     const auto header = readKey(folder, name, owners, findings);
     if (!header) continue;
     if (header->kind != vaultd::KeyKind::PeerBlock) drawing.push_back(name);
-    inspectKinds(config.listens, "[[listen]]", *header, findings);
-    inspectKinds(config.connects, "[[connect]]", *header, findings);
+    inspectKinds(config.listens, "[[listen]]", *header, claims.get(), findings);
+    inspectKinds(config.connects, "[[connect]]", *header, claims.get(), findings);
     inspectTokensOf(*header, config, findings);
     // A peer with our own key would talk to itself: nearly always a key pasted on the wrong host.
     for (const auto& [peer, publicKey] : config.peers) {
@@ -208,7 +222,6 @@ void inspectKeys(const Config& config, Findings& findings) {
     }
   }
   inspectNonces(folder, drawing, keys.size(), owners, findings);
-  inspectBaseMode(config, owners, findings);
 }
 
 // A frame that isn't whole yet is held in its worker's share of the buffers; one that can't fit ends its connection.

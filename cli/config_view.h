@@ -3,6 +3,7 @@
 
 #include <map>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "common/config.h"
@@ -23,6 +24,10 @@ std::vector<std::filesystem::path> socketFolders(const Config& config);
 
 // The keys that entries use, each with an entry for messages: "[[listen]] `db`".
 std::map<std::string, std::string> keysInUse(const Config& config);
+
+// Behind why base mode can't use a block.
+inline constexpr std::string_view USED_BLOCK_ADVICE =
+    "in base mode one serves one connection: pair anew, or import one with --unused";
 
 // What keeps the daemons from starting with this configuration, and what is only doubtful: key files, folders.
 struct Findings {

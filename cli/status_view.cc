@@ -3,6 +3,7 @@
 
 #include <algorithm>
 
+#include "cli/config_view.h"
 #include "cli/json.h"
 #include "cli/terminal.h"
 #include "common/capnp_bytes.h"
@@ -239,9 +240,8 @@ std::string baseProblemOf(const proto::KeyStatus::Reader& block) {
   const auto told = text(block.getBaseMode());
   if (told.empty() || told == "unused") return "";
   const auto named = "the block of `" + text(block.getName()) + "` ";
-  return told == "used"
-             ? named + "is used, and in base mode one serves one connection: pair anew, or import one with --unused"
-             : named + "can't be used in base mode: " + told;
+  return told == "used" ? named + "is used, and " + std::string(USED_BLOCK_ADVICE)
+                        : named + "can't be used in base mode: " + told;
 }
 
 // netd's own word, or that the vault hasn't the entry's key, or nothing to serve with; empty: it is ready.

@@ -306,18 +306,16 @@ Result<std::unique_ptr<BlockClaims>, ClaimsProblem> openClaims(const fs::path& f
   return kj::mv(*claims);
 }
 
-Result<void, Problem> inspectClaims(const fs::path& folder, const FileOwners& owners) {
+Result<std::unique_ptr<BlockClaims>, Problem> inspectClaims(const fs::path& folder, const FileOwners& owners) {
   const fs::path path = claimsPath(folder);
   bool missing = false;
   auto fd = openPrivate(path, O_RDONLY, owners, &missing);
-  if (!fd && missing) return {};
+  if (!fd && missing) return BlockClaims::unusable("missing");
   if (!fd) return refuse(fd.error());
   struct stat status;
   if (::fstat(fd->get(), &status) != 0)
     return refuse(Problem{path.string() + ": can't examine: " + std::strerror(errno), {}});
-  const auto claims = readClaims(path, kj::mv(*fd), static_cast<size_t>(status.st_size));
-  if (!claims) return refuse(claims.error());
-  return {};
+  return readClaims(path, kj::mv(*fd), static_cast<size_t>(status.st_size));
 }
 
 }  // namespace sallyport::vaultd

@@ -74,8 +74,9 @@ struct ClaimsProblem {
 // For the vault, before lock-down. The file is made if it is missing, and locked as long as the claims live.
 Result<std::unique_ptr<BlockClaims>, ClaimsProblem> openClaims(const std::filesystem::path& folder,
                                                                const FileOwners& owners);
-// What openClaims() would have against the file. It is only read, also while a vault has it; that it is missing is
-// nothing: the vault makes it.
-Result<void, Problem> inspectClaims(const std::filesystem::path& folder, const FileOwners& owners);
+// What openClaims() would give, or have against the file. It is only read, also while a vault has it. If it is missing
+// every block is claimed: the vault makes it so.
+Result<std::unique_ptr<BlockClaims>, Problem> inspectClaims(const std::filesystem::path& folder,
+                                                            const FileOwners& owners);
 
 }  // namespace sallyport::vaultd

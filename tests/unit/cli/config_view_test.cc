@@ -284,9 +284,48 @@ mode = ")" + mode + "\"\n"));
   EXPECT_EQ(warnings("base"), 1);
   EXPECT_EQ(warnings("hard"), 0) << "there nothing is claimed";
   EXPECT_EQ(contentOf(path), good.substr(0, 100)) << "a check writes nothing";
+}
+
+TEST_F(ConfigView, ABlockThatBaseModeHasUsedUpIsFound) {
+  const auto keys = folder_ / "keys";
+  ASSERT_TRUE(vaultd::ensureClaims(keys));
+  const auto made =
+      vaultd::generateKey(keys, "server", {}, {.kind = vaultd::KeyKind::PeerBlock, .party = wire::PeerParty::A});
+  ASSERT_TRUE(made);
+  const auto told = [&](const std::string& mode) {
+    const auto findings = inspectSurroundings(config(R"(
+[[listen]]
+name = "link"
+address = "[::]:7001"
+protocol = "peer"
+key = "server"
+service = "channel"
+mode = ")" + mode + "\"\n"));
+    EXPECT_TRUE(findings.errors.empty()) << findings.errors[0].message;
+    std::string all;
+    for (const std::string& warning : findings.warnings) {
+      if (warning.find("[[listen]] `link`: the block of `server`") == 0) all += warning + "\n";
+    }
+    return all;
+  };
+  const std::string advice = "in base mode one serves one connection: pair anew, or import one with --unused\n";
+  EXPECT_EQ(told("base"), "");
+  {
+    const auto running = vaultd::openClaims(keys, {});
+    ASSERT_TRUE(running);
+    ASSERT_TRUE((*running)->claim(made->versions.back().publicKey, vaultd::unixNow()));
+    EXPECT_EQ(told("base"), "[[listen]] `link`: the block of `server` is used, and " + advice);
+  }
+  EXPECT_EQ(told("base"), "[[listen]] `link`: the block of `server` is used, and " + advice);
+  EXPECT_EQ(told("hard"), "") << "there it serves as before";
+  const auto path = vaultd::claimsPath(keys);
   std::filesystem::remove(path);
-  EXPECT_EQ(warnings("base"), 0);
+  EXPECT_EQ(told("base"),
+            "[[listen]] `link`: the block of `server` counts as used, as block-claims is missing, and " + advice);
+  EXPECT_EQ(told("hard"), "");
   EXPECT_FALSE(std::filesystem::exists(path)) << "the vault makes it, a check makes nothing";
+  ASSERT_TRUE(vaultd::ensureClaims(keys));
+  EXPECT_EQ(told("base"), "[[listen]] `link`: the block of `server` is used, and " + advice) << "made with it as used";
 }
 
 TEST_F(ConfigView, WhatThisUserCantReadIsSaidToBeUnchecked) {
