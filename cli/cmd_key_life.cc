@@ -157,7 +157,7 @@ int keyRotate(const Arguments& arguments) {
   const auto& old = *(changed->header.versions.end() - 2);
   say("version " + std::to_string(added.number) + " of `" + name + "` is active from " + timeText(added.activeFrom) +
       "; version " + std::to_string(old.number) + " still opens until " + timeText(old.retiredFrom));
-  say(changed->header.kind == vaultd::KeyKind::PeerBlock ? "the other host needs the same block at that time"
+  say(changed->header.kind == vaultd::KeyKind::PeerBlock ? "the other host needs the same block by that time"
                                                          : "every peer needs the new public key before that");
   tellVault(*folder, *changed);
   putLine(toBase64(added.publicKey.span()));
