@@ -60,7 +60,7 @@ void BaseChannel::breakOff(DropReason reason) {
 // The session is over in the vault, whether anything is sent or not. What is with the vault at the moment is answered
 // first: that may be good yet, or tells why better. Who only waits for the wire's end needs no vault.
 void BaseChannel::endWithSession() {
-  if (over() || !sessionEnded_ || opening_ || sealing_ || lingering_) return;
+  if (over() || !sessionEnded_ || opening_ > 0 || sealing_ || lingering_) return;
   takeReceived();
   breakOff(deaf_ ? DropReason::TransportError : *sessionEnded_);
 }
@@ -94,7 +94,7 @@ void BaseChannel::noteWaiting() {
 // --- wire to program -------------------------------------------------------------------------------------------------
 
 void BaseChannel::readSome() {
-  if (opening_ || !readable_ || ended_ || state_->inbox.full()) return;
+  if (opening_ > 0 || !readable_ || ended_ || state_->inbox.full()) return;
   const auto scratch = worker_.scratch().first(BASE_PIECE_BYTES);
   ssize_t got;
   do got = recv(socket_, scratch.data(), scratch.size(), MSG_DONTWAIT);
@@ -110,12 +110,13 @@ void BaseChannel::readSome() {
     return breakOff(deaf_ ? DropReason::TransportError : DropReason::Truncated);
   }
   touch();
-  opening_ = true;
-  link_.session->open(scratch.first(static_cast<size_t>(got)), [this](auto opened) { onOpened(std::move(opened)); });
+  opening_ = static_cast<size_t>(got);
+  notePartial();
+  link_.session->open(scratch.first(opening_), [this](auto opened) { onOpened(std::move(opened)); });
 }
 
 void BaseChannel::onOpened(Result<BaseSession::Opened, DropReason> opened) {
-  opening_ = false;
+  opening_ = 0;
   if (over()) return;
   if (!opened) return breakOff(opened.error());
   if (lingering_) return discard();
@@ -142,8 +143,12 @@ void BaseChannel::deliver() {
   }
   const bool hadHeader = state_->underWay.has_value();
   state_->underWay = link_.received->underWay();
+  notePartial();
   if ((count > 0 || (!hadHeader && state_->underWay)) && state_->onNews) state_->onNews();
 }
+
+// What is with the vault may be whole messages, but nobody knows yet.
+void BaseChannel::notePartial() { state_->partialBytes = link_.received->partialBytes() + opening_; }
 
 void BaseChannel::resumeReading() {
   if (!over()) worker_.yield(*this);

@@ -32,6 +32,7 @@ class BaseChannel final : public Connection, public ChannelWire, EventLoop::Watc
   void onOpened(Result<BaseSession::Opened, wire::DropReason> opened);
   void takeReceived();
   void deliver();
+  void notePartial();
   void sealSome();
   void onSealed(Result<ByteSpan, wire::DropReason> sealed);
   void endWithSession();
@@ -48,7 +49,7 @@ class BaseChannel final : public Connection, public ChannelWire, EventLoop::Watc
   ByteQueue plain_{BASE_PIECE_BYTES};  // frames that are still to be sealed; counted in the budget
   Stash toWire_;                       // sealed
   bool sealing_ = false;               // a piece is with the vault
-  bool opening_ = false;
+  size_t opening_ = 0;                 // received bytes that are with the vault
   bool readable_ = true;
   bool ended_ = false;  // the wire, for reading
   std::optional<wire::DropReason> sessionEnded_;

@@ -62,15 +62,16 @@ void BaseSession::open(ByteSpan bytes, OnOpened onOpened) {
   const capnp::MessageSize size{16 + bytes.size() / sizeof(capnp::word), 0};
   auto request = std::make_shared<decltype(session_.openRequest())>(session_.openRequest(size));
   request->setFrames(toData(bytes));
-  gate_->enter(alive_, [request, weakGate = std::weak_ptr(gate_), weak = std::weak_ptr(alive_), onOpened] {
+  const size_t given = bytes.size();
+  gate_->enter(alive_, [request, weakGate = std::weak_ptr(gate_), weak = std::weak_ptr(alive_), onOpened, given] {
     const auto gate = weakGate.lock();
     const auto alive = weak.lock();
     request->send()
         .then(
-            [gate, alive, onOpened](auto&& answer) {
+            [gate, alive, onOpened, given](auto&& answer) {
               gate->leave();
               if (!*alive) return;
-              onOpened(read(answer.getOutcome()));
+              onOpened(read(answer.getOutcome(), given));
             },
             [gate, alive, onOpened](kj::Exception&& failure) {
               gate->leave();
@@ -93,11 +94,11 @@ void BaseSession::whenEnded(OnEnded onEnded) {
                .eagerlyEvaluate(logFailure);
 }
 
-Result<BaseSession::Opened, DropReason> BaseSession::read(proto::OpenedOutcome::Reader outcome) {
+Result<BaseSession::Opened, DropReason> BaseSession::read(proto::OpenedOutcome::Reader outcome, size_t given) {
   if (outcome.isRefused()) return refuse(dropReasonOf(outcome.getRefused()));
   const auto opened = outcome.getOpened();
   const auto frames = toBytes(opened.getFrames());
-  Opened result{.frames = frames, .sanctified = opened.getSanctified(), .fault = {}};
+  Opened result{.frames = frames, .sanctified = opened.getSanctified(), .fault = {}, .given = given};
   if (result.sanctified > frames.size()) return refuse(DropReason::VaultRefused);
   if (opened.hasFault() && opened.getFault().size() > 0)
     result.fault = wire::dropReasonNamed(opened.getFault().cStr()).value_or(DropReason::VaultRefused);
@@ -106,6 +107,7 @@ Result<BaseSession::Opened, DropReason> BaseSession::read(proto::OpenedOutcome::
 
 void BaseFrames::add(const BaseSession::Opened& opened) {
   if (opened.sanctified > 0) genuine_ = bytes_.size() + opened.sanctified;
+  heldBack_ = heldBack_ + opened.given - opened.frames.size();
   bytes_.append(opened.frames);
   budget_->take(opened.frames.size());
   if (!fault_) fault_ = opened.fault;

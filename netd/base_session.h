@@ -34,9 +34,10 @@ class BaseSession {
     ByteSpan frames;
     size_t sanctified = 0;
     std::optional<wire::DropReason> fault;  // after them
+    size_t given = 0;                       // received bytes that this answers
   };
-  // Of an answer of the vault; its bytes are the answer's.
-  static Result<Opened, wire::DropReason> read(proto::OpenedOutcome::Reader outcome);
+  // Of an answer of the vault to `given` bytes; its bytes are the answer's.
+  static Result<Opened, wire::DropReason> read(proto::OpenedOutcome::Reader outcome, size_t given);
   using OnOpened = std::function<void(Result<Opened, wire::DropReason>)>;
   void open(ByteSpan bytes, OnOpened onOpened);
   // Tells once when the vault has ended the session, or is gone: nothing need be sent or received for that. Only of a
@@ -70,6 +71,8 @@ class BaseFrames {
   // What comes behind the genuine frames, if the vault has found something wrong: nothing more is opened.
   std::optional<wire::DropReason> fault() const { return fault_; }
   size_t size() const { return bytes_.size(); }
+  // Of frames that aren't genuine yet: what has arrived, with what the vault holds back of a header or a tag.
+  size_t partialBytes() const { return bytes_.size() - genuine_ + heldBack_; }
   // The header of a frame that isn't genuine yet: what it claims decides nothing but how long to wait.
   std::optional<wire::PeerHeader> underWay() const;
 
@@ -79,6 +82,7 @@ class BaseFrames {
   ByteQueue bytes_{KEPT_BYTES};
   size_t genuine_ = 0;
   std::optional<wire::DropReason> fault_;
+  size_t heldBack_ = 0;
 };
 
 // As the links of the other protocols: what a connection hands on when its handshake is over.

@@ -155,6 +155,7 @@ void ChannelConnectionOf<Link>::pump() {
 template <typename Link>
 void ChannelConnectionOf<Link>::onNews(size_t countBefore, bool headerBefore) {
   if constexpr (Link::CHANNELS_END) state_->underWay = link_.underWay();
+  state_->partialBytes = link_.partialBytes();
   const bool news =
       state_->inbox.count() != countBefore || (!headerBefore && state_->underWay) || (gotEnd_ && !state_->ended);
   if (gotEnd_) state_->ended = true;

@@ -100,6 +100,7 @@ struct ChannelState {
   uint32_t maxMessageBytes = wire::MAX_MESSAGE_BYTES;  // that may be sent
   bool reservesCode = false;                           // hard mode: one code is the protocol's own
   std::optional<wire::PeerHeader> underWay;            // of a frame that isn't whole yet
+  size_t partialBytes = 0;                             // that have arrived of such a frame, its header included
   std::optional<wire::DropReason> broken;              // why it did or will, and sends fail; nothing: the peer ended it
   std::function<void()> onNews;                        // messages came, or the end
   std::function<void()> onSent;                        // what was given to send() has left, or the wire is gone

@@ -41,7 +41,9 @@ class ChannelImpl final : public ChannelObject<proto::Channel> {
   }
 
   void answerTimeout(ReceiveContext& context) override {
-    context.getResults().initReceived().setEnd(proto::ChannelEnd::OPEN);
+    auto received = context.getResults().initReceived();
+    received.setEnd(proto::ChannelEnd::OPEN);
+    received.setUnderWay(static_cast<uint32_t>(state_->partialBytes));
   }
 
   void answerClosed(ReceiveContext& context, bool waited) override {
@@ -81,6 +83,7 @@ class ChannelImpl final : public ChannelObject<proto::Channel> {
       received.setEnd(state_->broken ? proto::ChannelEnd::BROKEN : proto::ChannelEnd::ENDED);
       if (state_->broken) received.setReason(std::string(wire::name(*state_->broken)));
     }
+    received.setUnderWay(static_cast<uint32_t>(state_->partialBytes));
     if (state_->connection != nullptr) state_->connection->resumeReading();
   }
 

@@ -54,7 +54,8 @@ class CurveLink {
   void done(BufferBudget&) {}
 
   // The beginning of a frame is held.
-  bool partial() const { return reader_.partial(); }
+  bool partial() const { return partialBytes() > 0; }
+  size_t partialBytes() const { return reader_.partialBytes(); }
   void clear(BufferBudget& budget) { reader_.clear(budget); }
 
  private:

@@ -57,8 +57,8 @@ class FrameReader {
     return outcome;
   }
 
-  // The beginning of a frame is held.
-  bool partial() const { return !partial_.empty(); }
+  // Of the beginning of a frame that is held.
+  size_t partialBytes() const { return partial_.rest().size(); }
   void clear(BufferBudget& budget) { partial_.clear(budget); }
 
  private:

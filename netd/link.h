@@ -8,6 +8,7 @@
 //   FRAMES_PER_TURN          how many such frames fit the worker's scratch memory
 //   seal, sealEnd            the text that lies between head and tail becomes a frame
 //   read, openEach           from the socket into scratch memory, and from there to the texts
+//   partial, partialBytes    whether and how much is here of a frame that isn't whole
 //   done                     the texts of that read are dealt with
 //   DIALLER_SPEAKS_FIRST     whether the first frame says who it is: then owesFirstWord, sealOpen, OPEN_BYTES
 //   CHANNELS_END             whether a message channel has an authenticated end too

@@ -37,14 +37,14 @@ WireRead PeerLink::read(int fd, std::span<std::byte, SCRATCH_BYTES> scratch, siz
                         BufferBudget& budget) {
   if (block_ != nullptr) return readBlock(fd, SCRATCH_BYTES, untilEof, budget);
   // Behind room for what is held of the frame, and for its head, whether that is read already or not.
-  const size_t before = (opener_.header() ? HEAD_BYTES : 0) + held_.rest().size();
+  const size_t before = partialBytes();
   const size_t room = std::min(maxFrames * (AROUND_BYTES + MAX_TEXT_BYTES), scratch.size() - before);
   return readInto(fd, scratch.subspan(before, room), untilEof, !partial());
 }
 
 WireRead PeerLink::readOneFrame(int fd, std::span<std::byte, SCRATCH_BYTES> scratch, BufferBudget& budget) {
   if (block_ != nullptr) return readBlock(fd, SCRATCH_BYTES, false, budget);
-  const size_t before = (opener_.header() ? HEAD_BYTES : 0) + held_.rest().size();
+  const size_t before = partialBytes();
   // The shortest frame is a head and a tag: so much belongs to it in any case.
   const size_t least = partial() ? missing() : AROUND_BYTES;
   return readInto(fd, scratch.subspan(before, std::min(least, scratch.size() - before)), false, !partial());

@@ -87,7 +87,12 @@ class PeerLink {
   // The frame at hand is kept, and is what openEach() gives out next.
   void keep(const OpenedFrame& opened, BufferBudget& budget);
 
-  bool partial() const { return !held_.empty() || block_ != nullptr || opener_.header(); }
+  bool partial() const { return partialBytes() > 0; }
+  // Of a frame that isn't whole, or is kept: what is here.
+  size_t partialBytes() const {
+    if (block_ != nullptr) return block_->bytes.rest().size();
+    return (opener_.header() ? HEAD_BYTES : 0) + held_.rest().size();
+  }
   // How many frames were opened.
   uint64_t opened() const { return opener_.opened(); }
   // The header that is read already, of a frame that is not whole yet. An end or an open is no program's frame.

@@ -143,14 +143,14 @@ void VaultClient::beginPeerSession(const std::string& entry, bool listen, ByteSp
     stats_.add(Counter::VaultItems);
     request.send()
         .then(
-            [tell, gate = gate_, alive = alive_](auto&& response) {
+            [tell, gate = gate_, alive = alive_, given = first.size()](auto&& response) {
               if (!*alive) return;
               auto outcome = response.getOutcome();
               if (outcome.isRefused()) return tell(refuse(dropReasonOf(outcome.getRefused())));
               auto begun = outcome.getBegun();
               BegunSession session{std::make_unique<BaseSession>(gate, begun.getSession()), {}};
               if (begun.hasOpened()) {
-                auto opened = BaseSession::read(begun.getOpened());
+                auto opened = BaseSession::read(begun.getOpened(), given);
                 if (!opened) return tell(refuse(opened.error()));
                 session.opened = *opened;
               }

@@ -190,6 +190,9 @@ struct Received {
   messages @0 :List(Message);
   end @1 :ChannelEnd;
   reason @2 :Text;             # the drop reason's name when `end` is broken
+  underWay @3 :UInt32;         # bytes that have arrived of a message behind these that isn't whole yet, with what is around
+                               # it on the wire; 0: none. Between two answers they grow when the peer is slow, and don't
+                               # when it has stopped.
 }
 
 struct NetStatus {

@@ -46,6 +46,23 @@ class AProgram : public test::WithProgram<test::WorkerTest> {
   }
 };
 
+TEST_F(AProgram, IsToldHowMuchOfAMessageIsUnderWay) {
+  serve();
+  Peer peer = connected(CHANNEL);
+  auto channel = accept();
+  EXPECT_EQ(underWay(channel), 0u);
+  const auto frame = sealed(peer, std::string(60'000, 'x'));
+  size_t arrived = 0;
+  for (const size_t upTo : {size_t{1}, size_t{2}, size_t{3}, size_t{100}, size_t{50'000}, frame.size() - 1}) {
+    write(peer, ByteSpan(frame).subspan(arrived, upTo - arrived));
+    arrived = upTo;
+    EXPECT_TRUE(until([&] { return underWay(channel) == arrived; })) << arrived;
+  }
+  write(peer, ByteSpan(frame).subspan(arrived));
+  EXPECT_EQ(receive(channel), std::vector<std::string>{std::string(60'000, 'x')});
+  EXPECT_EQ(underWay(channel), 0u);
+}
+
 // --- calls that are given up -----------------------------------------------------------------------------------------
 
 TEST_F(AProgram, ThatGivesUpReceivingTakesNoMessageWithIt) {

@@ -382,5 +382,34 @@ TEST_P(APlainProgram, GetsFramesAsLongAsAnAnswerAndIsToldOfALongerOneByItsName) 
   EXPECT_TRUE(closed(party.socket));
 }
 
+// So it knows a slow peer from one that has stopped, and both from one that says nothing.
+TEST_P(APlainProgram, IsToldHowMuchOfAMessageIsUnderWay) {
+  serve();
+  party = provenParty();
+  auto plain = answer(listener->acceptRequest().send())->getOutcome().getAccepted().getChannel();
+  if (base()) { EXPECT_EQ(receiveTexts(plain).first, std::vector<std::string>{std::string(FIRST)}); }
+  EXPECT_EQ(underWay(plain), 0u);
+  const std::string longText(200'000, 'x');
+  const auto bytes = frame(party, longText);
+  size_t arrived = 0;
+  for (const size_t upTo : {size_t{1}, size_t{15}, size_t{16}, size_t{17}, size_t{1000}, size_t{150'000},
+                            size_t{200'016}, size_t{200'017}, bytes.size() - 1}) {
+    writeTo(party, ByteSpan(bytes).subspan(arrived, upTo - arrived));
+    arrived = upTo;
+    EXPECT_TRUE(until([&] { return underWay(plain) == arrived; })) << arrived;
+  }
+  // With an answer that holds messages it's what is behind them.
+  auto rest = std::vector<std::byte>(bytes.end() - 1, bytes.end());
+  const auto next = frame(party, "next");
+  rest.insert(rest.end(), next.begin(), next.begin() + 20);
+  writeTo(party, rest);
+  const auto response = answer(plain.receiveRequest().send());
+  EXPECT_EQ(response->getReceived().getMessages().size(), 1u);
+  EXPECT_EQ(response->getReceived().getUnderWay(), 20u);
+  writeTo(party, ByteSpan(next).subspan(20));
+  EXPECT_EQ(receiveTexts(plain).first, std::vector<std::string>{"next"});
+  EXPECT_EQ(underWay(plain), 0u);
+}
+
 }  // namespace
 }  // namespace sallyport::netd::test

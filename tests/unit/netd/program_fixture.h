@@ -36,6 +36,16 @@ class WithProgram : public Base {
     EXPECT_TRUE(this->until([&] { return result.has_value(); })) << "no answer";
     return result;
   }
+  // What who waits for a message for a moment is told of one that isn't whole.
+  uint32_t underWay(proto::Channel::Client& channel) {
+    auto request = channel.receiveRequest();
+    request.setTimeoutMs(1);
+    const auto response = answer(request.send());
+    const auto received = response->getReceived();
+    EXPECT_EQ(received.getMessages().size(), 0u);
+    EXPECT_EQ(received.getEnd(), proto::ChannelEnd::OPEN);
+    return received.getUnderWay();
+  }
   // Makes the call and gives it up: a Finish before its Return.
   template <typename Request>
   void callAndGiveUp(Request request) {
