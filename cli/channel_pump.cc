@@ -59,6 +59,7 @@ ChannelPump::ChannelPump(EventLoop& loop, PumpOptions options)
           loop, options.outputFd, [this] { onOutputProgress(); },
           [this](int error) { finish(std::string("can't write to standard output: ") + std::strerror(error)); }),
       frames_(options.maxMessageBytes),
+      quietSince_(loop.timer().now()),
       failureHandler_(*this),
       tasks_(failureHandler_) {}
 
@@ -82,12 +83,14 @@ void ChannelPump::onInput(ByteSpan bytes) {
     sendStream(bytes);
   }
   if (inputEnded_ && !done_) {
-    if (options_.messages) {
-      if (frames_.pending() != 0) return finish("standard input ends inside a message");
-      endSent_ = true;
-      restartIdleTimer();
-    } else {
+    if (frames_.pending() != 0) return finish("standard input ends inside a message");
+    if (!options_.messages || options_.messagesEnd)
       sendEnd();
+    else
+      endSent_ = true;
+    if (options_.messages && options_.waitS != 0) {
+      noteProgress();
+      watchQuiet();
     }
   }
   if (!maySend()) input_.pause();
@@ -173,7 +176,7 @@ void ChannelPump::onSent(proto::SendOutcome::Reader outcome, size_t bytes, bool 
     case proto::SendOutcome::SENT:
       if (isEnd) endSent_ = true;
       if (maySend() && problem_.empty()) input_.resume();
-      if (options_.messages && inputEnded_) restartIdleTimer();
+      noteProgress();
       break;
     case proto::SendOutcome::BROKEN:
       // What the peer sent before is still to be received, and tells the end.
@@ -207,13 +210,14 @@ void ChannelPump::receiveMore() {
 void ChannelPump::onReceived(proto::Received::Reader received) {
   --receiving_;
   if (done_ || channelEnded_) return;
+  if (received.getMessages().size() != 0 || received.getUnderWay() != underWay_) noteProgress();
+  underWay_ = received.getUnderWay();
   for (const auto message : received.getMessages()) {
     const auto data = message.getData();
     const ByteSpan bytes = std::as_bytes(std::span(data.begin(), data.size()));
     if (options_.messages) {
       output_.write(frameHeader(bytes.size()));
       if (!bytes.empty()) output_.write(bytes);
-      if (inputEnded_) restartIdleTimer();
     } else if (peerEnded_) {
       return finish("the peer sent more after its end of the stream");
     } else if (bytes.empty()) {
@@ -228,6 +232,10 @@ void ChannelPump::onReceived(proto::Received::Reader received) {
     case proto::ChannelEnd::OPEN: break;
     case proto::ChannelEnd::ENDED:
       channelEnded_ = true;
+      if (options_.messagesEnd) {
+        peerEnded_ = true;
+        output_.end();
+      }
       if (problem_.empty() && !options_.messages && !peerEnded_) {
         problem_ = "the stream is truncated: the peer closed without ending it";
         hint_ = AFTER_A_BREAK;
@@ -278,22 +286,53 @@ void ChannelPump::onOutputProgress() {
 
 // --- the end ---------------------------------------------------------------------------------------------------------
 
-void ChannelPump::restartIdleTimer() {
-  if (options_.waitS == 0 || idle_) return;
-  idleTimer_ = loop_.timer()
-                   .afterDelay(options_.waitS * kj::SECONDS)
-                   .then([this] {
-                     idle_ = true;
-                     settle();
-                   })
-                   .eagerlyEvaluate(nullptr);
+void ChannelPump::noteProgress() { quietSince_ = loop_.timer().now(); }
+
+bool ChannelPump::isQuiet() const { return loop_.timer().now() - quietSince_ >= options_.waitS * kj::SECONDS; }
+
+// Once it has been quiet for so long, netd is asked whether a message is under way.
+void ChannelPump::watchQuiet() {
+  tasks_.add(loop_.timer().atTime(quietSince_ + options_.waitS * kj::SECONDS).then([this] {
+    if (done_ || channelEnded_) return;
+    // While we wait for a slow reader, here or there, it isn't the peer who is quiet.
+    if (output_.queued() != 0 || sending_ != 0) noteProgress();
+    if (isQuiet())
+      askUnderWay();
+    else
+      watchQuiet();
+  }));
+}
+
+// Answered after all calls that wait: with the messages that are there, or else with how much is under way.
+void ChannelPump::askUnderWay() {
+  auto request = channel_.receiveRequest();
+  request.setTimeoutMs(1);
+  ++receiving_;
+  tasks_.add(request.send().then([this](auto&& answer) {
+    onReceived(answer.getReceived());
+    if (done_ || channelEnded_) return;
+    if (isQuiet())
+      onQuiet();
+    else
+      watchQuiet();
+  }));
+}
+
+// Where the protocol has no end of a direction, that nothing is under way has to do as one.
+void ChannelPump::onQuiet() {
+  if (!problem_.empty() || (underWay_ == 0 && !options_.messagesEnd)) return finish(problem_);
+  std::string problem = options_.messagesEnd ? "the peer hasn't ended its direction: " : "";
+  problem += "nothing came for " + std::to_string(options_.waitS) + " s";
+  if (underWay_ != 0) problem += ", and a message is under way";
+  hint_ = "is the other side up? A longer --wait has more patience";
+  finish(std::move(problem));
 }
 
 // Decides whether this is the end. Called after every event.
 void ChannelPump::settle() {
   if (done_) return;
-  // The peer's end of a stream of the peer protocol is not the channel's: we may still send.
-  if (channelEnded_ && !(isPeer_ && peerEnded_ && problem_.empty())) {
+  // The peer's end in the peer protocol is not the channel's: we may still send.
+  if (channelEnded_ && !((isPeer_ || options_.messagesEnd) && peerEnded_ && problem_.empty())) {
     // What is on its way is answered too: taken before the end, or not.
     if (output_.queued() != 0 || sending_ != 0) return;
     const bool incomplete = options_.messages ? frames_.pending() != 0 : !endSent_;
@@ -301,7 +340,7 @@ void ChannelPump::settle() {
     return finish(problem_);
   }
   const bool allSent = endSent_ && sending_ == 0;
-  const bool allReceived = (options_.messages ? idle_ : peerEnded_) && output_.queued() == 0;
+  const bool allReceived = peerEnded_ && output_.queued() == 0;
   if (allSent && allReceived) finish({});
 }
 

@@ -16,7 +16,9 @@ namespace sallyport::cli {
 
 struct PumpOptions {
   bool messages = false;  // be32 frames on standard input and output; else a stream
-  uint32_t waitS = 5;     // messages: how long to go on after the end of the input without a message; 0: for ever
+  // messages: each direction has an authenticated end, as in the peer protocol's hard mode
+  bool messagesEnd = false;
+  uint32_t waitS = 5;  // messages: how long to go on after the end of the input while nothing comes; 0: for ever
   size_t maxMessageBytes = wire::MAX_MESSAGE_BYTES;  // messages: the longest that the input may hold
   int inputFd = 0;                                   // standard input and output, but in tests
   int outputFd = 1;
@@ -50,7 +52,11 @@ class ChannelPump {
   void onChannelEnd();
   void sendEnd();
   void onOutputProgress();
-  void restartIdleTimer();
+  void noteProgress();
+  bool isQuiet() const;
+  void watchQuiet();
+  void askUnderWay();
+  void onQuiet();
   void settle();
   void finish(std::string problem);
   void onFailure(kj::Exception&& failure);
@@ -73,12 +79,12 @@ class ChannelPump {
   bool endSent_ = false;    // our direction's end is on its way, or all messages are
   bool peerEnded_ = false;  // the peer's direction has ended
   bool channelEnded_ = false;
-  bool idle_ = false;    // messages: the wait after the input's end is over
-  std::string problem_;  // of the channel; told when the output is written
+  uint32_t underWay_ = 0;     // messages: bytes of one that isn't whole, by netd's last answer
+  kj::TimePoint quietSince_;  // messages, after the end of the input: nothing has come since
+  std::string problem_;       // of the channel; told when the output is written
   std::string hint_;
   bool done_ = false;
   kj::Own<kj::PromiseFulfiller<std::string>> fulfiller_;
-  kj::Promise<void> idleTimer_ = nullptr;
   struct FailureHandler final : kj::TaskSet::ErrorHandler {
     explicit FailureHandler(ChannelPump& pump) : owner(pump) {}
     void taskFailed(kj::Exception&& failure) override { owner.onFailure(kj::mv(failure)); }

@@ -123,6 +123,9 @@ int pipeChannel(const Arguments& arguments) {
   }
 
   if (peer) options.maxMessageBytes = std::min<size_t>(entry->framing.maxFrameBytes, MAX_FRAMED_BYTES);
+  options.messagesEnd = options.messages && peer && entry->framing.mode == PeerMode::Hard;
+  // An end that will come is waited for; where there is none, silence has to do.
+  if (options.messagesEnd && !arguments.has("--wait")) options.waitS = 0;
 
   EventLoop loop;
   auto client = DaemonClient::connect(loop, config->net.socket);

@@ -14,7 +14,7 @@ import unittest
 from harness import SystemTest, binary, memory_limit, minicapnp, resident_kib, wait_until
 from minicapnp import BROKEN, ENDED, OPEN, Refused
 from peer_sites import WirePeer, add_block, peer_connect
-from traffic import patterned, sha256
+from traffic import Mitm, patterned, sha256
 
 SIZES = [0, 1, 15, 16, 17, 255, 256, 4096, 16384, 65000, 65502, 65503]
 
@@ -30,6 +30,9 @@ class Channels(SystemTest):
         site.peer("server", site.publics["server"])
         site.connect_entry("chat", ("127.0.0.1", cls.port), "server", listen=False)
         site.connect_entry("echo", ("127.0.0.1", cls.echo), "server", listen=False)
+        cls.wire = Mitm(("127.0.0.1", cls.port))
+        cls.addClassCleanup(cls.wire.close)
+        site.connect_entry("stalls", ("127.0.0.1", cls.wire.port), "server", listen=False)
         site.limits["accept_timeout_ms"] = 1000
         site.start()
 
@@ -197,6 +200,31 @@ class Channels(SystemTest):
             done = self.site.cli("pipe", "echo", "--messages", "--wait", "1", stdin=framed, check=False)
             self.assertEqual(done.returncode, 1, framed[:8])
             self.assertTrue(done.stderr.startswith(b"sallyport: error:"), done.stderr)
+
+    def test_pipe_fails_when_a_message_stops_half_way(self):
+        listener = self.network().listen("chat")
+        stalls, stopped = threading.Event(), []
+
+        def attack(way, offset, data):
+            if way == "up" or not stalls.is_set():
+                return data
+            stopped.append(offset + 100)
+            return data[:max(stopped[0] - offset, 0)]
+        self.wire.attack = attack
+        pipe = subprocess.Popen([binary("sallyport"), "pipe", "stalls", "--messages", "--wait", "1", "-c", str(self.site.config)],
+                                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        self.addCleanup(pipe.communicate)
+        self.addCleanup(pipe.kill)
+        channel = listener.accept()[0]
+        channel.send([b"one"])
+        self.assertEqual(pipe.stdout.read(7), b"\0\0\0\3one")
+        stalls.set()
+        channel.send([patterned(1000)])
+        pipe.stdin.close()
+        pipe.stdin = None
+        self.assertEqual(pipe.wait(30), 1)
+        self.assertEqual(pipe.stdout.read(), b"")
+        self.assertIn(b"error: `stalls`: nothing came for 1 s, and a message is under way", pipe.stderr.read())
 
     def test_pipe_takes_no_wait_without_messages(self):
         done = self.site.cli("pipe", "echo", "--wait", "3", check=False)

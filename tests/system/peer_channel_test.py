@@ -15,7 +15,7 @@ import threading
 import time
 import unittest
 
-from harness import SANITIZED, SystemTest, bin_root
+from harness import SANITIZED, SystemTest, bin_root, binary, minicapnp
 from peer_sites import END, WirePeer, add_block, peer_connect, peer_listen
 from traffic import patterned
 
@@ -351,6 +351,50 @@ class Api(SystemTest):
                 done = subprocess.run([*command, self.socket, "echo"], capture_output=True, text=True, timeout=30, env={
                     **os.environ, "LD_LIBRARY_PATH": str(library), "PYTHONPATH": str(ROOT / "clients/python")})
                 self.assertEqual(done.stdout.strip(), expected, done.stderr)
+
+    # -- programs and `sallyport pipe --messages`
+
+    def pipe(self, *messages):
+        """The command with what its input holds, which has ended."""
+        command = subprocess.Popen([binary("sallyport"), "pipe", "loop", "--messages", "-c", str(self.site_.config)],
+                                   stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        self.addCleanup(command.communicate)
+        self.addCleanup(command.kill)
+        command.stdin.write(b"".join(len(message).to_bytes(4, "big") + message for message in messages))
+        command.stdin.close()
+        command.stdin = None
+        return command
+
+    def assert_told(self, command, status, out, said=b""):
+        self.assertEqual((command.stdout.read(), command.wait(30)), (out, status))
+        self.assertIn(said, command.stderr.read())
+
+    def test_a_program_answers_a_pipe_upon_its_end(self):
+        listener = sallyport.listen_peer(self.socket, "loop")
+        command = self.pipe(b"whole ", b"question")
+        with listener.accept(10) as channel:
+            self.assertEqual(channel.receive(100, 10)[:3], (b"whole question", 0, PeerStatus.ENDED))
+            channel.send(b"answer")
+        self.assert_told(command, 0, b"\0\0\0\6answer")
+
+    def test_a_program_of_messages_answers_a_pipe_upon_its_end(self):
+        with minicapnp.Network(self.socket) as network:
+            listener = network.listen("loop")
+            command = self.pipe(b"question", b"")
+            channel = listener.accept(10000)[0]
+            self.assertEqual(channel.receive_all(2), [b"question", b""])
+            self.assertEqual(channel.receive()[:2], ([], minicapnp.ENDED))
+            channel.send([b"answer"])
+            channel.finish()
+            self.assert_told(command, 0, b"\0\0\0\6answer")
+
+    def test_a_program_that_goes_without_an_end_is_an_error_for_a_pipe(self):
+        listener = sallyport.listen_peer(self.socket, "loop")
+        command = self.pipe(b"question")
+        with self.assertRaises(ZeroDivisionError), listener.accept(10) as channel:
+            channel.send(b"answer")
+            raise ZeroDivisionError
+        self.assert_told(command, 1, b"\0\0\0\6answer", b"the channel is broken: truncated")
 
     # -- refusals
 

@@ -8,6 +8,7 @@ import signal
 import socket
 import struct
 import subprocess
+import threading
 import unittest
 
 from harness import SystemTest, binary, process_stat, wait_until
@@ -16,10 +17,21 @@ from traffic import patterned
 
 LARGEST = (2 << 20) - 4096  # that goes through [net] socket
 SMALL = 1000
+MORE_PATIENCE = "is the other side up? A longer --wait has more patience"
 
 
 def framed(message):
     return len(message).to_bytes(4, "big") + message
+
+
+def join(one, other):
+    """Makes two connections one wire, until both directions have ended."""
+    def copy(source, sink):
+        while data := source.recv(1 << 16):
+            sink.sendall(data)
+        sink.shutdown(socket.SHUT_WR)
+    for way in ((one, other), (other, one)):
+        threading.Thread(target=copy, args=way, daemon=True).start()
 
 
 class Pipe(SystemTest):
@@ -36,20 +48,30 @@ class Pipe(SystemTest):
         peer_connect(site, "small", port, listen=False, max_frame_bytes=SMALL)
         add_block(site, "once", cls.block, "A")
         peer_connect(site, "base", port, key="once", listen=False, mode="base")
+        cls.base_blocks = {name: os.urandom(128) for name in ("head", "half")}  # each serves one connection
+        for name, block in cls.base_blocks.items():
+            add_block(site, name, block, "A")
+            peer_connect(site, name, port, key=name, listen=False, mode="base")
         add_block(site, "back", cls.block, "B")
+        peer_connect(site, "other", port, key="back", listen=False)
         peer_connect(site, "echo", peer_listen(site, "echo", "echo", key="back"), listen=False)
         site.start()
 
     def pipe(self, *words):
         """The command with open standard input, and the peer that it leads to."""
-        command = subprocess.Popen([binary("sallyport"), "pipe", *words, "-c", str(self.site_.config)], stdin=subprocess.PIPE,
-                                   stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-        self.addCleanup(command.communicate)
-        self.addCleanup(command.kill)
-        peer = WirePeer(self.listener.accept()[0], "B", self.block, opening=False)
+        command, sock = self.start(*words)
+        base = self.base_blocks.get(words[0])
+        peer = WirePeer(sock, "B", base or self.block, "base" if base else "hard", opening=False)
         self.addCleanup(peer.close)
-        self.assertEqual(peer.receive(), OPEN)
+        if not base:
+            self.assertEqual(peer.receive(), OPEN)
         return command, peer
+
+    @staticmethod
+    def end_input(command, *messages):
+        command.stdin.write(b"".join(map(framed, messages)))
+        command.stdin.close()
+        command.stdin = None
 
     def assert_no_end(self, peer):
         with self.assertRaises((EOFError, ConnectionResetError)):
@@ -90,9 +112,9 @@ class Pipe(SystemTest):
         self.assert_failed(command, "max_frame_bytes", "9000")
         self.assert_no_end(peer)
 
-    def start(self, name):
+    def start(self, *words):
         """The command, and the connection that it made."""
-        command = subprocess.Popen([binary("sallyport"), "pipe", name, "-c", str(self.site_.config)], stdin=subprocess.PIPE,
+        command = subprocess.Popen([binary("sallyport"), "pipe", *words, "-c", str(self.site_.config)], stdin=subprocess.PIPE,
                                    stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         self.addCleanup(command.communicate)
         self.addCleanup(command.kill)
@@ -143,7 +165,7 @@ class Pipe(SystemTest):
         self.assert_no_end(peer)
 
     def test_messages_are_as_long_as_frames_both_ways(self):
-        command, peer = self.pipe("any", "--messages", "--wait", "1")
+        command, peer = self.pipe("any", "--messages")
         messages = [patterned(size, size) for size in (65503, 65504, 130_000, 0)]
         for message in messages:
             peer.send(message)
@@ -152,14 +174,69 @@ class Pipe(SystemTest):
             command.stdin.write(framed(message))
             command.stdin.flush()
             self.assertTrue(peer.receive() == (0, message), len(message))
-        command.stdin.close()
-        command.stdin = None
+        self.end_input(command)
         self.assertEqual(peer.receive(), (END, b""))
+        peer.send(b"", END)
         self.assertEqual(command.wait(30), 0)
+
+    def test_the_end_of_the_input_is_told_at_once_and_the_peers_end_waited_for(self):
+        command, peer = self.pipe("any", "--messages")
+        self.end_input(command, b"all")
+        self.assertEqual(peer.receive(), (0, b"all"))
+        self.assertEqual(peer.receive(), (END, b""))
+        answer = framed(b"an answer to the end")
+        peer.send(answer[4:])
+        self.assertEqual(command.stdout.read(len(answer)), answer)
+        self.assertIsNone(command.poll(), "the peer hasn't ended")
+        peer.send(b"", END)
+        self.assertEqual(command.wait(30), 0)
+        self.assertEqual((command.stdout.read(), command.stderr.read()), (b"", b""))
+
+    def test_the_peers_end_is_not_the_inputs(self):
+        command, peer = self.pipe("any", "--messages")
+        peer.send(b"all of mine")
+        peer.send(b"", END)
+        self.assertEqual(command.stdout.read(), framed(b"all of mine"))  # and the end of it
+        self.end_input(command, b"late", b"")
+        self.assertEqual([peer.receive() for _ in range(3)], [(0, b"late"), (0, b""), (END, b"")])
+        self.assertEqual(command.wait(30), 0)
+
+    def test_a_peer_that_doesnt_end_is_an_error_when_the_wait_is_over(self):
+        command, peer = self.pipe("any", "--messages", "--wait", "1")
+        peer.send(b"one")
+        self.end_input(command)
+        self.assert_failed(command, "`any`: the peer hasn't ended its direction: nothing came for 1 s", hints=[MORE_PATIENCE])
+        self.assertEqual(command.stdout.read(), framed(b"one"))
+
+    def test_a_message_that_stops_half_way_is_an_error_and_no_end(self):
+        for name, arrived in (("any", 500), ("any", 5), ("half", 500), ("head", 5)):
+            with self.subTest(name, arrived=arrived):
+                command, peer = self.pipe(name, "--messages", "--wait", "1")
+                peer.send(b"one")
+                self.assertEqual(command.stdout.read(7), framed(b"one"))
+                peer.sock.sendall(peer.party.frame(patterned(1000))[:arrived])
+                self.end_input(command, b"all")
+                self.assertEqual(peer.receive(), (0, b"all"))
+                self.assert_failed(command, "nothing came for 1 s, and a message is under way", hints=[MORE_PATIENCE])
+                self.assertEqual(command.stdout.read(), b"")
+
+    def test_two_commands_end_each_other_whoever_is_first(self):
+        first, one = self.start("any", "--messages")
+        second, other = self.start("other", "--messages")
+        self.addCleanup(one.close)
+        self.addCleanup(other.close)
+        join(one, other)
+        self.end_input(first, b"question", b"")
+        self.assertEqual(second.stdout.read(), framed(b"question") + framed(b""))
+        answers = [patterned(size, size) for size in (0, 100_000, 1)]
+        self.end_input(second, *answers)
+        self.assertTrue(first.stdout.read() == b"".join(map(framed, answers)))
+        for command in (first, second):
+            self.assertEqual((command.wait(30), command.stderr.read()), (0, b""))
 
     def test_the_longest_message_comes_back_and_one_more_byte_is_refused(self):
         messages = b"".join(framed(patterned(size, size)) for size in (LARGEST, 1, LARGEST, LARGEST, 0))
-        done = self.site_.cli("pipe", "echo", "--messages", "--wait", "3", stdin=messages)
+        done = self.site_.cli("pipe", "echo", "--messages", stdin=messages)
         self.assertTrue(done.stdout == messages)
         done = self.site_.cli("pipe", "echo", "--messages", stdin=framed(bytes(LARGEST + 1)), check=False)
         self.assertEqual(done.returncode, 1)

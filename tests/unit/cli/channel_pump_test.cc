@@ -10,6 +10,7 @@
 #include <csignal>
 #include <cstdio>
 #include <deque>
+#include <functional>
 #include <thread>
 
 #include <gtest/gtest.h>
@@ -26,10 +27,13 @@ class FakeChannel final : public proto::Channel::Server {
     std::string reason;
     bool echo = true;
     bool closed = false;
+    bool finished = false;
     bool sendBreaks = false;
     kj::Maybe<proto::NetRefusal> refusal;  // of each send
     size_t endAfter = SIZE_MAX;            // messages delivered before `then`
     proto::ChannelEnd then = proto::ChannelEnd::ENDED;
+    std::function<void(State&)> onFinish;      // where a direction has an end of its own; else the empty message
+    std::function<uint32_t(State&)> underWay;  // asked by who waits only for a moment
     std::vector<std::string> got;
     std::vector<kj::Own<kj::PromiseFulfiller<void>>> waiting;
 
@@ -68,6 +72,12 @@ class FakeChannel final : public proto::Channel::Server {
       answer(context);
       return kj::READY_NOW;
     }
+    if (context.getParams().getTimeoutMs() != 0) {
+      const uint32_t underWay = state_->underWay ? state_->underWay(*state_) : 0;
+      answer(context);
+      context.getResults().getReceived().setUnderWay(underWay);
+      return kj::READY_NOW;
+    }
     auto paf = kj::newPromiseAndFulfiller<void>();
     state_->waiting.push_back(kj::mv(paf.fulfiller));
     return paf.promise.then([this, context]() mutable { answer(context); });
@@ -83,7 +93,11 @@ class FakeChannel final : public proto::Channel::Server {
     if (state_->sendBreaks) {
       outcome.setBroken("transport_error");
     } else {
-      state_->take("");
+      state_->finished = true;
+      if (state_->onFinish)
+        state_->onFinish(*state_);
+      else
+        state_->take("");
       outcome.setSent();
     }
     return kj::READY_NOW;
@@ -103,7 +117,7 @@ class FakeChannel final : public proto::Channel::Server {
       list[i].setData(kj::arrayPtr(reinterpret_cast<const kj::byte*>(batch[i].data()), batch[i].size()));
     }
     if (state_->endAfter == 0) state_->end = state_->then;
-    received.setEnd(state_->end);
+    received.setEnd(state_->queue.empty() || state_->endAfter == 0 ? state_->end : proto::ChannelEnd::OPEN);
     received.setReason(state_->reason.c_str());
   }
 
@@ -304,6 +318,85 @@ TEST(ChannelPump, MessagesEndWhenThePeerCloses) {
   const auto run = pump(state, frame("a") + frame("b"), {.messages = true, .waitS = 0});
   EXPECT_EQ(run.problem, "");
   EXPECT_EQ(run.output, frame("a") + frame("b"));
+}
+
+// --- messages and their ends -----------------------------------------------------------------------------------------
+
+TEST(ChannelPump, AMessageThatIsUnderWayIsNoEnd) {
+  for (const bool end : {false, true}) {
+    auto state = std::make_shared<FakeChannel::State>();
+    state->onFinish = [](auto&) {};
+    state->underWay = [](auto&) { return 500; };
+    const auto run = pump(state, frame("whole"), {.messages = true, .messagesEnd = end, .waitS = 1});
+    EXPECT_EQ(run.problem, std::string(end ? "the peer hasn't ended its direction: " : "") +
+                               "nothing came for 1 s, and a message is under way");
+    EXPECT_NE(run.hint.find("--wait"), std::string::npos);
+    EXPECT_EQ(run.output, frame("whole"));
+    EXPECT_FALSE(state->closed);
+  }
+}
+
+TEST(ChannelPump, ASlowMessageIsWaitedForAsLongAsMoreOfItComes) {
+  auto state = std::make_shared<FakeChannel::State>();
+  state->underWay = [asked = 0u](FakeChannel::State& channel) mutable {
+    if (++asked < 3) return 100 * asked;
+    if (asked == 3) channel.queue.push_back("slow");
+    return 0u;
+  };
+  const auto run = pump(state, "", {.messages = true, .waitS = 1});
+  EXPECT_EQ(run.problem, "");
+  EXPECT_EQ(run.output, frame("slow"));
+  EXPECT_TRUE(state->closed);
+}
+
+TEST(ChannelPump, EndsItsMessagesAtOnceAndWaitsForThePeersEnd) {
+  auto state = std::make_shared<FakeChannel::State>();
+  state->echo = false;
+  state->onFinish = [](FakeChannel::State& channel) {
+    channel.queue.push_back("an answer to the end");
+    channel.end = proto::ChannelEnd::ENDED;
+    channel.wake();
+  };
+  const auto run = pump(state, frame("all"), {.messages = true, .messagesEnd = true, .waitS = 0});
+  EXPECT_EQ(run.problem, "");
+  EXPECT_EQ(state->got, std::vector<std::string>{"all"});
+  EXPECT_EQ(run.output, frame("an answer to the end"));
+  EXPECT_TRUE(state->closed);
+}
+
+TEST(ChannelPump, APeerThatDoesNotEndItsMessagesIsAnError) {
+  auto state = std::make_shared<FakeChannel::State>();
+  state->onFinish = [](auto&) {};
+  const auto run = pump(state, frame("whole"), {.messages = true, .messagesEnd = true, .waitS = 1});
+  EXPECT_EQ(run.problem, "the peer hasn't ended its direction: nothing came for 1 s");
+  EXPECT_EQ(run.output, frame("whole"));
+  EXPECT_TRUE(state->finished);
+}
+
+TEST(ChannelPump, ThePeersEndOfItsMessagesIsNotOurs) {
+  auto state = std::make_shared<FakeChannel::State>();
+  state->end = proto::ChannelEnd::ENDED;
+  state->onFinish = [](auto&) {};
+  int in[2];
+  int out[2];
+  ASSERT_EQ(::pipe2(in, O_CLOEXEC), 0);
+  ASSERT_EQ(::pipe2(out, O_CLOEXEC), 0);
+  std::thread program([&] {
+    EXPECT_EQ(readAll(out[0]), "");  // the end is told
+    const auto late = frame("late");
+    EXPECT_EQ(::write(in[1], late.data(), late.size()), static_cast<ssize_t>(late.size()));
+    ::close(in[1]);
+  });
+  {
+    EventLoop loop;
+    ChannelPump pump(loop, kj::heap<FakeChannel>(state),
+                     {.messages = true, .messagesEnd = true, .waitS = 1, .inputFd = in[0], .outputFd = out[1]});
+    EXPECT_EQ(loop.await(pump.run()), "");
+  }
+  program.join();
+  EXPECT_EQ(state->got, std::vector<std::string>{"late"});
+  EXPECT_TRUE(state->finished);
+  for (const int fd : {in[0], out[0], out[1]}) ::close(fd);
 }
 
 TEST(ChannelPump, RefusesFramesThatTheChannelDoesNotTake) {
