@@ -9,7 +9,6 @@
 #include <utility>
 
 #include <kj/async.h>
-#include <kj/debug.h>
 
 #include "netd/channel.h"
 #include "netd/live_objects.h"
@@ -59,7 +58,7 @@ class ChannelObject : public Interface::Server {
       return kj::READY_NOW;
     }
     if (receives_.empty() && answer(context)) return kj::READY_NOW;
-    KJ_REQUIRE(receives_.size() < mostReceives_, "too many calls wait");
+    if (receives_.size() >= mostReceives_) return tooManyCalls();
     context.allowCancellation();  // a client that leaves must not keep the channel by its open call
     const uint32_t timeoutMs = context.getParams().getTimeoutMs();
     auto paf = kj::newPromiseAndFulfiller<void>();

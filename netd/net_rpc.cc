@@ -113,7 +113,7 @@ class ListenerImpl final : public proto::Listener::Server {
     if (closed_) return refuseWith(NetRefusal::CLOSED);
     if (!worker_.channels()->serves(name_)) return refuseWith(NetRefusal::UNKNOWN_NAME);
     if (count_->count >= MAX_OBJECTS) return refuseWith(NetRefusal::TOO_MANY_OBJECTS);
-    KJ_REQUIRE(waiting_.size() < MAX_CALLS_WAITING, "too many calls wait");
+    if (waiting_.size() >= MAX_CALLS_WAITING) return tooManyCalls();
     context.allowCancellation();
     const uint32_t timeoutMs = context.getParams().getTimeoutMs();
     auto paf = kj::newPromiseAndFulfiller<void>();
@@ -303,8 +303,7 @@ class NetworkImpl final : public proto::Network::Server {
 
   template <typename Context, typename Write>
   kj::Promise<void> askMonitor(ControlKind kind, Context context, Write write) {
-    if (questions_->count >= MAX_QUESTIONS)
-      return kj::Exception(kj::Exception::Type::OVERLOADED, __FILE__, 0, kj::str("too many calls wait"));
+    if (questions_->count >= MAX_QUESTIONS) return tooManyCalls();
     auto paf = kj::newPromiseAndFulfiller<void>();
     struct State {
       State(Context asked, kj::Own<kj::PromiseFulfiller<void>> fulfiller, const ObjectCount& questions)

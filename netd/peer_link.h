@@ -2,7 +2,7 @@
 // docs/protocol.md §13. Frames that fit the worker's scratch memory are opened there, in place. A longer one (a
 // foreign peer may send any length up to the entry's max_frame_bytes) is decrypted as it comes into a block of its own,
 // that grows with what has arrived and not with what the header claims, is counted against the worker's budget, and is
-// shown to nobody before its tag is right. Our own streams send frames of MAX_TEXT_BYTES.
+// shown to nobody before its tag is right. Our own streams send frames of MAX_TEXT_BYTES, or of what the entry allows.
 #pragma once
 
 #include <memory>

@@ -29,6 +29,14 @@ void TunnelOf<Link>::Side::onEvents(uint32_t events) {
   tunnel.pump();
 }
 
+namespace {
+// The longest text of a frame of ours: what the link makes at most, or the entry allows (on both hosts the same).
+template <typename Link>
+size_t longestText(const Entry& entry) {
+  return entry.framing ? std::min<size_t>(Link::MAX_TEXT_BYTES, entry.framing->maxFrameBytes) : Link::MAX_TEXT_BYTES;
+}
+}  // namespace
+
 template <typename Link>
 TunnelOf<Link>::TunnelOf(Worker& worker, std::shared_ptr<const Entry> entry, const PublicKey& peer,
                          WireSessionOf<Link> wire, kj::AutoCloseFd local)
@@ -36,7 +44,8 @@ TunnelOf<Link>::TunnelOf(Worker& worker, std::shared_ptr<const Entry> entry, con
       wire_(*this),
       local_(*this),
       link_(std::move(wire.link)),
-      ticket_(std::move(wire.ticket)) {
+      ticket_(std::move(wire.ticket)),
+      textBytes_(longestText<Link>(this->entry())) {
   wire_.fd = kj::mv(wire.socket);
   wire_.readable = link_.partial();  // something may be kept that came before; what else is there the loop will tell
   local_.fd = kj::mv(local);
@@ -111,10 +120,10 @@ auto TunnelOf<Link>::sealSome() -> Moved {
   const auto scratch = worker_.scratch();
   std::array<iovec, Link::FRAMES_PER_TURN> parts;
   for (size_t i = 0; i < frames_; ++i) {
-    parts[i] = {.iov_base = scratch.data() + i * (Link::AROUND_BYTES + Link::MAX_TEXT_BYTES) + Link::HEAD_BYTES,
-                .iov_len = Link::MAX_TEXT_BYTES};
+    parts[i] = {.iov_base = scratch.data() + i * (Link::AROUND_BYTES + textBytes_) + Link::HEAD_BYTES,
+                .iov_len = textBytes_};
   }
-  const size_t room = frames_ * Link::MAX_TEXT_BYTES;
+  const size_t room = frames_ * textBytes_;
   ssize_t got;
   do got = readv(local_.fd, parts.data(), frames_);
   while (got < 0 && errno == EINTR);
@@ -131,7 +140,7 @@ auto TunnelOf<Link>::sealSome() -> Moved {
   if (text == room) frames_ = static_cast<uint8_t>(std::min<size_t>(frames_ * 2, Link::FRAMES_PER_TURN));
   size_t sealed = 0;
   do {
-    const size_t length = std::min(text, Link::MAX_TEXT_BYTES);
+    const size_t length = std::min(text, textBytes_);
     const auto frame = MutableByteSpan(scratch).subspan(sealed, Link::AROUND_BYTES + length);
     // The last turn of an ended stream seals its authenticated end.
     if (auto fault = got == 0 ? link_.sealEnd(worker_.ciphers(), frame) : link_.seal(worker_.ciphers(), frame, 0)) {

@@ -51,6 +51,7 @@ class TunnelOf final : public Connection {
   Side local_;
   Link link_;
   Sources::Ticket ticket_;
+  size_t textBytes_;        // of a full frame of ours
   Stash toWire_;            // sealed
   Stash toLocal_;           // text
   uint8_t frames_ = 1;      // how many a turn may move: grows with a fast stream, falls back when one side is slow

@@ -22,6 +22,7 @@ from traffic import Mitm, Service, patterned, plain, read_all, read_count, sha25
 SIZE = 300_000
 FLOOD = 2_000
 AT = 100_000
+SMALL_FRAMES = (64, 1000, 32_000)  # less than the frames of a stream are otherwise
 
 
 class Tunnels(SystemTest):
@@ -39,6 +40,9 @@ class Tunnels(SystemTest):
             cls.mitms[name] = Mitm(("127.0.0.1", cls.wires[name]))
             cls.addClassCleanup(cls.mitms[name].close)
             cls.ports[name] = peer_connect(cls.a, name, cls.mitms[name].port)
+        for size in SMALL_FRAMES:
+            wire = peer_listen(cls.b, f"small{size}", cls.services["echo"].where, max_frame_bytes=size)
+            cls.ports[size] = peer_connect(cls.a, f"small{size}", wire, max_frame_bytes=size)
         cls.b.limits["half_open"] = 200
         cls.data = patterned(SIZE)
         cls.a.start()
@@ -53,9 +57,8 @@ class Tunnels(SystemTest):
         for mitm in self.mitms.values():
             mitm.attack = lambda direction, offset, data: data
 
-    def test_content_and_half_close(self):
-        data = patterned(4 << 20, seed=7)
-        with plain(self.ports["echo"]) as sock:
+    def assert_echoes(self, port, data):
+        with plain(port) as sock:
             sock.settimeout(60)
             got = bytearray()
             sent = 0
@@ -78,6 +81,14 @@ class Tunnels(SystemTest):
                     time.sleep(0.001)
             self.assertEqual(sha256(got), sha256(data))
             self.assertEqual(read_all(sock, 10), (b"", "eof"))
+
+    def test_content_and_half_close(self):
+        self.assert_echoes(self.ports["echo"], patterned(4 << 20, seed=7))
+
+    def test_frames_no_longer_than_the_entry_allows(self):
+        for size in SMALL_FRAMES:
+            with self.subTest(size=size):
+                self.assert_echoes(self.ports[size], patterned(SIZE, seed=size))
 
     def test_what_is_done_to_the_wire_is_a_reset(self):
         attacks = {
