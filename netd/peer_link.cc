@@ -14,6 +14,8 @@ using wire::PEER_TAG_BYTES;
 
 namespace {
 
+constexpr size_t LEAST_READ_BYTES = 4096;
+
 WireRead readInto(int fd, MutableByteSpan room, bool untilEof, bool nothingHeld) {
   ssize_t got;
   do got = recv(fd, room.data(), room.size(), MSG_DONTWAIT);
@@ -52,7 +54,8 @@ WireRead PeerLink::readOneFrame(int fd, std::span<std::byte, SCRATCH_BYTES> scra
 
 WireRead PeerLink::readBlock(int fd, size_t room, bool untilEof, BufferBudget& budget) {
   if (block_->opened) return {.state = ReadState::More, .bytes = block_->bytes.restMutable()};
-  room = std::min(room, missing());
+  // As much again as has come: who sends little holds little, whatever its header claims.
+  room = std::min({room, missing(), std::max(LEAST_READ_BYTES, block_->bytes.rest().size())});
   const MutableByteSpan into = block_->bytes.extend(budget, room, block_->bytes.rest().size() + missing());
   WireRead read = readInto(fd, into, untilEof, false);
   block_->bytes.giveBack(room - read.bytes.size());

@@ -207,10 +207,25 @@ TEST_F(PeerConnections, ALargeFrameIsShownToNobodyBeforeItsTag) {
 
 TEST_F(PeerConnections, AClaimedLengthTakesNoMemory) {
   start();
-  Party party = connectedParty(PEER_ECHO_ENTRY);
-  writeTo(party, ByteSpan(frame(party, std::string(MAX_PEER_FRAME_BYTES, 'x'))).first(wire::PEER_HEADER_BYTES));
-  turns();
-  EXPECT_LT(stats.get(Counter::BufferBytes), 1000u);
+  for (const bool first : {true, false}) {
+    Party party = first ? dialParty(PEER_ECHO_ENTRY) : connectedParty(PEER_ECHO_ENTRY);
+    if (first) {
+      ASSERT_TRUE(exchange(party));
+    }
+    const auto claimed = frame(party, std::string(MAX_PEER_FRAME_BYTES, 'x'));
+    writeTo(party, ByteSpan(claimed).first(wire::PEER_HEADER_BYTES));
+    turns();
+    EXPECT_LT(stats.get(Counter::BufferBytes), 5000u);
+    // Nor more than twice what came, and a page.
+    writeTo(party, ByteSpan(claimed).subspan(wire::PEER_HEADER_BYTES, 1000));
+    turns();
+    EXPECT_GE(stats.get(Counter::BufferBytes), 1000u);
+    EXPECT_LT(stats.get(Counter::BufferBytes), 8000u);
+    writeTo(party, ByteSpan(claimed).subspan(wire::PEER_HEADER_BYTES + 1000));
+    EXPECT_EQ(hear(party), "0:" + std::string(MAX_PEER_FRAME_BYTES, 'x'));
+    turns();
+    EXPECT_EQ(stats.get(Counter::BufferBytes), 0u);
+  }
 }
 
 TEST_F(PeerConnections, RefuseAFrameBeyondTheLimitByItsHeader) {

@@ -326,10 +326,14 @@ TEST_P(APeerProgram, ThatClosesEndsItsDirectionAndOneThatGoesDoesNot) {
 TEST_P(APeerProgram, HasOneReceiveAtATime) {
   auto waiting = receiveRequest(10).send();
   turns();
-  bool failed = false;
-  auto second =
-      receiveRequest(10).send().then([](auto&&) {}, [&](kj::Exception&&) { failed = true; }).eagerlyEvaluate(nullptr);
-  EXPECT_TRUE(until([&] { return failed; }));
+  std::string failure;
+  auto second = receiveRequest(10)
+                    .send()
+                    .then([](auto&&) {}, [&](kj::Exception&& e) { failure = e.getDescription().cStr(); })
+                    .eagerlyEvaluate(nullptr);
+  EXPECT_TRUE(until([&] { return !failure.empty(); }));
+  EXPECT_TRUE(failure.ends_with("too many calls wait")) << failure;
+  EXPECT_EQ(failure.find("receive"), std::string::npos) << "no word of our code: " << failure;
   say(party, "0123456789");
   EXPECT_EQ(gotFrom(answer(kj::mv(waiting))->getReceived()).data, "0123456789");
 }
