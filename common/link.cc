@@ -181,8 +181,9 @@ void Link::deliver() {
   }
 }
 
-// Back-pressure: who doesn't read its answers gets no more calls through. A client always reads: what comes are answers,
-// which ask for nothing, and a server that waits for us to read them doesn't take the calls that we have queued.
+// Back-pressure: who doesn't read its answers gets no more calls through. A client always reads: what comes are
+// answers, which ask for nothing, and a server that waits for us to read them doesn't take the calls that we have
+// queued.
 bool Link::isHeldBack() const { return side_ == LinkSide::Server && out_.size() > limits_.maxQueuedBytes; }
 
 void Link::yourTurn() {

@@ -16,6 +16,9 @@ class BaseChannel final : public Connection, public ChannelWire, EventLoop::Watc
 
   void resume() override { pump(); }
   int wireFd() const override { return socket_; }
+  size_t heldBytes() const override {
+    return toWire_.held() + plain_.size() + link_.received->size() + state_->inbox.held();
+  }
 
   void send(std::span<const OutgoingMessage> messages) override;
   void sendEnd() override;

@@ -62,6 +62,7 @@ class Inbox {
   ByteSpan front() const { return bytes_.bytes().first(messages_.front().bytes); }
   uint32_t frontCode() const { return messages_.front().code; }
   void pop();
+  size_t held() const { return bytes_.size(); }
   // Takes the first bytes of the front message away; what is left of it stays in front, even if that is nothing.
   void popPart(size_t bytes);
   // Calls `use` with the sizes of the first `limit` messages until it says no.
@@ -115,6 +116,7 @@ class ChannelConnectionOf final : public Connection, public ChannelWire, EventLo
 
   void resume() override { pump(); }
   int wireFd() const override { return socket_; }
+  size_t heldBytes() const override { return toWire_.held() + link_.held() + state_->inbox.held(); }
   std::optional<uint32_t> blockVersion() const override { return link_.blockVersion(); }
 
   void send(std::span<const OutgoingMessage> messages) override;

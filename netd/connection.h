@@ -36,6 +36,8 @@ class Connection {
   virtual std::optional<uint32_t> blockVersion() const { return std::nullopt; }
   // The encrypted side's socket, of a session; -1 before that.
   virtual int wireFd() const { return -1; }
+  // What it holds of the worker's buffers.
+  virtual size_t heldBytes() const { return 0; }
   // Goes on after Worker::yield().
   virtual void resume() {}
   // What a drop for this reason is told about: a session names its peer.

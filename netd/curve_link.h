@@ -56,6 +56,7 @@ class CurveLink {
   // The beginning of a frame is held.
   bool partial() const { return partialBytes() > 0; }
   size_t partialBytes() const { return reader_.partialBytes(); }
+  size_t held() const { return reader_.held(); }
   void clear(BufferBudget& budget) { reader_.clear(budget); }
 
  private:

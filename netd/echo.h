@@ -15,6 +15,7 @@ class EchoSessionOf final : public Connection, EventLoop::Watcher {
 
   void resume() override { pump(); }
   int wireFd() const override { return socket_; }
+  size_t heldBytes() const override { return toWire_.held() + link_.held(); }
   std::optional<uint32_t> blockVersion() const override { return link_.blockVersion(); }
 
  private:

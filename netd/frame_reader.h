@@ -59,6 +59,7 @@ class FrameReader {
 
   // Of the beginning of a frame that is held.
   size_t partialBytes() const { return partial_.rest().size(); }
+  size_t held() const { return partial_.held(); }
   void clear(BufferBudget& budget) { partial_.clear(budget); }
 
  private:

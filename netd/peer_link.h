@@ -100,6 +100,8 @@ class PeerLink {
     const auto& header = opener_.header();
     return header && header->code != wire::PEER_CODE_CONTROL ? header : std::nullopt;
   }
+  // What it holds of the budget.
+  size_t held() const { return held_.held() + (block_ == nullptr ? 0 : block_->bytes.held()); }
   void clear(BufferBudget& budget);
 
  private:

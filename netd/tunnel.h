@@ -20,6 +20,7 @@ class TunnelOf final : public Connection {
 
   void resume() override { pump(); }
   int wireFd() const override { return wire_.fd; }
+  size_t heldBytes() const override { return toWire_.held() + toLocal_.held() + link_.held(); }
   std::optional<uint32_t> blockVersion() const override { return link_.blockVersion(); }
 
  private:

@@ -60,6 +60,8 @@ class Stash {
   ~Stash() { CHECK(data_ == nullptr); }  // the owner clears it: only it knows the budget
 
   bool empty() const { return data_ == nullptr; }
+  // What the budget counts.
+  size_t held() const { return capacity_; }
   ByteSpan rest() const { return {data_.get() + start_, size_ - start_}; }
   MutableByteSpan restMutable() { return {data_.get() + start_, size_ - start_}; }
   void consume(size_t bytes) { start_ += bytes; }
@@ -75,7 +77,7 @@ class Stash {
   std::unique_ptr<std::byte[]> data_;
   size_t start_ = 0;
   size_t size_ = 0;
-  size_t capacity_ = 0;  // what the budget counts
+  size_t capacity_ = 0;
 };
 
 // What a handshake's read brought. Closed is the end of the connection, in whatever way.

@@ -24,9 +24,6 @@ namespace {
 constexpr uint32_t TICK_MS = 50;
 constexpr int RESERVED_DESCRIPTORS = 448;  // 256 RPC clients, what a datagram brings, listeners, and some
 constexpr int MIN_DESCRIPTORS = 64;
-// A connection that waits this long for its slow reader may be dropped to make room for the others.
-constexpr uint64_t MIN_WAIT_MS = 1000;
-constexpr size_t FIRST_WORD_BYTES = 64 * 1024;
 constexpr uint32_t ACCEPT_PAUSE_MS = 100;
 constexpr uint32_t RECHECK_MS = 500;
 // How often it is asked whether the peers are still there: a part of the time that they have.
@@ -97,52 +94,6 @@ void Worker::soon(std::function<void()> work) {
   loop_.defer([alive = alive_, work = std::move(work)] {
     if (*alive) work();
   });
-}
-
-void Worker::setWaiting(Connection& connection, bool waiting) {
-  if (!waiting) return connection.waitingHook.unlink();
-  if (!connection.waitingHook.linked()) {
-    connection.waitingSinceMs = loop_.nowMs();
-    waiting_.pushBack(connection);
-  }
-  relieve();
-}
-
-// Who has waited longest pays for the memory, but not before a moment has passed; unless memory is really short.
-void Worker::relieve() {
-  while (budget_->exceeded()) {
-    Connection* longest = waiting_.front();
-    if (longest == nullptr) return;
-    const uint64_t waitedMs = loop_.nowMs() - longest->waitingSinceMs;
-    if (waitedMs < MIN_WAIT_MS && !budget_->farExceeded()) {
-      if (budget_->reserveExceeded()) relieveIn(MIN_WAIT_MS - waitedMs);
-      return;
-    }
-    const size_t before = budget_->used();
-    longest->fail(DropReason::MemoryLimit);
-    // What a channel has received goes a little later: nobody else pays meanwhile.
-    if (budget_->used() >= before) return relieveIn(1);
-  }
-}
-
-// Those who hold the memory may be silent from here on, and nothing else would tell of them. While there is a reserve
-// it keeps nobody out, and who only pauses stays.
-void Worker::relieveIn(uint64_t delayMs) {
-  if (relieveArmed_) return;
-  relieveArmed_ = true;
-  relieving_ = loop_.timer()
-                   .afterDelay(delayMs * kj::MILLISECONDS)
-                   .then([this] {
-                     soon([this] {
-                       relieveArmed_ = false;
-                       relieve();
-                     });
-                   })
-                   .eagerlyEvaluate(nullptr);
-}
-
-bool Worker::mayHold(size_t bytes) const {
-  return bytes > FIRST_WORD_BYTES ? !budget_->exceeded() : !budget_->reserveExceeded();
 }
 
 void Worker::yield(Connection& connection) {

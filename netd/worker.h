@@ -119,6 +119,11 @@ class Worker {
   void handle(ControlChannel::Received& received);
   void onCaller(ControlChannel::Received& received);
   void onConfig(kj::AutoCloseFd fd);
+  // A host: who has shown that key to an entry. In the peer protocol, who has the entry's block.
+  using Holder = std::pair<uint32_t, PublicKey>;
+  static Holder holderOf(const Connection& connection);
+  Connection* whoPays();
+  Holder heaviest() const;
   void relieve();
   void relieveIn(uint64_t delayMs);
   void recheckBlocks();
@@ -158,6 +163,8 @@ class Worker {
   uint64_t nextRequest_ = 1;
   std::map<uint32_t, std::unique_ptr<VaultClient::Question>> rechecks_;  // under way, by entry
   uint64_t configNumber_ = 0;
+  Holder payer_;
+  uint64_t payerSinceMs_ = 0;
   bool relieveArmed_ = false;
   kj::Maybe<kj::Promise<void>> relieving_;
   bool recheckSoon_ = false;

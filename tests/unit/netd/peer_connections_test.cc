@@ -209,9 +209,7 @@ TEST_F(PeerConnections, AClaimedLengthTakesNoMemory) {
   start();
   for (const bool first : {true, false}) {
     Party party = first ? dialParty(PEER_ECHO_ENTRY) : connectedParty(PEER_ECHO_ENTRY);
-    if (first) {
-      ASSERT_TRUE(exchange(party));
-    }
+    if (first) { ASSERT_TRUE(exchange(party)); }
     const auto claimed = frame(party, std::string(MAX_PEER_FRAME_BYTES, 'x'));
     writeTo(party, ByteSpan(claimed).first(wire::PEER_HEADER_BYTES));
     turns();
@@ -343,6 +341,25 @@ TEST_F(PeerConnections, ThatHoldAllMemoryInSilenceGoAndKeepNobodyOutMeanwhile) {
   EXPECT_TRUE(until([&] { return stats.get(Counter::BufferBytes) <= limit + limit / 4; }));
   EXPECT_GT(stats.get(R::MemoryLimit), 1u);
   EXPECT_TRUE(closed(silent.front().socket)) << "who has waited longest pays";
+}
+
+// Whose host holds little stays, though it has waited longest: those who hold the memory pay for it.
+TEST_F(PeerConnections, DontPayForWhatTheHolderOfAnotherBlockHolds) {
+  const size_t limit = 512 << 10;
+  start({.bufferBytes = limit});
+  Peer innocent = connected(ECHO_ENTRY);
+  const auto half = sealed(innocent, std::string(60000, 'i'));
+  write(innocent, ByteSpan(half).first(half.size() - 1));
+  ASSERT_TRUE(until([&] { return stats.get(Counter::BufferBytes) > 0; }));
+  std::vector<Party> greedy;
+  while (stats.get(R::MemoryLimit) < 3) {
+    greedy.push_back(connectedParty(PEER_ECHO_ENTRY));
+    writeTo(greedy.back(), ByteSpan(frame(greedy.back(), std::string(150'000, 'x'))).first(100'000));
+    ASSERT_TRUE(until([&] { return stats.get(Counter::BufferBytes) <= limit + limit / 4; }));
+    ASSERT_LT(greedy.size(), 40u);
+  }
+  write(innocent, ByteSpan(half).last(1));
+  EXPECT_EQ(WorkerTest::hear(innocent), std::string(60000, 'i'));
 }
 
 TEST_F(PeerConnections, EndWhenAReloadTakesTheBlockAway) {
