@@ -213,6 +213,7 @@ void ChannelPump::onReceived(proto::Received::Reader received) {
   if (received.getMessages().size() != 0 || received.getUnderWay() != underWay_) noteProgress();
   underWay_ = received.getUnderWay();
   for (const auto message : received.getMessages()) {
+    heard_ = true;
     const auto data = message.getData();
     const ByteSpan bytes = std::as_bytes(std::span(data.begin(), data.size()));
     if (options_.messages) {
@@ -255,6 +256,7 @@ void ChannelPump::onPeerReceived(proto::PeerReceived::Reader received) {
   --receiving_;
   if (done_ || channelEnded_) return;
   const auto data = received.getData();
+  heard_ = heard_ || data.size() != 0;
   if (data.size() != 0) output_.write(std::as_bytes(std::span(data.begin(), data.size())));
   const auto status = received.getStatus();
   if (status.isEnded()) {
@@ -269,9 +271,11 @@ void ChannelPump::onPeerReceived(proto::PeerReceived::Reader received) {
 
 // `reason`: netd's name of it.
 void ChannelPump::breakOff(std::string_view reason) {
+  const auto known = wire::dropReasonNamed(reason);
   problem_ = "the channel is broken: " + sanitized(reason);
-  if (const auto known = wire::dropReasonNamed(reason)) problem_ += ": " + std::string(wire::describe(*known));
+  if (known) problem_ += ": " + std::string(wire::describe(*known));
   hint_ = AFTER_A_BREAK;
+  closedUnheard_ = !heard_ && (known == wire::DropReason::Truncated || known == wire::DropReason::TransportError);
 }
 
 void ChannelPump::onChannelEnd() {

@@ -34,6 +34,8 @@ class ChannelPump {
   kj::Promise<std::string> run();
   // After run(): what to do about what went wrong; may be empty.
   const std::string& hint() const { return hint_; }
+  // After run(): the wire was closed or reset, and the other side had said nothing.
+  bool closedUnheard() const { return closedUnheard_; }
 
  private:
   void onInput(ByteSpan bytes);
@@ -83,6 +85,8 @@ class ChannelPump {
   kj::TimePoint quietSince_;  // messages, after the end of the input: nothing has come since
   std::string problem_;       // of the channel; told when the output is written
   std::string hint_;
+  bool heard_ = false;  // something was received
+  bool closedUnheard_ = false;
   bool done_ = false;
   kj::Own<kj::PromiseFulfiller<std::string>> fulfiller_;
   struct FailureHandler final : kj::TaskSet::ErrorHandler {

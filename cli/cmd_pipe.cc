@@ -12,25 +12,55 @@
 #include "cli/terminal.h"
 #include "cli/wire_pipe.h"
 #include "common/log.h"
+#include "proto/wire/drop_reason.h"
 
 namespace sallyport::cli {
 namespace {
 
+constexpr const char* CLOSED_UNHEARD =
+    "the other side closed before it said anything: perhaps it has another block or mode for this entry, or can't "
+    "reach its service; its log says which";
+
+bool isPeer(const ConnectEntry* entry) { return entry != nullptr && entry->protocol == Protocol::Peer; }
+
 // What the other side closes for, or our vault refuses, depends on the protocol.
-int failHandshake(const std::string& name, const ConnectEntry* entry) {
-  const std::string error = "`" + name + "`: the other side closed during the handshake";
-  if (entry == nullptr || entry->protocol != Protocol::Peer)
-    return fail(error, "is our public key in its [peers] and `allow`, and its key in ours?");
+std::string closedHint(const ConnectEntry* entry) {
+  if (!isPeer(entry)) return "is our public key in its [peers] and `allow`, and its key in ours?";
+  return "is it an entry of the peer protocol in the same mode, with the same block as the other party? `sallyport key "
+         "show " +
+         entry->key + "` prints the fingerprint";
+}
+
+std::string faultHint(wire::DropReason reason, const ConnectEntry* entry) {
+  using wire::DropReason;
+  switch (reason) {
+    case DropReason::SameParty:
+      return "one host is party A of a block and the other B; `sallyport key show " +
+             (entry == nullptr ? "KEY" : entry->key) + "` tells which, here and there";
+    case DropReason::BadPreamble:
+    case DropReason::BadLength:
+    case DropReason::BadMagic:
+      return std::string("does `address` lead to an entry of ") +
+             (isPeer(entry) ? "the peer protocol in the same mode?" : "curve_tun?");
+    case DropReason::BadBox:
+    case DropReason::BadContent: return "is its key in our [peers] the one that it has?";
+    case DropReason::PeerRevoked: return "a reload has changed the entry or its key meanwhile: try again";
+    default: return "`sallyport status` tells more";
+  }
+}
+
+// `reason`: netd's name of the fault.
+int failHandshake(const std::string& name, const ConnectEntry* entry, std::string_view reason) {
+  const auto known = wire::dropReasonNamed(reason);
+  if (!known || known == wire::DropReason::ClosedInHandshake || known == wire::DropReason::TransportError)
+    return fail("`" + name + "`: the other side closed during the handshake", closedHint(entry));
   return fail(
-      error,
-      "is it an entry of the peer protocol in the same mode, with the same block as the other party? `sallyport "
-      "key show " +
-          entry->key + "` prints the fingerprint");
+      "`" + name + "`: the handshake failed: " + std::string(reason) + ": " + std::string(wire::describe(*known)),
+      faultHint(*known, entry));
 }
 
 int failVaultRefused(const std::string& name, const ConnectEntry* entry) {
-  if (entry == nullptr || entry->protocol != Protocol::Peer)
-    return fail("`" + name + "`: the vault made no vouch", "`sallyport status` tells why");
+  if (!isPeer(entry)) return fail("`" + name + "`: the vault made no vouch", "`sallyport status` tells why");
   const std::string error = "`" + name + "`: the vault gave no keys of the block `" + entry->key + "`";
   if (entry->framing.mode == PeerMode::Base)
     return fail(error,
@@ -49,15 +79,15 @@ int failTimedOut(EventLoop& loop, proto::Network::Client network, const std::str
 }
 
 // Why there is no channel, and what to do about it. `entry` is null if our configuration doesn't have it.
-int failRefused(EventLoop& loop, proto::Network::Client network, proto::NetRefusal refusal, const std::string& name,
-                const ConnectEntry* entry) {
+int failRefused(EventLoop& loop, proto::Network::Client network, proto::NetRefusal refusal, std::string_view reason,
+                const std::string& name, const ConnectEntry* entry) {
   switch (refusal) {
     case proto::NetRefusal::UNKNOWN_NAME:
       return fail("netd has no [[connect]] entry `" + name + "`", "add it, then `sallyport reload`");
     case proto::NetRefusal::TIMED_OUT: return failTimedOut(loop, network, name);
     case proto::NetRefusal::UNREACHABLE:
       return fail("`" + name + "`: the other side can't be reached", "check `address`, and that the other side is up");
-    case proto::NetRefusal::HANDSHAKE_FAILED: return failHandshake(name, entry);
+    case proto::NetRefusal::HANDSHAKE_FAILED: return failHandshake(name, entry, reason);
     case proto::NetRefusal::VAULT_REFUSED: return failVaultRefused(name, entry);
     case proto::NetRefusal::SHUTTING_DOWN: return fail("netd is shutting down");
     case proto::NetRefusal::WRONG_PROTOCOL:
@@ -89,10 +119,14 @@ int pump(EventLoop& loop, proto::Network::Client network, Answer&& asked, uint32
   auto answer = answerOf(loop, kj::mv(asked), timeoutMs + ANSWER_TIMEOUT_MS);
   if (!answer) return fail("netd " + answer.error());
   const auto outcome = answer->getOutcome();
-  if (outcome.isRefused()) return failRefused(loop, network, outcome.getRefused(), name, entry);
+  if (outcome.isRefused())
+    return failRefused(loop, network, outcome.getRefused(), outcome.getReason().cStr(), name, entry);
   ChannelPump channelPump(loop, outcome.getChannel(), options);
   const auto problem = loop.await(channelPump.run());
-  return problem.empty() ? EXIT_DONE : fail("`" + name + "`: " + problem, channelPump.hint());
+  if (problem.empty()) return EXIT_DONE;
+  // All that a party with another block sees of us, and we of it.
+  const bool unheard = isPeer(entry) && channelPump.closedUnheard();
+  return fail("`" + name + "`: " + problem, unheard ? CLOSED_UNHEARD : channelPump.hint());
 }
 
 }  // namespace
@@ -116,7 +150,7 @@ int pipeChannel(const Arguments& arguments) {
   const auto& name = arguments.words[0];
   if (arguments.has("--wire")) return pipeWire(*config, name);
   const ConnectEntry* entry = config->findConnect(name);
-  const bool peer = entry != nullptr && entry->protocol == Protocol::Peer;
+  const bool peer = isPeer(entry);
   if (entry != nullptr && arguments.has("--protocol") && (arguments.get("--protocol") == "peer") != peer) {
     return fail("[[connect]] `" + name + "` speaks " + (peer ? "the peer protocol" : "curve_tun"),
                 "leave --protocol out, or set `protocol` in the entry");

@@ -292,10 +292,12 @@ class NetworkImpl final : public proto::Network::Server {
         return;
       }
       auto result = state->context.getResults().initOutcome();
-      if (channel)
+      if (channel) {
         answer(result, *channel, objects);
-      else
+      } else {
         result.setRefused(refusalOf(channel.error()));
+        result.setReason(std::string(name(channel.error())));
+      }
       state->done->fulfill();
     });
     return kj::mv(paf.promise);

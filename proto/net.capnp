@@ -14,8 +14,9 @@ enum NetRefusal {
   notAChannel @2;        # the [[listen]] entry has another service than "channel"
   timedOut @3;           # nothing happened in the time given
   unreachable @4;        # the host can't be reached
-  handshakeFailed @5;    # the peer closed during the handshake, or isn't who it should be: wrong key, not allowed, another
-                         # block or party, or no server of this protocol
+  handshakeFailed @5;    # the peer closed during the handshake, or isn't what the entry says: wrong key, not allowed, our own party,
+                         # no server of this protocol, another mode. Another block isn't seen here: the channel breaks then, before
+                         # the peer's first frame
   vaultRefused @6;       # our own vault made no vouch, or gave no keys or session of the block: status tells why
   tooBig @7;             # a message longer than 65,503 bytes; in the peer protocol, than the entry's max_frame_bytes
   closed @8;             # the object was closed before, by you; or a send after finish()
@@ -64,12 +65,14 @@ struct ConnectOutcome {
     refused @0 :NetRefusal;
     channel @1 :Channel;
   }
+  reason @2 :Text;         # refused after it was dialled: the fault's name, as the log and status have it, e.g. "closed_in_handshake"
 }
 struct ConnectPeerOutcome {
   union {
     refused @0 :NetRefusal;
     channel @1 :PeerChannel;
   }
+  reason @2 :Text;         # likewise, e.g. "same_party"
 }
 struct ListenOutcome {
   union {

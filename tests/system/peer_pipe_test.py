@@ -54,7 +54,11 @@ class Pipe(SystemTest):
             peer_connect(site, name, port, key=name, listen=False, mode="base")
         add_block(site, "back", cls.block, "B")
         peer_connect(site, "other", port, key="back", listen=False)
-        peer_connect(site, "echo", peer_listen(site, "echo", "echo", key="back"), listen=False)
+        echo = peer_listen(site, "echo", "echo", key="back")
+        peer_connect(site, "echo", echo, listen=False)
+        add_block(site, "stranger", os.urandom(128), "A")
+        peer_connect(site, "other-block", echo, key="stranger", listen=False)
+        peer_connect(site, "no-service", peer_listen(site, "down", f"unix:{site.dir}/nothing", key="back"), listen=False)
         site.start()
 
     def pipe(self, *words):
@@ -128,6 +132,34 @@ class Pipe(SystemTest):
         self.assertIn("closed during the handshake", said)
         self.assertIn("sallyport key show link", said)
         self.assertNotIn("allow", said)
+
+    def test_a_side_that_isnt_what_the_entry_says_is_told_by_what_it_did(self):
+        http = b"HTTP/1.0 400 Bad Request\r\n\r\n"
+        for answer, words, hint in ((lambda ours: http, "bad_preamble: a preamble of another protocol", "`address`"),
+                                    (lambda ours: ours, "same_party: a peer that claims our own half", "`sallyport key show link`")):
+            command, peer = self.start("any")
+            self.addCleanup(peer.close)
+            peer.sendall(answer(peer.recv(40, socket.MSG_WAITALL)))
+            self.assertEqual(command.wait(30), 1)
+            said = command.stderr.read().decode()
+            self.assertIn("the handshake failed: " + words, said)
+            self.assertIn(hint, said)
+            self.assertNotIn("closed", said)
+
+    def test_a_side_that_closed_before_it_said_anything_may_have_another_block_or_no_service(self):
+        for name in ("other-block", "no-service"):
+            for mode in ((), ("--messages",)):
+                done = self.site_.cli("pipe", name, *mode, stdin=framed(b"anything"), check=False)
+                self.assertEqual(done.returncode, 1)
+                said = done.stderr.decode()
+                self.assertIn("the channel is broken", said)
+                self.assertIn("hint: the other side closed before it said anything: perhaps it has another block", said)
+        command, peer = self.pipe("any")
+        peer.send(b"it said something")
+        self.assertEqual(command.stdout.read(17), b"it said something")
+        peer.close()
+        self.assert_failed(command, "the channel is broken",
+                           hints=["the last data may be missing on either side: send it anew; netd's log, here and there, tells more"])
 
     def test_a_block_that_was_used_is_told_as_that(self):
         command, peer = self.start("base")

@@ -48,7 +48,7 @@ const SENTENCES = {
   netNotAChannel: "the entry's service is not \"channel\"",
   netTimedOut: "nothing happened in the time given",
   netUnreachable: "the other side can't be reached",
-  netHandshakeFailed: "the other side closed during the handshake",
+  netHandshakeFailed: "the other side closed during the handshake, or isn't what the entry says",
   netVaultRefused: "our own vault refused: status tells why",
   netTooBig: "longer than the protocol or the entry allows",
   netClosed: "our direction has ended",
