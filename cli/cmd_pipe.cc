@@ -129,6 +129,15 @@ int pump(EventLoop& loop, proto::Network::Client network, Answer&& asked, uint32
   return fail("`" + name + "`: " + problem, unheard ? CLOSED_UNHEARD : channelPump.hint());
 }
 
+// --protocol against the entry of that table. The error has been printed.
+bool speaksAsAsked(const Arguments& arguments, const std::string& table, Protocol protocol) {
+  const bool peer = protocol == Protocol::Peer;
+  if (!arguments.has("--protocol") || (arguments.get("--protocol") == "peer") == peer) return true;
+  fail(table + " `" + arguments.words[0] + "` speaks " + (peer ? "the peer protocol" : "curve_tun"),
+       "leave --protocol out, or set `protocol` in the entry");
+  return false;
+}
+
 }  // namespace
 
 int pipeChannel(const Arguments& arguments) {
@@ -141,6 +150,8 @@ int pipeChannel(const Arguments& arguments) {
       return failUsage("--wait needs a number of seconds", "0 to 86400");
     }
   }
+  if (arguments.has("--wire") && (options.messages || arguments.has("--wait")))
+    return failUsage("--wire carries the bytes as they are: no --messages and no --wait", "leave them out");
   if (arguments.has("--wait") && !options.messages)
     return failUsage("--wait belongs to --messages", "a stream ends when both sides have ended it");
   if (arguments.has("--protocol") && arguments.get("--protocol") != "peer" && arguments.get("--protocol") != "curve")
@@ -148,13 +159,14 @@ int pipeChannel(const Arguments& arguments) {
   const auto config = loadConfigOrFail(arguments);
   if (!config) return EXIT_FAILED;
   const auto& name = arguments.words[0];
-  if (arguments.has("--wire")) return pipeWire(*config, name);
-  const ConnectEntry* entry = config->findConnect(name);
-  const bool peer = isPeer(entry);
-  if (entry != nullptr && arguments.has("--protocol") && (arguments.get("--protocol") == "peer") != peer) {
-    return fail("[[connect]] `" + name + "` speaks " + (peer ? "the peer protocol" : "curve_tun"),
-                "leave --protocol out, or set `protocol` in the entry");
+  if (arguments.has("--wire")) {
+    const ListenEntry* listen = config->findListen(name);
+    if (listen != nullptr && !speaksAsAsked(arguments, "[[listen]]", listen->protocol)) return EXIT_FAILED;
+    return pipeWire(*config, name);
   }
+  const ConnectEntry* entry = config->findConnect(name);
+  if (entry != nullptr && !speaksAsAsked(arguments, "[[connect]]", entry->protocol)) return EXIT_FAILED;
+  const bool peer = isPeer(entry);
 
   if (peer) options.maxMessageBytes = std::min<size_t>(entry->framing.maxFrameBytes, MAX_FRAMED_BYTES);
   options.messagesEnd = options.messages && peer && entry->framing.mode == PeerMode::Hard;

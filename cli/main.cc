@@ -82,7 +82,7 @@ const Command COMMANDS[] = {
      status,
      "Sandbox layers of each process, keys, entries, limits, counters. Exit status 1 if a daemon doesn't answer.\n"},
     {"pipe",
-     "NAME [--protocol curve|peer] [--messages [--wait SECONDS]] | --wire NAME",
+     "NAME [--protocol curve|peer] [--messages [--wait SECONDS]] | --wire NAME [--protocol curve|peer]",
      "standard input and output through a [[connect]] entry",
      {"--messages", "--protocol=", "--wait=", "--wire"},
      1,

@@ -124,6 +124,15 @@ class Pipe(SystemTest):
         self.addCleanup(command.kill)
         return command, self.listener.accept()[0]
 
+    def test_flags_that_contradict_wire_are_refused(self):
+        for flags, status, words in ((("--messages",), 2, "--wire carries the bytes as they are"),
+                                     (("--messages", "--wait", "3"), 2, "--wire carries the bytes as they are"),
+                                     (("--protocol", "curve"), 1, "[[listen]] `echo` speaks the peer protocol"),
+                                     (("--protocol", "peer"), 0, "")):
+            done = self.site_.cli("pipe", "--wire", "echo", *flags, check=False)
+            self.assertEqual(done.returncode, status, done.stderr)
+            self.assertIn(words, done.stderr.decode())
+
     def test_a_refused_handshake_has_the_hint_of_its_protocol(self):
         command, peer = self.start("any")
         peer.close()
