@@ -38,6 +38,7 @@ struct Target {
   KeyFolder folder;
   std::optional<PeerParty> party;  // of the key that is there, or as the command says
   bool exists = false;
+  bool vaultFollows = true;   // false: the running vault can't take the changes, and it was said what to do
   EventLoop* loop = nullptr;  // of the command: a thread has one
 };
 
@@ -48,14 +49,7 @@ PublicKey fingerprintOf(const LongTermSecret& block) { return vaultd::publicKeyO
 std::optional<Target> targetOf(const Arguments& arguments) {
   const auto& name = arguments.words[0];
   if (checkNewName(name) != EXIT_DONE) return std::nullopt;
-  Target target{arguments, name, {}, {}, false, nullptr};
-  if (arguments.has("--party")) {
-    target.party = vaultd::partyOf(arguments.get("--party"));
-    if (!target.party) {
-      failUsage("`--party` is A or B, not `" + arguments.get("--party") + "`", "sallyport pair --help");
-      return std::nullopt;
-    }
-  }
+  Target target{arguments, name, {}, vaultd::partyOf(arguments.get("--party")), false, true, nullptr};
   auto folder = keyFolder(arguments);
   if (!folder) return std::nullopt;
   target.folder = std::move(*folder);
@@ -95,34 +89,33 @@ Result<vaultd::ChangedKey, Problem> changeBlock(const Target& target, Change&& c
 }
 
 // Durable when it says so. `awaits`: not used before it is confirmed.
-Result<void, Problem> storeBlock(const Target& target, const NewSeal& seal, const LongTermSecret& block,
-                                 PeerParty party, bool awaits) {
+Result<void, Problem> storeBlock(Target& target, const NewSeal& seal, const LongTermSecret& block, PeerParty party,
+                                 bool awaits) {
   if (auto ready = vaultd::ensureClaims(target.folder.path); !ready) return refuse(ready.error());
   if (!target.exists) {
     const auto made = vaultd::importKey(target.folder.path, target.name, block, seal.sealing,
                                         {.kind = KeyKind::PeerBlock, .party = party, .unused = true, .awaits = awaits});
     if (!made) return refuse(made.error());
+    // What waits is told when it is confirmed.
+    if (!awaits) target.vaultFollows = tellVaultOfNew(*target.loop, target.folder, target.name);
     return {};
   }
   const auto changed = changeBlock(target, [&](vaultd::OpenedKey& key) {
     return vaultd::addBlock(key, LongTermSecret(block.expose()), graceOf(target), awaits, vaultd::unixNow());
   });
   if (!changed) return refuse(changed.error());
-  if (!awaits) {
-    tellVault(*target.loop, target.folder, *changed);
-  } else if (target.exists) {
-    // The other host may use it before we do: it is let in with it meanwhile.
-    tellVault(*target.loop, target.folder, *changed, "the running vault lets the other host in with it from now on");
-  }
+  // The other host may use what waits here before we do: it is let in with it meanwhile.
+  target.vaultFollows = tellVault(*target.loop, target.folder, *changed,
+                                  awaits ? "the running vault lets the other host in with it from now on" : USES_IT);
   return {};
 }
 
-Result<void, Problem> confirmStored(const Target& target, const PublicKey& fingerprint) {
+Result<void, Problem> confirmStored(Target& target, const PublicKey& fingerprint) {
   const auto changed = changeBlock(target, [&](vaultd::OpenedKey& key) {
     return vaultd::confirmBlock(key, fingerprint, graceOf(target), vaultd::unixNow());
   });
   if (!changed) return refuse(changed.error());
-  tellVault(*target.loop, target.folder, *changed);
+  if (target.vaultFollows) target.vaultFollows = tellVault(*target.loop, target.folder, *changed);
   return {};
 }
 
@@ -149,7 +142,7 @@ bool partyFits(const Target& target, const BlockOffer& offer) {
 }
 
 // Remembers the block, then stores it.
-Result<void, Problem> keepBlock(const Target& target, const NewSeal& seal, const LongTermSecret& block, PeerParty party,
+Result<void, Problem> keepBlock(Target& target, const NewSeal& seal, const LongTermSecret& block, PeerParty party,
                                 bool awaits) {
   if (auto fresh = vaultd::rememberBlock(target.folder.path, fingerprintOf(block)); !fresh) return fresh;
   return storeBlock(target, seal, block, party, awaits);
@@ -330,7 +323,7 @@ int confirmPair(Target& target) {
   const auto text = target.arguments.get("--confirm");
   PublicKey fingerprint;
   if (!vaultd::decodeExactly(text, fingerprint.mutableSpan()))
-    return fail("`" + text + "` is no fingerprint", "the other host prints it, base64 of 32 bytes");
+    return failUsage("`" + text + "` is no fingerprint", "the other host prints it, base64 of 32 bytes");
   if (!target.exists) return fail("there is no key `" + target.name + "`", "`sallyport key list` lists them");
   if (auto done = confirmStored(target, fingerprint); !done) return failProblem(done.error());
   say("`" + target.name + "` is active here, as party " + std::string(vaultd::describe(*target.party)));
@@ -351,6 +344,8 @@ int pair(const Arguments& arguments) {
                      HELP);
   const auto waitS = durationIn(arguments, "--wait", DEFAULT_WAIT_S);
   if (!waitS) return EXIT_USAGE;
+  if (arguments.has("--party") && !vaultd::partyOf(arguments.get("--party")))
+    return failUsage("`--party` is A or B, not `" + arguments.get("--party") + "`", HELP);
   auto target = targetOf(arguments);
   if (!target) return EXIT_FAILED;
   EventLoop loop;

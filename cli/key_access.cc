@@ -227,6 +227,30 @@ Result<std::string, Problem> give(EventLoop& loop, const fs::path& adminSocket, 
   return refuse(Problem{"refuses: " + sanitized(outcome.getRefused().getProblem().cStr()), {}});
 }
 
+bool vaultRuns(const KeyFolder& folder) {
+  std::error_code failure;
+  return !folder.adminSocket.empty() && fs::exists(folder.adminSocket, failure);
+}
+
+// Has the running vault the key, open? If not, says what to do.
+bool canTake(EventLoop& loop, const KeyFolder& folder, const std::string& name) {
+  const auto lacks = [](const std::string& problem) {
+    warn("the vault " + problem + "; it uses the change when it is started again");
+    return false;
+  };
+  auto client = DaemonClient::connect(loop, folder.adminSocket);
+  if (!client) return lacks(client.error().message);
+  auto answer = answerOf(loop, (*client)->as<proto::Admin>().statusRequest().send());
+  if (!answer) return lacks(answer.error());
+  const std::string state = stateIn(answer->getStatus(), name);
+  if (state.empty())
+    say("the running vault was started without `" + name + "`: restart vaultd, so that it is used there");
+  // Who locked it wants a person to unlock it: a timer that rotates must not.
+  if (state == "locked")
+    say("the running vault has `" + name + "` locked; `sallyport unlock " + name + "` brings the change to it");
+  return !state.empty() && state != "locked";
+}
+
 }  // namespace
 
 Result<std::string, Problem> giveToVault(const fs::path& adminSocket, std::string_view text,
@@ -240,28 +264,19 @@ void tellVault(const KeyFolder& folder, const vaultd::ChangedKey& key) {
   tellVault(loop, folder, key);
 }
 
-void tellVault(EventLoop& loop, const KeyFolder& folder, const vaultd::ChangedKey& key, const char* whatItMeans) {
-  const std::string& name = key.header.name;
-  std::error_code failure;
-  if (folder.adminSocket.empty() || !fs::exists(folder.adminSocket, failure)) return;
-  std::string state;
-  {
-    auto client = DaemonClient::connect(loop, folder.adminSocket);
-    if (!client) return warn("the vault " + client.error().message + "; it uses the change when it is started again");
-    auto request = (*client)->as<proto::Admin>().statusRequest();
-    auto answer = answerOf(loop, request.send());
-    if (!answer) return warn("the vault " + answer.error() + "; it uses the change when it is started again");
-    state = stateIn(answer->getStatus(), name);
-  }
-  if (state.empty())
-    return say("the running vault was started without `" + name + "`: restart vaultd, so that it is used there");
-  // Who locked it wants a person to unlock it: a timer that rotates must not.
-  if (state == "locked") {
-    return say("the running vault has `" + name + "` locked; `sallyport unlock " + name + "` brings the change to it");
-  }
+bool tellVault(EventLoop& loop, const KeyFolder& folder, const vaultd::ChangedKey& key, const char* whatItMeans) {
+  if (!vaultRuns(folder)) return true;
+  if (!canTake(loop, folder, key.header.name)) return false;
   const auto given = give(loop, folder.adminSocket, key.text.expose(), key.fileKey);
-  if (!given) return warn("the vault " + given.error().message + "; restart it to use the change");
-  say(whatItMeans);
+  if (given)
+    say(whatItMeans);
+  else
+    warn("the vault " + given.error().message + "; restart it to use the change");
+  return true;
+}
+
+bool tellVaultOfNew(EventLoop& loop, const KeyFolder& folder, const std::string& name) {
+  return !vaultRuns(folder) || canTake(loop, folder, name);
 }
 
 std::string timeText(int64_t unixSeconds) {

@@ -64,9 +64,13 @@ Result<vaultd::Rewrite, vaultd::Problem> addSlot(vaultd::EditedKey& key, const v
 // If a vault of this folder runs, it gets the key as it is now. Says what happened, or what to do; never fails the
 // command: the file is changed already.
 void tellVault(const KeyFolder& folder, const vaultd::ChangedKey& key);
-// The same for a command that has a loop already: a thread has one.
-void tellVault(EventLoop& loop, const KeyFolder& folder, const vaultd::ChangedKey& key,
-               const char* whatItMeans = "the running vault uses it from now on");
+inline constexpr const char* USES_IT = "the running vault uses it from now on";
+// The same for a command that has a loop already: a thread has one. False: the running vault can't take it, and it
+// was said why.
+bool tellVault(EventLoop& loop, const KeyFolder& folder, const vaultd::ChangedKey& key,
+               const char* whatItMeans = USES_IT);
+// The same for a key that was just made: a vault that runs was started without it.
+bool tellVaultOfNew(EventLoop& loop, const KeyFolder& folder, const std::string& name);
 // Hands over the text of a file and what opens it. What was done, or why not, for people.
 Result<std::string, vaultd::Problem> giveToVault(const std::filesystem::path& adminSocket, std::string_view text,
                                                  const vaultd::FileKey& key);

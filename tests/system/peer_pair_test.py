@@ -84,6 +84,22 @@ class Pairing(SystemTest):
                 self.assertFalse(holds(pid, (block[:32], block[64:96], base64.b64encode(block)[:64])))
         self.assertGreaterEqual(looked, 4)
 
+    def test_a_vault_that_lacks_the_key_is_told_of_once_in_each_way(self):
+        restart = "restart vaultd"
+        for _ in ("new", "rotated"):
+            near, _, said = self.by_channel("lacking")
+            self.assertEqual((near.stderr.decode().count(restart), said.count(restart)), (1, 1))
+        for _ in ("new", "rotated"):
+            made = self.file("lacking-file")
+            taken = self.take("lacking-file", made.stdout)
+            self.assertEqual(taken.stderr.decode().count(restart), 1)
+            self.assertIn(restart, self.branch.cli("pair", "lacking-file", "--confirm", fingerprint_of(taken)).stderr.decode())
+
+    def test_a_wrong_party_is_a_mistake_of_usage(self):
+        done = self.file("never", "--party", "C", check=False)
+        self.assertEqual(done.returncode, 2)
+        self.assertIn("`--party` is A or B, not `C`", done.stderr.decode())
+
     def test_the_same_name_again_is_a_rotation_on_both(self):
         first, _, _ = self.by_channel("again", "--party", "B")
         second, far, _ = self.by_channel("again")
@@ -137,8 +153,8 @@ class Pairing(SystemTest):
 
     # -- by a file
 
-    def file(self, name, *more, site=None, to="hq", key="branch"):
-        return (site or self.branch).cli("pair", name, "--to", to, "--key", key, *more)
+    def file(self, name, *more, site=None, to="hq", key="branch", check=True):
+        return (site or self.branch).cli("pair", name, "--to", to, "--key", key, *more, check=check)
 
     def take(self, name, text, check=True, sender="branch", key="hq"):
         return self.hq.cli("pair", name, "--from", sender, "--key", key, stdin=text, check=check)
@@ -201,9 +217,9 @@ class Pairing(SystemTest):
 
     def test_a_wrong_fingerprint_confirms_nothing(self):
         self.file("unsure")
-        for wrong, said in ((b64(bytes(32)), "no block with this fingerprint"), ("abc", "no fingerprint")):
+        for wrong, status, said in ((b64(bytes(32)), 1, "no block with this fingerprint"), ("abc", 2, "no fingerprint")):
             refused = self.branch.cli("pair", "unsure", "--confirm", wrong, check=False)
-            self.assertEqual(refused.returncode, 1)
+            self.assertEqual(refused.returncode, status)
             self.assertIn(said, refused.stderr.decode())
         self.assertEqual(self.kind(self.branch, "unsure")[3], "pending")
 
