@@ -215,8 +215,9 @@ std::string vaultText(const proto::VaultStatus::Reader& status) {
   Table keys({"KEY", "STATE", "PROTECTION", "NONCES", "PUBLIC KEY"});
   for (const auto key : status.getKeys()) {
     const bool isBlock = key.hasParty();
-    const auto nonces =
-        isBlock ? "party " + text(key.getParty()) + ", base mode: " + text(key.getBaseMode()) : text(key.getNonce());
+    const auto nonces = !isBlock ? text(key.getNonce())
+                                 : "party " + text(key.getParty()) +
+                                       (key.hasBaseMode() ? ", base mode: " + text(key.getBaseMode()) : "");
     keys.add({text(key.getName()), text(key.getState()), text(key.getSealed()), nonces, base64(key.getPublicKey())});
   }
   if (!keys.empty()) result += "\n" + keys.render("  ");
@@ -391,7 +392,7 @@ void writeVault(JsonWriter& json, const proto::VaultStatus::Reader& status) {
         .member("name", text(key.getName()))
         .member("kind", text(key.getKind()))
         .member("party", text(key.getParty()))
-        .member("base_mode", text(key.getBaseMode()))
+        .member("baseMode", text(key.getBaseMode()))
         .member("publicKey", base64(key.getPublicKey()))
         .member("state", text(key.getState()))
         .member("sealed", text(key.getSealed()))

@@ -122,7 +122,7 @@ struct KeyStatus {
   nonce @5 :Text;              # "ready", or why no nonce is issued
   version @6 :UInt32;          # the active one; 0: there is none now
   party @7 :Text;              # of a block: "A" or "B"
-  baseMode @8 :Text;           # of a block: "unused", "used", or why base mode can't use it
+  baseMode @8 :Text;           # of a block: "unused", "used", or why base mode can't use it; empty while none is active
   token @9 :Text;              # in which it lives; empty: in its file
   problem @10 :Text;           # why it can't be used now: of a key in a token, whose state is "unavailable" then, and of
                                # one that is locked until a token opens it

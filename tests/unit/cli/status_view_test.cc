@@ -198,6 +198,15 @@ TEST_F(StatusView, AnEntryOfBaseModeIsReadyAsLongAsItsBlockIsUnused) {
   EXPECT_TRUE(contains(statusText(both_), "  ready\n")) << statusText(both_);
 }
 
+TEST_F(StatusView, NothingIsSaidOfBaseModeWhileABlockIsPending) {
+  vaultKey().setParty("B");
+  EXPECT_TRUE(contains(statusText(both_), "party B"));
+  EXPECT_FALSE(contains(statusText(both_), "base mode")) << statusText(both_);
+  vaultKey().setBaseMode("unused");
+  EXPECT_TRUE(contains(statusText(both_), "party B, base mode: unused")) << statusText(both_);
+  EXPECT_TRUE(contains(statusJson(both_), "\"baseMode\": \"unused\"")) << statusJson(both_);
+}
+
 TEST_F(StatusView, NamesTheRefusedKeyAndHowToLetItIn) {
   constexpr auto KEY = "AgAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=";
   const kj::byte bytes[32] = {2};
