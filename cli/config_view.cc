@@ -189,6 +189,21 @@ std::unique_ptr<vaultd::BlockClaims> readClaims(const Config& config, const vaul
   return nullptr;
 }
 
+// Nothing that the grant allows can be done with a key of this kind: every call would be refused.
+void inspectGrants(const Config& config, const vaultd::KeyHeader& header, Findings& findings) {
+  VerbSet possible;
+  switch (header.kind) {
+    case vaultd::KeyKind::X25519: possible = {Verb::Box, Verb::Open, Verb::FreshNonce}; break;
+    case vaultd::KeyKind::Ed25519: possible = {Verb::Sign, Verb::FreshNonce}; break;
+    case vaultd::KeyKind::PeerBlock: break;  // it serves entries alone
+  }
+  for (const GrantEntry& grant : config.grants) {
+    if (std::ranges::find(grant.keys, header.name) == grant.keys.end() || !(grant.verbs & possible).empty()) continue;
+    findings.warnings.push_back("[[grant]] `" + grant.name + "`: none of its verbs is for a key of the kind " +
+                                std::string(vaultd::describe(header.kind)) + ", as `" + header.name + "` is");
+  }
+}
+
 void inspectKeys(const Config& config, Findings& findings) {
   const auto& folder = config.vault.keys;
   const auto owners = vaultd::keyOwners(config.vault);
@@ -213,6 +228,7 @@ void inspectKeys(const Config& config, Findings& findings) {
     if (header->kind != vaultd::KeyKind::PeerBlock) drawing.push_back(name);
     inspectKinds(config.listens, "[[listen]]", *header, claims.get(), findings);
     inspectKinds(config.connects, "[[connect]]", *header, claims.get(), findings);
+    inspectGrants(config, *header, findings);
     inspectTokensOf(*header, config, findings);
     // A peer with our own key would talk to itself: nearly always a key pasted on the wrong host.
     for (const auto& [peer, publicKey] : config.peers) {

@@ -89,6 +89,35 @@ TEST_F(ConfigView, AKeyOfTheWrongKindIsAnError) {
   EXPECT_EQ(curve.errors.size(), 2u) << "both entries of a curve configuration";
 }
 
+TEST_F(ConfigView, AGrantOfWhatAKeysKindCantDoIsWarnedOf) {
+  using vaultd::KeyKind;
+  for (const KeyKind kind : {KeyKind::X25519, KeyKind::Ed25519, KeyKind::PeerBlock}) {
+    vaultd::KeyOptions options;
+    options.kind = kind;
+    if (kind == KeyKind::PeerBlock) options.party = wire::PeerParty::A;
+    ASSERT_TRUE(vaultd::importKey(folder_ / "keys", std::string(vaultd::describe(kind)),
+                                  vaultd::LongTermSecret::random(kind), {}, options));
+  }
+  // Which keys are warned of.
+  const auto warned = [this](const std::string& verbs, const std::string& more) {
+    const auto found = inspectSurroundings(config("[[grant]]\nname = \"g\"\nusers = [\"root\"]\nkeys = [\"x25519\", "
+                                                  "\"ed25519\", \"peer-block\"]\nverbs = [" +
+                                                  verbs + "]\n" + more))
+                           .warnings;
+    std::string keys;
+    for (const auto& warning : found) {
+      const auto at = warning.find(", as `");
+      if (warning.starts_with("[[grant]] `g`: none of its verbs")) keys += warning.substr(at + 6, 3);
+    }
+    return keys;
+  };
+  const std::string peers = "peers = [\"*\"]\n";
+  EXPECT_EQ(warned("\"box\"", peers), "ed2pee");
+  EXPECT_EQ(warned("\"open\", \"sign\"", peers), "pee");
+  EXPECT_EQ(warned("\"sign\"", ""), "peex25");
+  EXPECT_EQ(warned("\"fresh_nonce\"", "domains = [\"abcdefgh\"]\n"), "pee");
+}
+
 TEST_F(ConfigView, AMissingKeyIsAnErrorWithItsRemedy) {
   const auto findings = inspectSurroundings(config());
   ASSERT_EQ(findings.errors.size(), 1u);
