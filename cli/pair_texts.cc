@@ -59,11 +59,16 @@ std::string sealedText(const SealedText& sealed) {
          "\nnonce: " + toBase64(sealed.nonce) + "\nbox: " + toBase64(sealed.box) + "\n";
 }
 
-Result<SealedText, Problem> parseSealed(std::string_view text) {
+Result<SealedText, Problem> parseSealed(std::string_view given) {
+  // A file that went through mail or an editor: line ends of its own, none at the end.
+  std::string text(given);
+  std::erase(text, '\r');
+  const size_t lastEnd = text.rfind('\n');
+  if (!text.empty() && !text.ends_with('\n')) text += '\n';
   Lines lines(text);
   SealedText sealed;
   const auto broken = [&](std::string_view line) {
-    return refuse(Problem{lines.cutHere()
+    return refuse(Problem{lastEnd == std::string::npos || lines.position() > lastEnd
                               ? std::string("the sealed block is cut off")
                               : "not a sealed block: the line `" + std::string(line) + "` is wrong or missing",
                           "`sallyport pair NAME --to PEER` makes one"});
