@@ -212,6 +212,7 @@ void ChannelPump::onReceived(proto::Received::Reader received) {
   if (done_ || channelEnded_) return;
   if (received.getMessages().size() != 0 || received.getUnderWay() != underWay_) noteProgress();
   underWay_ = received.getUnderWay();
+  heard_ = heard_ || underWay_ != 0;
   for (const auto message : received.getMessages()) {
     heard_ = true;
     const auto data = message.getData();
@@ -273,7 +274,12 @@ void ChannelPump::onPeerReceived(proto::PeerReceived::Reader received) {
 void ChannelPump::breakOff(std::string_view reason) {
   const auto known = wire::dropReasonNamed(reason);
   problem_ = "the channel is broken: " + sanitized(reason);
-  if (known) problem_ += ": " + std::string(wire::describe(*known));
+  // The entry may take more than goes through netd's interface.
+  if (known == wire::DropReason::FrameTooLarge && options_.messages && options_.maxMessageBytes == MAX_FRAMED_BYTES)
+    problem_ +=
+        ": a frame longer than the " + std::to_string(MAX_FRAMED_BYTES) + " bytes that --messages takes at most";
+  else if (known)
+    problem_ += ": " + std::string(wire::describe(*known));
   hint_ = AFTER_A_BREAK;
   closedUnheard_ = !heard_ && (known == wire::DropReason::Truncated || known == wire::DropReason::TransportError);
 }

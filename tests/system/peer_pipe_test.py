@@ -283,6 +283,12 @@ class Pipe(SystemTest):
         self.assertEqual(done.returncode, 1)
         self.assertIn(str(LARGEST).encode(), done.stderr)
 
+    def test_a_frame_longer_than_the_interface_takes_is_told_with_that_limit(self):
+        command, peer = self.pipe("any", "--messages")
+        peer.sock.sendall(peer.party.frame(bytes(LARGEST + 1)))
+        self.assert_failed(command, f"frame_too_large: a frame longer than the {LARGEST} bytes that --messages takes at most",
+                           hints=["the last data may be missing on either side: send it anew; netd's log, here and there, tells more"])
+
     def test_a_frame_that_the_entry_doesnt_take_is_an_error_after_what_came_before(self):
         command, peer = self.pipe("small", "--messages")
         peer.send(b"before")
