@@ -240,7 +240,7 @@ const Command COMMANDS[] = {
      "\n"
      "  sallyport peer add server \"$(ssh server sallyport key show server)\"\n"},
     {"key import",
-     "NAME [--wrapped]",
+     "NAME [--kind KIND] [--party A|B] [--unused] [--wrapped]",
      "take a secret in base64 or hex from standard input",
      {"--keys=", SEAL_OPTIONS, MAKE_OPTIONS, "--wrapped", "--unused"},
      1,
@@ -248,8 +248,10 @@ const Command COMMANDS[] = {
      keyImport,
      "Sealed as the options of `key new` say. From a terminal the secret is read without echo.\n"
      "\n"
-     "  --wrapped   the input was wrapped to the import key of this folder, which is destroyed then\n"
-     "  --unused    of a peer-block: no connection was ever opened with it, so base mode may use it, once\n"},
+     "  --kind KIND  x25519 (default), ed25519 or peer-block; wrapped, the input itself says it\n"
+     "  --party A|B  of a peer-block: which of the two parties this host is\n"
+     "  --wrapped    the input was wrapped to the import key of this folder, which is destroyed then\n"
+     "  --unused     of a peer-block: no connection was ever opened with it, so base mode may use it, once\n"},
     {"key import-key", "", "print the one-time key to which another host wraps", {"--keys="}, 0, 0, keyImportKey, ""},
     {"key wrap",
      "IMPORT_KEY",

@@ -235,6 +235,11 @@ class WrongFilesAreToldWhole(SystemTest):
                 done = subprocess.run([binary(program), option], capture_output=True, timeout=30, check=True)
                 self.assertIn("--config", done.stdout.decode(), program)
 
+    def test_the_help_of_a_command_names_the_options_that_a_use_of_it_needs(self):
+        text = subprocess.run([binary("sallyport"), "key", "import", "--help"], capture_output=True, timeout=30, check=True).stdout.decode()
+        for option in ("--kind KIND", "--party A|B", "--unused", "--wrapped"):
+            self.assertIn(option, text)
+
 
 @as_root
 class OtherUsersMayBeLetIn(SystemTest):
