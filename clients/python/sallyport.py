@@ -538,7 +538,9 @@ class PeerChannel(_Handle):
         _check(_lib.sallyport_peer_set_send_timeout(pointer, send_timeout_ms))
 
     def send(self, data: Data, code: int = 0) -> None:
-        """Any size, in frames of one code; nothing is one empty frame. Waits for as long as the peer doesn't read.
+        """Any size, in frames of one code; nothing is one empty frame. Waits for as long as the peer doesn't read. What the peer sends
+        meanwhile netd reads ahead, up to max_frame_bytes and at least 1 MiB: if both sides send more and receive nothing, both wait
+        without end. So receive meanwhile (in a thread), or set `send_timeout`.
 
         Raises Broken (the channel has failed); NetReservedCode, NetClosed (behind finish()), BadArgument: nothing was sent, and the
         channel goes on; Disconnected: netd has ended, and the channel with it; TimedOut: no progress (64 KiB that netd handed to the

@@ -230,9 +230,11 @@ int sallyport_peer_listen(const char* path, const char* name, uint32_t timeout_m
 int sallyport_peer_accept(sallyport_peer_listener* listener, uint32_t timeout_ms, sallyport_peer_channel** channel);
 void sallyport_peer_unlisten(sallyport_peer_listener** listener);
 // Any size, in frames of one code; size 0 is one empty frame (data may be NULL then). Waits for as long as the peer
-// doesn't read. SALLYPORT_BROKEN: the channel has failed. SALLYPORT_NET_RESERVED_CODE, SALLYPORT_NET_CLOSED (behind
-// sallyport_peer_finish): nothing was sent, the channel goes on. SALLYPORT_DISCONNECTED: netd has ended, and the
-// channel with it. SALLYPORT_TIMED_OUT: the limit below is over.
+// doesn't read. What the peer sends meanwhile netd reads ahead, up to max_frame_bytes and at least 1 MiB: if both sides
+// send more and receive nothing, both wait without end. So receive meanwhile, or set a limit. SALLYPORT_BROKEN: the
+// channel has failed. SALLYPORT_NET_RESERVED_CODE, SALLYPORT_NET_CLOSED (behind sallyport_peer_finish): nothing was
+// sent, the channel goes on. SALLYPORT_DISCONNECTED: netd has ended, and the channel with it. SALLYPORT_TIMED_OUT: the
+// limit below is over.
 int sallyport_peer_send(sallyport_peer_channel* channel, const void* data, size_t size, uint32_t code);
 // A limit for sallyport_peer_send and sallyport_peer_finish; 0, as at first: none. It counts from the last progress:
 // that netd handed up to 64 KiB to the kernel. Then the channel is broken: the peer sees it truncated at once, what

@@ -129,8 +129,10 @@ export class PeerChannel {
   }
 
   /**
-   * Any size, in frames of one code; nothing is one empty frame. Resolves when netd has taken all of it. Rejects with
-   * `broken`, netReservedCode, or netClosed after finish().
+   * Any size, in frames of one code; nothing is one empty frame. Resolves when netd has taken all of it: when the peer
+   * reads. What the peer sends meanwhile is read ahead, up to `max_frame_bytes` and at least 1 MiB; if both sides send
+   * more, and receive nothing meanwhile, both wait without end. Rejects with `broken`, netReservedCode, or netClosed
+   * after finish().
    */
   async send(data: Uint8Array, code = 0): Promise<void> {
     checkedNumber(code, 0xffff_ffff, "code");

@@ -55,9 +55,10 @@ class PeerChannel {
 
   // Any size, in frames of one code; nothing is one empty frame. Returns when netd has handed it all to the kernel: a
   // peer that doesn't read delays that, without a limit, as a blocking socket does. While it waits, netd reads what the
-  // peer sends, at least one frame of the largest size: two that send at once don't block each other. Throws `broken`
-  // with the reason; netReservedCode and netClosed (behind finish()), and the channel goes on; disconnected: netd has
-  // ended, and the channel with it; timedOut: the limit of setSendTimeout() is over.
+  // peer sends, up to max_frame_bytes and at least 1 MiB. If both sides send more than that (and than the sockets take)
+  // and receive nothing, both wait without end: receive meanwhile, or set a limit. Throws `broken` with the reason;
+  // netReservedCode and netClosed (behind finish()), and the channel goes on; disconnected: netd has ended, and the
+  // channel with it; timedOut: the limit of setSendTimeout() is over.
   void send(View data, uint32_t code = 0);
   // A limit for send() and finish(); FOR_EVER, as at first: none. It counts from the last progress: that netd handed up
   // to 64 KiB to the kernel, which takes more when about a third of its buffer (some MiB at most) is free again. Then
